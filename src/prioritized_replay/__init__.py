@@ -1,0 +1,1 @@
+"""Prioritized experience replay: proportional and exact rank-based."""
