@@ -1,0 +1,65 @@
+# Two commands do all the set-up: `make demo` and `make test`. `make help` lists the rest.
+# Needed beforehand: Python 3.11 or newer with venv and pip, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# A stamp says that the environment holds what pyproject.toml and constraints.txt ask for.
+# The second stamp depends on the first, so two installations never run at the same time.
+TRAIN := $(VENV)/.installed-train
+DEV := $(VENV)/.installed-dev
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # the steps print one after the other, with -j as well
+.PHONY: help demo test lint types layers docs unit clean
+
+help:
+	@echo 'make demo    install what training needs into $(VENV) and train a Double DQN on CartPole-v1'
+	@echo 'make test    install the development tools and run the whole gate:'
+	@echo '             make lint types layers docs unit'
+	@echo 'make docs    build the documentation into docs/_build/html, warnings are errors'
+	@echo 'make clean   remove caches and built documentation (not $(VENV), not runs/)'
+	@echo
+	@echo 'PYTHON=...   the interpreter to make the environment with (now: $(PYTHON))'
+	@echo 'VENV=...     the environment itself (now: $(VENV))'
+
+demo: $(TRAIN)
+	$(BIN)/per train CartPole-v1 --overwrite
+
+# pytest comes last, so that its closing line is the last one of the gate
+test: lint types layers docs unit
+
+lint: $(DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(DEV)
+	$(BIN)/mypy
+
+layers: $(DEV)
+	$(BIN)/lint-imports --no-cache
+
+docs: $(DEV)
+	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
+	@echo 'documentation: docs/_build/html/index.html'
+
+unit: $(DEV)
+	$(BIN)/python -m pytest
+
+# venv makes the interpreter first and pip last: an environment without pip was interrupted
+$(TRAIN): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0])'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) '.[train]'
+	@touch $@
+
+$(DEV): $(TRAIN)
+	$(INSTALL) '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf docs/_build build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests docs -name __pycache__ -type d -exec rm -rf {} +
