@@ -1,0 +1,52 @@
+"""A DQN that trains with prioritized replay: the agent, its loop, and its evaluation.
+
+Needs torch and Gymnasium (``pip install 'prioritized-replay[train]'``). Names are loaded when they
+are first used, so that reading the configuration does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prioritized_replay.dqn.agent import DQN
+    from prioritized_replay.dqn.config import TrainConfig, preset
+    from prioritized_replay.dqn.evaluation import Evaluation, evaluate
+    from prioritized_replay.dqn.networks import QNetwork, make_network
+    from prioritized_replay.dqn.td import td_error, td_loss, td_target
+    from prioritized_replay.dqn.training import Progress, Training
+
+__all__ = [
+    "DQN",
+    "Evaluation",
+    "Progress",
+    "QNetwork",
+    "TrainConfig",
+    "Training",
+    "evaluate",
+    "make_network",
+    "preset",
+    "td_error",
+    "td_loss",
+    "td_target",
+]
+
+_MODULE = {
+    "DQN": "agent",
+    "Evaluation": "evaluation",
+    "Progress": "training",
+    "QNetwork": "networks",
+    "TrainConfig": "config",
+    "Training": "training",
+    "evaluate": "evaluation",
+    "make_network": "networks",
+    "preset": "config",
+    "td_error": "td",
+    "td_loss": "td",
+    "td_target": "td",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
