@@ -37,9 +37,15 @@ def sum_of_children(tree, start, node):
 
 @njit(cache=True)
 def set_masses(tree, starts, slots, masses):
-    """Write leaves (of duplicates the last wins), then recompute their ancestors level by level."""
+    """Write leaves (of duplicates the last wins), then recompute their ancestors level by level.
+
+    Returns by how many the number of positive leaves has grown.
+    """
+    growth = 0
     for i in range(slots.size):
-        tree[starts[0] + slots[i]] = masses[i]
+        leaf = starts[0] + slots[i]
+        growth += (masses[i] > 0.0) - (tree[leaf] > 0.0)
+        tree[leaf] = masses[i]
     for level in range(1, starts.size):
         previous = -1
         for i in range(slots.size):
@@ -47,16 +53,23 @@ def set_masses(tree, starts, slots, masses):
             if node != previous:  # neighbours often share a parent, always near the root
                 tree[starts[level] + node] = sum_of_children(tree, starts[level - 1], node)
                 previous = node
+    return growth
 
 
 @njit(cache=True)
 def fill_masses(tree, starts, first, stop, mass):
-    """Write one mass to the leaves first..stop-1, then recompute their ancestors."""
-    for slot in range(first, stop):
-        tree[starts[0] + slot] = mass
+    """Write one mass to the leaves first..stop-1, then recompute their ancestors.
+
+    Returns by how many the number of positive leaves has grown.
+    """
+    growth = 0
+    for leaf in range(starts[0] + first, starts[0] + stop):
+        growth += (mass > 0.0) - (tree[leaf] > 0.0)
+        tree[leaf] = mass
     for level in range(1, starts.size):
         for node in range(first >> (3 * level), ((stop - 1) >> (3 * level)) + 1):
             tree[starts[level] + node] = sum_of_children(tree, starts[level - 1], node)
+    return growth
 
 
 @njit(cache=True)
@@ -133,6 +146,29 @@ def fill_minima(tree, starts, first, stop, value):
 
 
 @njit(cache=True)
+def priorities_of(td_errors, eps, out):
+    """Write abs(td_error) + eps; return the first place that is not finite, or -1."""
+    for i in range(td_errors.size):
+        out[i] = abs(td_errors[i]) + eps
+        if not out[i] < np.inf:
+            return i
+    return -1
+
+
+@njit(cache=True)
+def masses_of(priorities, alpha, least, out):
+    """Write priority**alpha, kept >= `least` where the priority is positive; return the largest."""
+    largest = 0.0
+    for i in range(priorities.size):
+        mass = priorities[i] ** alpha
+        if mass < least and priorities[i] > 0.0:
+            mass = least
+        out[i] = mass
+        largest = max(largest, mass)
+    return largest
+
+
+@njit(cache=True)
 def stratify(uniforms, out):
     """Put uniform i into the i-th of B equal parts of [0, 1)."""
     size = uniforms.size
@@ -148,7 +184,9 @@ def importance_weights(probabilities, least, beta, largest, out):
     lowest = np.inf
     highest = 0.0
     for i in range(probabilities.size):
-        weight = min((probabilities[i] / least) ** -beta, largest)
+        weight = largest
+        if probabilities[i] > 0.0 or beta == 0.0:
+            weight = min((probabilities[i] / least) ** -beta, largest)
         out[i] = weight
         total += weight
         squares += weight * weight

@@ -41,6 +41,8 @@ class SumTree:
     def __init__(self, capacity: int) -> None:
         self._tree, self._starts, self.levels = _allocate(capacity, 0.0)
         self._leaves = self.levels[0][:capacity]
+        self.positive = 0
+        """How many slots have a positive mass."""
 
     @property
     def total(self) -> float:
@@ -58,11 +60,11 @@ class SumTree:
 
     def set(self, slots: Ints, masses: Floats) -> None:
         """Set the masses (finite, >= 0) of ``slots``; of duplicates the last wins. O(B log N)."""
-        kernels.set_masses(self._tree, self._starts, slots, masses)
+        self.positive += kernels.set_masses(self._tree, self._starts, slots, masses)
 
     def fill(self, first: int, stop: int, mass: float) -> None:
         """Set the slots ``first <= slot < stop`` to one mass. O(stop - first + log N)."""
-        kernels.fill_masses(self._tree, self._starts, first, stop, mass)
+        self.positive += kernels.fill_masses(self._tree, self._starts, first, stop, mass)
 
     def find(self, targets: Floats) -> tuple[Ints, Floats]:
         """Find the slots whose shares of [0, total) hold the targets.
@@ -92,6 +94,7 @@ class SumTree:
     def clear(self) -> None:
         """Set every mass to 0. O(N)."""
         self._tree[:] = 0.0
+        self.positive = 0
 
     def check(self) -> None:
         """Raise AssertionError, with its numbers, at a parent that is not its children's sum."""

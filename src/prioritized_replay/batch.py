@@ -1,0 +1,114 @@
+"""A batch of transitions: named columns, as arrays or tensors. It knows nothing of the buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Batch"]
+
+
+class Batch:
+    """Columns of B transitions, as attributes and as items: ``batch.obs``, ``batch["obs"]``.
+
+    The arrays belong to the batch alone: no later call of the buffer changes them.
+
+    Attributes
+    ----------
+    obs, action : array[B, ...]
+        The fields as stored; further fields of the buffer are there under their own names.
+    reward : array[B]
+        n-step return: the sum of gamma**k times reward k over the window.
+    discount : float32[B]
+        gamma**m for a window of m steps, 0 where it ended in termination.
+    next_obs : array[B, ...]
+        Observation after the last step of the window.
+    weights : float32[B]
+        Importance-sampling weights.
+    probabilities : float64[B]
+        P(i), the chance of the row in one draw.
+    ids : int64[B]
+        What :meth:`ReplayBuffer.update_priorities` takes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> batch = Batch({"reward": np.array([1.0, 2.0]), "discount": np.array([0.99, 0.0])})
+    >>> batch.reward, batch["reward"] is batch.reward, batch.terminated
+    (array([1., 2.]), True, array([False,  True]))
+    """
+
+    obs: Any
+    action: Any
+    reward: Any
+    discount: Any
+    next_obs: Any
+    weights: Any
+    probabilities: Any
+    ids: Any
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self.__dict__.update(columns)
+
+    @property
+    def terminated(self) -> Any:
+        """Whether the window ended in termination, so that nothing is bootstrapped, bool[B]."""
+        return self.discount == 0
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            if name == "terminated":
+                return self.terminated
+            raise KeyError(f"no column {name!r}; there are {', '.join(self)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the columns."""
+        return iter(self.__dict__)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.__dict__
+
+    def __len__(self) -> int:
+        """Return the number of transitions B."""
+        return len(next(iter(self.__dict__.values())))
+
+    def __repr__(self) -> str:
+        columns = (
+            f"{name}: {str(column.dtype).removeprefix('torch.')}{list(column.shape)}"
+            for name, column in self.__dict__.items()
+        )
+        return f"Batch({', '.join(columns)})"
+
+    def to_torch(
+        self, device: torch.device | str | None = None, *, keep_float64: bool = False
+    ) -> Batch:
+        """Return the batch as tensors.
+
+        Parameters
+        ----------
+        device : torch.device or str, optional
+            Where the tensors shall be. On the CPU they share memory with the arrays, unless
+            these are read-only.
+        keep_float64 : bool
+            Leave float64 columns as they are; otherwise they become float32.
+
+        Returns
+        -------
+        Batch
+            The same columns as tensors.
+        """
+        import torch
+
+        columns = {}
+        for name, column in self.__dict__.items():
+            array = column if column.flags.writeable else column.copy()
+            tensor = torch.from_numpy(array)
+            if tensor.dtype == torch.float64 and not keep_float64:
+                tensor = tensor.to(torch.float32)
+            columns[name] = tensor if device is None else tensor.to(device)
+        return Batch(columns)

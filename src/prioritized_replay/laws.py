@@ -1,0 +1,293 @@
+"""Sampling laws: which slot stands at a point of [0, 1), and with what probability P.
+
+A law knows the priorities it was given. It knows nothing of draw modes, of what priority a
+new row gets, or of transitions: :mod:`prioritized_replay.samplers` composes one law with those.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay import _kernels as kernels
+from prioritized_replay.rank_law import RankLaw
+from prioritized_replay.rank_order import RankOrder
+from prioritized_replay.sum_tree import MinTree, SumTree
+
+__all__ = ["Law", "ProportionalLaw", "RankBasedLaw", "UniformLaw"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+TINY = float(np.finfo(np.float64).tiny)
+HUGE = float(np.finfo(np.float64).max)
+
+
+class Law(Protocol):
+    """What a sampler asks of a law: slots int64[B], priorities and probabilities float64[B]."""
+
+    alpha: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+
+    def require(self, priorities: Floats, name: str) -> None:
+        """Raise ValueError, blaming the argument ``name``, at a priority that is too large."""
+
+    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+        """Change alpha, given all live slots and the largest priority that may yet come."""
+
+    def set(self, slots: Ints, priorities: Floats) -> None:
+        """Give distinct slots their priorities."""
+
+    def fill(self, first: int, count: int, priority: float) -> None:
+        """Give ``count`` slots from ``first`` on, modulo N, one priority."""
+
+    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
+        """Return the slots at these points of [0, 1) and their probabilities."""
+
+    def probabilities(self, slots: Ints) -> Floats:
+        """Return P of live slots."""
+
+    def drawable(self) -> int:
+        """Return how many slots have a positive probability."""
+
+    def least_probability(self) -> float:
+        """Return the least positive probability."""
+
+    def largest_priority(self) -> float:
+        """Return the largest priority of a live slot."""
+
+    def clear(self) -> None:
+        """Forget all slots."""
+
+
+class UniformLaw:
+    """Every live slot alike; priorities are accepted and ignored.
+
+    Slots are filled in ring order: the live ones are the last ``size`` before ``end``.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.alpha = 0.0
+        self._capacity = capacity
+        self._size = 0
+        self._end = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: none to speak of."""
+        return 0
+
+    def require(self, priorities: Floats, name: str) -> None:
+        """Accept every priority."""
+
+    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+        """Refuse any exponent but 0."""
+        if alpha != 0.0:
+            raise ValueError(f"alpha must be 0 for Uniform, got {alpha}")
+
+    def set(self, slots: Ints, priorities: Floats) -> None:
+        """Do nothing: uniform rows have no priorities of their own."""
+
+    def fill(self, first: int, count: int, priority: float) -> None:
+        """Count the new slots. O(1)."""
+        self._size = min(self._size + count, self._capacity)
+        self._end = (first + count) % self._capacity
+
+    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
+        """Return equally likely live slots. O(B)."""
+        places = np.minimum((uniforms * self._size).astype(np.int64), self._size - 1)
+        slots = (places + (self._end - self._size)) % self._capacity
+        return slots, self.probabilities(slots)
+
+    def probabilities(self, slots: Ints) -> Floats:
+        """Return 1 / size for each slot."""
+        return np.full(slots.size, 1.0 / self._size)
+
+    def drawable(self) -> int:
+        """Return the number of live slots."""
+        return self._size
+
+    def least_probability(self) -> float:
+        """Return 1 / size."""
+        return 1.0 / self._size
+
+    def largest_priority(self) -> float:
+        """Return 1, the priority of every row of a uniform buffer."""
+        return 1.0
+
+    def clear(self) -> None:
+        """Forget all slots."""
+        self._size = 0
+
+
+class ProportionalLaw:
+    """P(i) in proportion to priority_i**alpha, by a sum tree (paper, sections 3.3 and B.2.1).
+
+    Parameters
+    ----------
+    capacity : int
+        Number of slots N.
+    alpha : float
+        Exponent, >= 0.
+    track_least, track_largest : bool
+        Whether :meth:`least_probability` or :meth:`largest_priority` will be asked for: each
+        costs a tree of its own.
+    """
+
+    def __init__(
+        self, capacity: int, alpha: float, *, track_least: bool, track_largest: bool
+    ) -> None:
+        self.alpha = alpha
+        self._capacity = capacity
+        self._limit = HUGE / capacity  # no sum of N masses can overflow
+        self._masses = SumTree(capacity)
+        self._least = MinTree(capacity) if track_least else None  # of positive masses
+        self._largest = MinTree(capacity) if track_largest else None  # of negated priorities
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        trees = (self._masses, self._least, self._largest)
+        return sum(tree.nbytes for tree in trees if tree is not None)
+
+    def require(self, priorities: Floats, name: str) -> None:
+        """Raise ValueError if a mass is so large that a sum of N of them may overflow."""
+        self._masses_of(priorities, self.alpha, name)
+
+    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+        """Recompute every mass. O(N)."""
+        self._masses_of(np.array([largest]), alpha, "alpha")
+        masses = self._masses_of(priorities, alpha, "alpha")
+        self.alpha = alpha
+        self._write(slots, priorities, masses)
+
+    def set(self, slots: Ints, priorities: Floats) -> None:
+        """Set masses and recompute what they are part of. O(B log N)."""
+        self._write(slots, priorities, self._masses_of(priorities, self.alpha, "priorities"))
+
+    def fill(self, first: int, count: int, priority: float) -> None:
+        """Set ``count`` contiguous masses. O(count + log N)."""
+        mass = float(self._masses_of(np.array([priority]), self.alpha, "priority")[0])
+        to_end = min(count, self._capacity - first)
+        for start, stop in ((first, first + to_end), (0, count - to_end)):
+            if stop > start:
+                self._masses.fill(start, stop, mass)
+                if self._least is not None:
+                    self._least.fill(start, stop, mass if mass > 0.0 else np.inf)
+                if self._largest is not None:
+                    self._largest.fill(start, stop, -priority)
+
+    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
+        """Return the slots whose shares of the sum hold these points of [0, 1). O(B log N)."""
+        slots, masses = self._masses.find(uniforms * self._masses.total)
+        return slots, self._probabilities_of(masses)
+
+    def probabilities(self, slots: Ints) -> Floats:
+        """Return mass / sum. O(B)."""
+        return self._probabilities_of(self._masses.masses(slots))
+
+    def drawable(self) -> int:
+        """Return the number of positive masses. O(1)."""
+        return self._masses.positive
+
+    def least_probability(self) -> float:
+        """Return that of the smallest positive mass. O(1)."""
+        assert self._least is not None
+        return max(self._least.least / self._masses.total, TINY)
+
+    def largest_priority(self) -> float:
+        """Return the largest live priority. O(1)."""
+        assert self._largest is not None
+        return -self._largest.least
+
+    def clear(self) -> None:
+        """Forget all masses. O(N)."""
+        for tree in (self._masses, self._least, self._largest):
+            if tree is not None:
+                tree.clear()
+
+    def _masses_of(self, priorities: Floats, alpha: float, name: str) -> Floats:
+        masses = np.empty(priorities.size)
+        if not kernels.masses_of(priorities, alpha, TINY, masses) <= self._limit:
+            raise ValueError(
+                f"{name} must give priorities whose power alpha is <= {self._limit:.3g}, "
+                f"got priority {priorities.max():.6g} with alpha {alpha}"
+            )
+        return masses
+
+    def _write(self, slots: Ints, priorities: Floats, masses: Floats) -> None:
+        self._masses.set(slots, masses)
+        if self._least is not None:
+            self._least.set(slots, np.where(masses > 0.0, masses, np.inf))
+        if self._largest is not None:
+            self._largest.set(slots, -priorities)
+
+    def _probabilities_of(self, masses: Floats) -> Floats:
+        total = self._masses.total
+        if total == 0.0:
+            return np.zeros(masses.size)
+        probabilities = masses / total
+        # A mass that is positive keeps a positive probability when the division underflows.
+        return np.maximum(probabilities, TINY, out=probabilities, where=masses > 0.0)
+
+
+class RankBasedLaw:
+    """P(i) in proportion to rank(i)**-alpha with exact ranks; equal priorities share theirs.
+
+    Paper, sections 3.3 and B.2.1, where ranks are approximate.
+    """
+
+    def __init__(self, capacity: int, alpha: float) -> None:
+        self._order = RankOrder(capacity)
+        self._law = RankLaw(alpha)
+        self.alpha = alpha
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._order.nbytes
+
+    def require(self, priorities: Floats, name: str) -> None:
+        """Accept every finite priority: only the order counts."""
+
+    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+        """Change the exponent. O(1)."""
+        self._law = RankLaw(alpha)
+        self.alpha = alpha
+
+    def set(self, slots: Ints, priorities: Floats) -> None:
+        """Move or insert distinct slots. O(B log N)."""
+        self._order.set(slots, priorities)
+
+    def fill(self, first: int, count: int, priority: float) -> None:
+        """Move or insert contiguous slots at one priority. O(count log N)."""
+        self._order.insert_run(first, count, priority)
+
+    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
+        """Return the slots at these points of the law over ranks. O(B log N)."""
+        return self._order.draw(uniforms, self._law)
+
+    def probabilities(self, slots: Ints) -> Floats:
+        """Return P of live slots. O(B log N)."""
+        return self._order.probabilities(slots, self._law)
+
+    def drawable(self) -> int:
+        """Return the number of live slots: every rank has a positive probability."""
+        return len(self._order)
+
+    def least_probability(self) -> float:
+        """Return that of the last rank. O(log N)."""
+        return self._order.smallest_probability(self._law)
+
+    def largest_priority(self) -> float:
+        """Return the priority of rank 1. O(log N)."""
+        return self._order.highest()
+
+    def clear(self) -> None:
+        """Forget all slots."""
+        self._order.clear()

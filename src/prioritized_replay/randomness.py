@@ -1,0 +1,47 @@
+"""The uniforms of one buffer: its generator's numbers, drawn in blocks and handed out in order."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Seed", "UniformStream"]
+
+Seed = int | np.random.SeedSequence | np.random.Generator | None
+"""What a seed may be; a generator is used as it is, None takes entropy from the system."""
+
+
+class UniformStream:
+    """Uniforms of [0, 1) from one generator.
+
+    A call of a generator costs 0.6 us however little is asked for, so they are drawn in blocks.
+
+    Parameters
+    ----------
+    seed : int, SeedSequence, Generator or None
+        As for :func:`numpy.random.default_rng`.
+    block : int
+        How many are drawn at once.
+
+    Examples
+    --------
+    >>> stream, whole = UniformStream(7, block=4), UniformStream(7, block=4)
+    >>> first, second = stream(1), stream(3)
+    >>> bool((np.concatenate([first, second]) == whole(4)).all())
+    True
+    """
+
+    def __init__(self, seed: Seed, block: int = 4096) -> None:
+        self.generator = np.random.default_rng(seed)
+        self._block = np.empty(block)
+        self._used = block
+
+    def __call__(self, count: int) -> NDArray[np.float64]:
+        """Return the next ``count`` uniforms, float64[count]; never the same array twice."""
+        if count > self._block.size:
+            return self.generator.random(count)
+        if self._used + count > self._block.size:
+            self._block = self.generator.random(self._block.size)
+            self._used = 0
+        self._used += count
+        return self._block[self._used - count : self._used]

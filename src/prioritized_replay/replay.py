@@ -1,0 +1,658 @@
+"""The replay buffer: it gives transitions their ids and composes windows, rows and sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prioritized_replay import _kernels as kernels
+from prioritized_replay.batch import Batch
+from prioritized_replay.n_step import Closing, OpenWindows
+from prioritized_replay.randomness import Seed, UniformStream
+from prioritized_replay.samplers import Proportional, Sampler, Specification, WeightSummary
+from prioritized_replay.storage import Field, Storage, cast
+
+__all__ = ["Batch", "ReplayBuffer"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+REQUIRED = ("obs", "action", "reward")
+RESERVED = ("next_obs", "discount", "weights", "probabilities", "ids", "terminated", "truncated")
+SCALAR = Field((), "float64")
+
+
+class ReplayBuffer:
+    """Prioritized experience replay: a ring of transitions and a law to draw them by.
+
+    Parameters
+    ----------
+    capacity : int
+        Number of transitions N kept, >= 1; the oldest give way.
+    fields : mapping of str to Field
+        Shape and dtype of ``obs``, ``action``, ``reward`` and of any further column. The column
+        ``next_obs`` is like ``obs``, ``discount`` is float32; both are there without being named.
+    sampler : Uniform, Proportional or RankBased, optional
+        How to draw; ``Proportional()`` if None.
+    n_step : int
+        Steps n of a transition, >= 1: rewards are summed over up to n steps.
+    gamma : float
+        Discount of one step, in [0, 1].
+    seed : int, SeedSequence, Generator or None
+        Of the buffer's own generator; nothing reads a global one.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or a required field is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import prioritized_replay as per
+    >>> fields = {"obs": per.Field((2,)), "action": per.Field((), "int64"), "reward": per.Field()}
+    >>> replay = per.ReplayBuffer(1000, fields, sampler=per.RankBased(alpha=0.7), seed=1)
+    >>> for step in range(100):
+    ...     ids = replay.add(np.full(2, step), step % 4, 1.0, np.full(2, step + 1), step % 10 == 9)
+    >>> batch = replay.sample(32, beta=0.5)
+    >>> batch.obs.shape, batch.weights.max()
+    ((32, 2), np.float32(1.0))
+    >>> replay.update_priorities(batch.ids, batch.reward - 0.25 * batch.action)
+    32
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        fields: Mapping[str, Field],
+        *,
+        sampler: Specification | None = None,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        seed: Seed = None,
+    ) -> None:
+        self._capacity = _integer("capacity", capacity)
+        n_step = _integer("n_step", n_step)
+        if not 0.0 <= gamma <= 1.0:
+            raise ValueError(f"gamma must be in [0, 1], got {gamma}")
+        columns = _columns(fields)
+        specification = Proportional() if sampler is None else sampler
+        if not isinstance(specification, Specification):
+            raise ValueError(
+                f"sampler must be Uniform, Proportional or RankBased, got {specification!r}"
+            )
+        self._fields = columns
+        self._gamma = float(gamma)
+        self._uniforms = UniformStream(seed)
+        self._storage = Storage(self._capacity, columns)
+        self._sampler = Sampler(specification, self._capacity)
+        self._windows = OpenWindows(n_step, self._gamma)
+        self._steps = Storage(n_step, columns)  # the first step of each open window
+        self._step_priorities: list[float | None] = [None] * n_step
+        self._newest_step = 0  # row of `_steps` with the latest step
+        self._issued = 0  # ids given so far: the next row's id
+        self._stale_updates = 0
+        self._last_slots: Ints = np.zeros(0, np.int64)
+        self._last_weights = WeightSummary(math.nan, math.nan, math.nan)
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        capacity: int,
+        *,
+        sampler: Specification | None = None,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        seed: Seed = None,
+    ) -> Self:
+        """Build a buffer whose fields fit two Gymnasium spaces; rewards are float32.
+
+        Parameters
+        ----------
+        observation_space, action_space : gymnasium.Space
+            Spaces with a shape and a dtype: Box, Discrete, MultiDiscrete, MultiBinary.
+        capacity, sampler, n_step, gamma, seed
+            As for the class.
+
+        Raises
+        ------
+        ValueError
+            If a space has no fixed shape and dtype, or as the class does.
+        """
+        fields = {
+            "obs": _field("observation_space", observation_space),
+            "action": _field("action_space", action_space),
+            "reward": Field((), "float32"),
+        }
+        return cls(capacity, fields, sampler=sampler, n_step=n_step, gamma=gamma, seed=seed)
+
+    @classmethod
+    def for_env(
+        cls,
+        env: Any,
+        capacity: int,
+        *,
+        sampler: Specification | None = None,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        seed: Seed = None,
+    ) -> Self:
+        """Build a buffer for one Gymnasium environment; see :meth:`for_spaces`.
+
+        Raises
+        ------
+        ValueError
+            If ``env`` is a vector environment, or as :meth:`for_spaces` does.
+        """
+        if hasattr(env, "num_envs"):
+            raise ValueError(
+                f"env must be a single environment, got a vector of {env.num_envs} environments"
+            )
+        return cls.for_spaces(
+            env.observation_space, env.action_space, capacity,
+            sampler=sampler, n_step=n_step, gamma=gamma, seed=seed,
+        )  # fmt: skip
+
+    @property
+    def capacity(self) -> int:
+        """Number of transitions that fit, N."""
+        return self._capacity
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """Every stored column: the fields given, ``next_obs`` and ``discount``."""
+        return dict(self._fields)
+
+    @property
+    def n_step(self) -> int:
+        """Steps n of a whole window."""
+        return self._windows.n_step
+
+    @property
+    def gamma(self) -> float:
+        """Discount of one step."""
+        return self._gamma
+
+    @property
+    def sampler(self) -> Specification:
+        """The specification in force, with the present alpha."""
+        return self._sampler.specification
+
+    @property
+    def alpha(self) -> float:
+        """How much prioritization; may be set at any time.
+
+        O(N) for proportional sampling, whose masses are recomputed, O(1) for rank-based.
+        """
+        return self._sampler.alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self._sampler.alpha = alpha
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory reserved for rows, priorities and their structures."""
+        return self._storage.nbytes + self._steps.nbytes + self._sampler.nbytes
+
+    def __len__(self) -> int:
+        """Return the number of transitions that can be sampled."""
+        return self._sampler.size
+
+    def __repr__(self) -> str:
+        return f"ReplayBuffer({len(self)} of {self._capacity}, {self.sampler})"
+
+    def add(
+        self,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        next_obs: Any,
+        terminated: Any,
+        truncated: Any = False,
+        *,
+        td_error: Any = None,
+        **extra: Any,
+    ) -> Ints:
+        """Add one step of the environment.
+
+        Parameters
+        ----------
+        obs, action, reward, next_obs
+            The step, in the shapes of the fields. ``next_obs`` is what the step led to, also
+            where the episode ends.
+        terminated : bool
+            The episode ended in a terminal state: nothing is bootstrapped.
+        truncated : bool
+            The episode was cut off: its last windows bootstrap from ``next_obs``.
+        td_error : float, optional
+            Error of the window that starts here; without it the row enters at the largest
+            priority.
+        **extra
+            The further fields. With n > 1 a row keeps those of its first step.
+
+        Returns
+        -------
+        int64[...]
+            Ids of the rows that became sampleable: for n > 1 none while the first window is
+            open, up to n at the end of an episode.
+
+        Raises
+        ------
+        ValueError
+            If a value does not fit its field, or a field is missing or unknown. Nothing
+            changes then.
+
+        Notes
+        -----
+        O(row), and O(log N) per row once they are next drawn from.
+        """
+        values = self._cast_step(obs, action, reward, next_obs, extra)
+        is_terminated = _flag("terminated", terminated)
+        ended = is_terminated or _flag("truncated", truncated)
+        priority = None if td_error is None else self._priority_of(td_error)
+        if self._windows.n_step == 1:
+            values["discount"] = _discount(self._gamma, is_terminated)
+            self._storage.write(self._issued % self._capacity, values)
+            return self._issue(1, [priority])
+        closing = self._windows.step(float(values["reward"]), ended=ended, terminated=is_terminated)
+        rewards = self._cast_returns(closing)
+        row = (self._newest_step + 1) % self._windows.n_step
+        self._steps.write(row, values)
+        self._step_priorities[row] = priority
+        self._newest_step = row
+        return self._close(closing, rewards)
+
+    def end_episode(self) -> Ints:
+        """Close the open windows in the middle of an episode; they bootstrap.
+
+        For an interrupted collection or a restarted environment: what is added next belongs to
+        another episode.
+
+        Returns
+        -------
+        int64[...]
+            Ids of the rows that became sampleable.
+        """
+        closing = self._windows.interruption()
+        return self._close(closing, self._cast_returns(closing))
+
+    def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:
+        """Add many complete, unrelated transitions, such as offline data.
+
+        Parameters
+        ----------
+        transitions : mapping of str to array
+            Every field of the buffer and ``next_obs`` with a leading axis B, and one of
+            ``discount`` (float[B], 0 where terminated) and ``terminated`` (bool[B], of
+            transitions of one step). B may exceed the capacity: the last N stay.
+        td_errors : float[B], optional
+            Their errors; without them all enter at the largest priority.
+
+        Returns
+        -------
+        int64[B]
+            Their ids.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, unknown or does not fit; nothing changes then.
+        """
+        columns = self._cast_transitions(transitions)
+        count = len(columns["reward"])
+        if td_errors is not None:
+            priorities = self._sampler.priorities_of(_errors(td_errors, count))
+        kept = min(count, self._capacity)
+        first = (self._issued + count - kept) % self._capacity
+        self._storage.write_many(
+            first, kept, {name: column[count - kept :] for name, column in columns.items()}
+        )
+        if count:
+            self._sampler.append(count, None if td_errors is None else priorities)
+        return self._next_ids(count)
+
+    def sample(self, batch_size: int, beta: float = 1.0) -> Batch:
+        """Draw a batch.
+
+        Parameters
+        ----------
+        batch_size : int
+            B >= 1.
+        beta : float
+            How far the weights correct for the law, in [0, 1]: 0 not at all, 1 fully.
+
+        Returns
+        -------
+        Batch
+            With ``weights``, ``probabilities`` and ``ids``.
+
+        Raises
+        ------
+        ValueError
+            If the buffer is empty, no row has a positive probability, a draw without
+            replacement asks for more rows than there are, or an argument is out of range.
+
+        Notes
+        -----
+        O(B log N).
+        """
+        batch_size = _integer("batch_size", batch_size)
+        beta = _beta(beta)
+        if len(self) == 0:
+            raise ValueError("sample needs a buffer with at least one transition, got an empty one")
+        slots, probabilities = self._sampler.draw(batch_size, self._uniforms)
+        batch, self._last_weights = self._batch(slots, probabilities, beta, drawn=True)
+        self._last_slots = slots
+        return batch
+
+    def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
+        """Return named transitions, as :meth:`sample` would had it drawn these.
+
+        Parameters
+        ----------
+        ids : int64[B]
+            Ids of transitions that are still there.
+        beta : float
+            As in :meth:`sample`.
+
+        Raises
+        ------
+        KeyError
+            Naming the first id that is gone, or was never issued.
+        """
+        wanted = _ids(ids)
+        self._require_live(wanted)
+        slots = wanted % self._capacity
+        batch, _ = self._batch(slots, self._sampler.probabilities(slots), _beta(beta), drawn=False)
+        return batch
+
+    def update_priorities(self, ids: Any, td_errors: Any) -> int:
+        """Give transitions the priorities of their new TD errors.
+
+        Parameters
+        ----------
+        ids : int64[B]
+            Ids of a batch. Rows overwritten since are skipped; of duplicates the last wins.
+        td_errors : float[B] or float[B, 1]
+            Signed errors, as arrays or tensors of any floating dtype and device. Absolute
+            value, eps and alpha are applied inside.
+
+        Returns
+        -------
+        int
+            How many of the B were applied: those whose rows are still there.
+
+        Raises
+        ------
+        ValueError
+            If an error is not finite, the lengths differ, or an id was never issued. Nothing
+            changes then.
+
+        Notes
+        -----
+        O(B log N).
+        """
+        wanted = _ids(ids)
+        if wanted.size and not (wanted.min() >= 0 and wanted.max() < self._issued):
+            unknown = wanted[(wanted < 0) | (wanted >= self._issued)][0]
+            raise ValueError(f"ids must be >= 0 and < {self._issued}, got {unknown}")
+        priorities = self._sampler.priorities_of(_errors(td_errors, wanted.size))
+        live = wanted >= self._issued - len(self)
+        applied = int(np.count_nonzero(live))
+        if applied < wanted.size:
+            self._stale_updates += wanted.size - applied
+            wanted, priorities = wanted[live], priorities[live]
+        slots = wanted % self._capacity
+        table = np.empty(1 << (2 * applied).bit_length(), np.int64)
+        first = kernels.keep_last(slots, priorities, table)
+        self._sampler.set(slots[first:], priorities[first:])
+        return applied
+
+    def priorities(self, ids: ArrayLike) -> Floats:
+        """Return priorities: abs(td_error) + eps if proportional, abs(td_error) if rank-based.
+
+        Parameters
+        ----------
+        ids : int64[B]
+            Ids of transitions that are still there.
+
+        Returns
+        -------
+        float64[B]
+            1 for each row of a uniform buffer.
+
+        Raises
+        ------
+        KeyError
+            Naming the first id that is gone, or was never issued.
+        """
+        wanted = _ids(ids)
+        self._require_live(wanted)
+        return self._sampler.priorities(wanted % self._capacity)
+
+    def clear(self) -> None:
+        """Forget all transitions and open windows. Ids go on where they were. O(N)."""
+        self._sampler.clear()
+        self._windows.clear()
+        self._last_slots = np.zeros(0, np.int64)
+        self._last_weights = WeightSummary(math.nan, math.nan, math.nan)
+
+    def stats(self) -> dict[str, float]:
+        """Return the state of the buffer in plain numbers. O(N log N).
+
+        Returns
+        -------
+        dict
+            ``size``; ``ids_issued``; ``open_windows``; ``priority_p05`` to ``priority_p95``,
+            quantiles of the priorities; ``largest_priority``, with which a new row would enter;
+            ``stale_updates``, updates skipped because the row was overwritten; of the last
+            batch ``effective_sample_size`` (sum w)**2 / sum w**2, ``weight_min``,
+            ``weight_max`` and ``duplicates``, the rows that were in it before;
+            ``never_drawn``, the share of live rows never drawn. NaN where there is nothing to
+            measure.
+        """
+        slots = self._sampler.live_slots()
+        quantiles = np.full(5, np.nan)
+        never_drawn = math.nan
+        if slots.size:
+            priorities = self._sampler.priorities(slots)
+            quantiles = np.quantile(priorities, [0.05, 0.25, 0.5, 0.75, 0.95])
+            never_drawn = 1.0 - float(np.mean(self._storage.drawn(slots)))
+        names = ("priority_p05", "priority_p25", "priority_p50", "priority_p75", "priority_p95")
+        return {
+            "size": len(self),
+            "ids_issued": self._issued,
+            "open_windows": len(self._windows),
+            **{name: float(value) for name, value in zip(names, quantiles, strict=True)},
+            "largest_priority": self._sampler.entry_priority(),
+            "stale_updates": self._stale_updates,
+            "effective_sample_size": self._last_weights.effective_sample_size,
+            "weight_min": self._last_weights.weight_min,
+            "weight_max": self._last_weights.weight_max,
+            "duplicates": self._last_slots.size - np.unique(self._last_slots).size,
+            "never_drawn": never_drawn,
+        }
+
+    def _cast_step(
+        self, obs: Any, action: Any, reward: Any, next_obs: Any, extra: Mapping[str, Any]
+    ) -> dict[str, Array]:
+        values = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
+        self._require_names(values, {"discount"})
+        return {name: cast(name, value, self._fields[name]) for name, value in values.items()}
+
+    def _cast_transitions(self, transitions: Mapping[str, Any]) -> dict[str, Array]:
+        given = dict(transitions)
+        if ("discount" in given) == ("terminated" in given):
+            raise ValueError(
+                f"transitions must have either discount or terminated, got {', '.join(given)}"
+            )
+        self._require_names(given, {"terminated", "discount"})
+        reward = np.asarray(given["reward"])
+        count = reward.shape[0] if reward.ndim else 1
+        if "terminated" in given:
+            ended = cast("terminated", given.pop("terminated"), Field((), "bool"), (count,))
+            given["discount"] = np.where(ended, 0.0, self._gamma)
+        columns = {
+            name: cast(name, value, self._fields[name], (count,)) for name, value in given.items()
+        }
+        discount = columns["discount"]
+        if count and not (discount.min() >= 0.0 and discount.max() <= 1.0):
+            wrong = discount[~((discount >= 0.0) & (discount <= 1.0))][0]
+            raise ValueError(f"discount must be in [0, 1], got {wrong}")
+        return columns
+
+    def _require_names(self, given: Mapping[str, Any], optional: set[str]) -> None:
+        unknown = given.keys() - self._fields.keys() - optional
+        missing = self._fields.keys() - given.keys() - optional
+        if unknown or missing:
+            kind, names = ("unknown", unknown) if unknown else ("missing", missing)
+            raise ValueError(
+                f"fields must be {', '.join(self._fields)}, got {kind} {', '.join(sorted(names))}"
+            )
+
+    def _cast_returns(self, closing: Closing) -> list[Array]:
+        return [
+            cast("reward (n-step return)", value, self._fields["reward"])
+            for value in closing.returns[: closing.count]
+        ]
+
+    def _priority_of(self, td_error: Any) -> float:
+        return float(self._sampler.priorities_of(_errors(td_error, 1, "td_error"), "td_error")[0])
+
+    def _close(self, closing: Closing, rewards: list[Array]) -> Ints:
+        """Turn windows that close into rows; all end with the latest step."""
+        n_step = self._windows.n_step
+        next_obs = self._steps.columns["next_obs"][self._newest_step].copy()
+        oldest = self._newest_step - len(closing.returns) + 1
+        priorities = []
+        for k in range(closing.count):
+            row = (oldest + k) % n_step
+            self._steps.columns["reward"][row] = rewards[k]
+            self._steps.columns["discount"][row] = closing.discounts[k]
+            self._steps.columns["next_obs"][row] = next_obs
+            self._storage.copy((self._issued + k) % self._capacity, self._steps, row)
+            priorities.append(self._step_priorities[row])
+        self._windows.commit(closing)
+        return self._issue(closing.count, priorities)
+
+    def _issue(self, count: int, priorities: list[float | None]) -> Ints:
+        """Make rows just written sampleable and give them their ids."""
+        if count == 0:
+            return np.zeros(0, np.int64)
+        if all(priority is None for priority in priorities):
+            self._sampler.append(count)
+        else:
+            largest = self._sampler.entry_priority()
+            self._sampler.append(
+                count, np.array([largest if p is None else p for p in priorities], np.float64)
+            )
+        return self._next_ids(count)
+
+    def _next_ids(self, count: int) -> Ints:
+        self._issued += count
+        return np.arange(self._issued - count, self._issued)
+
+    def _batch(
+        self, slots: Ints, probabilities: Floats, beta: float, *, drawn: bool
+    ) -> tuple[Batch, WeightSummary]:
+        columns = self._storage.read(slots, drawn=drawn)
+        columns["weights"], summary = self._sampler.weights(probabilities, beta)
+        columns["probabilities"] = probabilities
+        newest = self._issued - 1
+        columns["ids"] = newest - (newest - slots) % self._capacity
+        return Batch(columns), summary
+
+    def _require_live(self, ids: Ints) -> None:
+        gone = (ids < self._issued - len(self)) | (ids >= self._issued)
+        if gone.any():
+            raise KeyError(f"no transition with id {ids[gone][0]}")
+
+
+def _columns(fields: Mapping[str, Field]) -> dict[str, Field]:
+    """Return the fields of a row: those given, next_obs and discount."""
+    for name in REQUIRED:
+        if name not in fields:
+            raise ValueError(f"fields must contain obs, action and reward, got no {name}")
+    for name, field in fields.items():
+        if not isinstance(field, Field):
+            raise ValueError(f"fields[{name!r}] must be a Field, got {field!r}")
+        if not name.isidentifier() or name.startswith("_"):
+            raise ValueError(f"fields must have names that can be attributes, got {name!r}")
+        if name in RESERVED or hasattr(Batch, name):
+            raise ValueError(f"fields must not use a name of the batch's own, got {name!r}")
+    if fields["reward"].shape != ():
+        raise ValueError(f"fields['reward'] must have shape (), got {fields['reward'].shape}")
+    return {
+        "obs": fields["obs"],
+        "action": fields["action"],
+        "reward": fields["reward"],
+        "discount": Field((), "float32"),
+        "next_obs": fields["obs"],
+        **{name: field for name, field in fields.items() if name not in REQUIRED},
+    }
+
+
+def _field(name: str, space: Any) -> Field:
+    shape, dtype = getattr(space, "shape", None), getattr(space, "dtype", None)
+    if shape is None or dtype is None:
+        raise ValueError(f"{name} must have one shape and dtype, got {space}")
+    return Field(shape, dtype)
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return int(value)
+
+
+def _beta(beta: float) -> float:
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta must be in [0, 1], got {beta}")
+    return float(beta)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if type(value) is bool or type(value) is np.bool_:
+        return bool(value)
+    return bool(cast(name, value, Field((), "bool")))
+
+
+def _discount(gamma: float, terminated: bool) -> Array:
+    return np.float32(0.0 if terminated else gamma)  # type: ignore[return-value]
+
+
+def _ids(ids: Any) -> Ints:
+    if hasattr(ids, "detach"):
+        ids = ids.detach().cpu().numpy()
+    array = np.asarray(ids)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise ValueError(
+            f"ids must be integers of shape (B,), got {array.dtype} of shape {array.shape}"
+        )
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"ids must fit int64, got {array.max()}")
+    return array.astype(np.int64, copy=False)
+
+
+def _errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
+    """Return errors as contiguous float64[count]; whether they are finite is seen later."""
+    if hasattr(td_errors, "detach"):  # a torch tensor: float64 holds every floating dtype
+        td_errors = td_errors.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(td_errors)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} must be a numeric array: {error}") from None
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")
+    allowed = {(count,), (count, 1)} | ({()} if count == 1 and name == "td_error" else set())
+    if array.shape not in allowed:
+        raise ValueError(f"{name} must have shape ({count},) or ({count}, 1), got {array.shape}")
+    return np.ascontiguousarray(array.reshape(count), np.float64)

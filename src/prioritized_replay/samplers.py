@@ -1,0 +1,458 @@
+"""Samplers: which slots to draw, with what probability and weight; they never see a transition.
+
+:class:`Uniform`, :class:`Proportional` and :class:`RankBased` are frozen specifications.
+:class:`Sampler` is the state that a buffer builds from one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay import _kernels as kernels
+from prioritized_replay.laws import TINY, Law, ProportionalLaw, RankBasedLaw, UniformLaw
+
+__all__ = ["Proportional", "RankBased", "Sampler", "Specification", "Uniform"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Uniforms = Callable[[int], Floats]
+"""``n -> float64[n]`` in [0, 1): where a sampler's randomness comes from."""
+
+Draw = Literal["stratified", "independent", "without_replacement"]
+Weights = Literal["batch", "buffer", "raw"]
+MaxPriority = Literal["ever", "current"]
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every transition alike: the baseline of every comparison.
+
+    Parameters
+    ----------
+    draw : {"stratified", "independent", "without_replacement"}
+        How a batch is drawn; see :class:`Proportional`.
+
+    Raises
+    ------
+    ValueError
+        If ``draw`` is none of the three.
+    """
+
+    draw: Draw = "stratified"
+
+    def __post_init__(self) -> None:
+        _require_choice("draw", self.draw, Draw)
+
+
+@dataclass(frozen=True)
+class Proportional:
+    """P(i) in proportion to (abs(td_error_i) + eps)**alpha.
+
+    Schaul et al. 2015, section 3.3, first variant.
+
+    Parameters
+    ----------
+    alpha : float
+        How much prioritization: 0 is uniform. Paper: 0.6.
+    eps : float
+        Added to every abs(td_error), so that a row without error can still be drawn, >= 0.
+    draw : {"stratified", "independent", "without_replacement"}
+        ``"stratified"``: one draw from each of B equal parts of the law, as in the paper's
+        appendix B.2.1. ``"independent"``: B draws from the whole law. ``"without_replacement"``:
+        B distinct rows, with the law of drawing one after the other without putting back.
+    uniform_mix : float
+        Share of draws that are uniform: P = (1 - mix) P_prioritized + mix / N, in [0, 1].
+    weights : {"batch", "buffer", "raw"}
+        What importance weights are divided by: the largest of the batch, the largest weight
+        that any row of the buffer could have, or nothing.
+    max_priority : {"ever", "current"}
+        What a new row enters with: the largest priority seen since the buffer was empty, or
+        the largest that a row has now.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range or a choice is none of those listed.
+
+    Examples
+    --------
+    >>> Proportional(alpha=0.5)
+    Proportional(alpha=0.5, eps=0.01, draw='stratified', uniform_mix=0.0, weights='batch', \
+max_priority='ever')
+    """
+
+    alpha: float = 0.6
+    eps: float = 0.01
+    draw: Draw = "stratified"
+    uniform_mix: float = 0.0
+    weights: Weights = "batch"
+    max_priority: MaxPriority = "ever"
+
+    def __post_init__(self) -> None:
+        _require_at_least_zero("alpha", self.alpha)
+        _require_at_least_zero("eps", self.eps)
+        _require_common(self)
+
+
+@dataclass(frozen=True)
+class RankBased:
+    """P(i) in proportion to rank(i)**-alpha, rank 1 being the largest abs(td_error).
+
+    Schaul et al. 2015, section 3.3, second variant, with exact ranks. Rows of equal priority
+    have equal probability: they share the mass of the ranks they hold together.
+
+    Parameters
+    ----------
+    alpha : float
+        How much prioritization: 0 is uniform. Paper: 0.7.
+    draw, uniform_mix, weights, max_priority
+        As in :class:`Proportional`.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range or a choice is none of those listed.
+    """
+
+    alpha: float = 0.7
+    draw: Draw = "stratified"
+    uniform_mix: float = 0.0
+    weights: Weights = "batch"
+    max_priority: MaxPriority = "ever"
+
+    def __post_init__(self) -> None:
+        _require_at_least_zero("alpha", self.alpha)
+        _require_common(self)
+
+
+Specification = Uniform | Proportional | RankBased
+
+
+@dataclass(frozen=True)
+class WeightSummary:
+    """What a batch's importance weights add up to."""
+
+    effective_sample_size: float
+    weight_min: float
+    weight_max: float
+
+
+class Sampler:
+    """The sampling state of one buffer: priorities, the law over slots, the maximum.
+
+    Slots become live in ring order (:meth:`append`). New rows that enter at the maximum are
+    only counted; the law is told of all of them at once before it is next needed.
+
+    Parameters
+    ----------
+    specification : Uniform, Proportional or RankBased
+        What to do.
+    capacity : int
+        Number of slots N.
+    """
+
+    def __init__(self, specification: Specification, capacity: int) -> None:
+        self._capacity = capacity
+        self._specification = specification
+        self._mix = 0.0
+        self._weights: Weights = "batch"
+        self._eps = 0.0
+        self._ever = True
+        self._priorities: Floats | None = None
+        if isinstance(specification, Uniform):
+            self._law: Law = UniformLaw(capacity)
+        else:
+            self._mix = specification.uniform_mix
+            self._weights = specification.weights
+            self._ever = specification.max_priority == "ever"
+            self._priorities = np.zeros(capacity)
+            if isinstance(specification, Proportional):
+                self._eps = specification.eps
+                self._law = ProportionalLaw(
+                    capacity,
+                    specification.alpha,
+                    track_least=self._weights == "buffer",
+                    track_largest=not self._ever,
+                )
+            else:
+                self._law = RankBasedLaw(capacity, specification.alpha)
+        self.size = 0
+        """Number of live slots."""
+        self._next = 0  # the slot that the next row will take
+        self._pending = 0  # how many slots before it the law has not been told of
+        self._pending_priority = 1.0
+        self._largest_ever = 0.0
+
+    @property
+    def specification(self) -> Specification:
+        """The specification in force, with the present alpha."""
+        return self._specification
+
+    @property
+    def alpha(self) -> float:
+        """The exponent in force; may be set at any time. O(N) for proportional, else O(1)."""
+        return self._law.alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        _require_at_least_zero("alpha", alpha)
+        self._tell_pending()
+        slots = self.live_slots()
+        priorities = np.zeros(0) if self._priorities is None else self._priorities[slots]
+        self._law.set_alpha(float(alpha), slots, priorities, self._largest_ever)
+        if not isinstance(self._specification, Uniform):
+            self._specification = replace(self._specification, alpha=float(alpha))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        own = 0 if self._priorities is None else self._priorities.nbytes
+        return own + self._law.nbytes
+
+    def live_slots(self) -> Ints:
+        """Return the live slots, oldest first, int64[size]."""
+        return (np.arange(self.size) + (self._next - self.size)) % self._capacity
+
+    def priorities_of(self, td_errors: Floats, name: str = "td_errors") -> Floats:
+        """Return the priorities that these errors mean.
+
+        Raises
+        ------
+        ValueError
+            If an error is not finite, or its priority too large for the law.
+        """
+        priorities = np.empty(td_errors.size)
+        bad = kernels.priorities_of(td_errors, self._eps, priorities)
+        if bad >= 0:
+            raise ValueError(f"{name} must be finite, got {td_errors[bad]} at position {bad}")
+        self._law.require(priorities, name)
+        return priorities
+
+    def entry_priority(self) -> float:
+        """Return the priority that a new row gets: the largest so far, 1 in an empty buffer."""
+        if self.size == 0:
+            return 1.0
+        if self._pending:
+            return self._pending_priority  # it was the maximum, and nothing changed since
+        if self._ever:
+            return self._largest_ever
+        return self._law.largest_priority()
+
+    def append(self, count: int, priorities: Floats | None = None) -> None:
+        """Make the next ``count`` slots of the ring live, replacing what was there.
+
+        Parameters
+        ----------
+        count : int
+            How many, >= 1.
+        priorities : float64[count], optional
+            Their priorities; without them all enter at :meth:`entry_priority`.
+        """
+        if priorities is None:
+            if not self._pending:
+                self._pending_priority = self.entry_priority()
+                self._largest_ever = max(self._largest_ever, self._pending_priority)
+            self._advance(count)
+            self._pending = min(self._pending + count, self._capacity)
+            return
+        self._tell_pending()
+        self._advance(count)
+        kept = min(count, self._capacity)
+        slots = (np.arange(kept) + (self._next - kept)) % self._capacity
+        if isinstance(self._law, UniformLaw):
+            self._law.fill(int(slots[0]), kept, 1.0)
+        self.set(slots, priorities[count - kept :])
+
+    def set(self, slots: Ints, priorities: Floats) -> None:
+        """Give distinct live slots new priorities (see :meth:`priorities_of`). O(B log N)."""
+        if slots.size == 0 or self._priorities is None:
+            return
+        self._tell_pending()
+        self._law.set(slots, priorities)
+        self._priorities[slots] = priorities
+        self._largest_ever = max(self._largest_ever, float(priorities.max()))
+
+    def priorities(self, slots: Ints) -> Floats:
+        """Return the priorities of live slots, float64[B]; 1 for uniform ones."""
+        self._tell_pending()
+        if self._priorities is None:
+            return np.ones(slots.size)
+        return self._priorities[slots]
+
+    def probabilities(self, slots: Ints) -> Floats:
+        """Return the single-draw law P of live slots, float64[B]."""
+        self._tell_pending()
+        return self._mixed(self._law.probabilities(slots))
+
+    def draw(self, batch_size: int, uniforms: Uniforms) -> tuple[Ints, Floats]:
+        """Draw a batch.
+
+        Parameters
+        ----------
+        batch_size : int
+            B >= 1.
+        uniforms : callable
+            ``n -> float64[n]`` in [0, 1).
+
+        Returns
+        -------
+        slots : int64[B]
+        probabilities : float64[B]
+            The single-draw law P(i), whatever the draw mode.
+
+        Raises
+        ------
+        ValueError
+            If nothing is drawable, or fewer rows than a draw without replacement needs.
+        """
+        self._tell_pending()
+        drawable = self.size if self._mix > 0.0 else self._law.drawable()
+        if drawable == 0:
+            raise ValueError(
+                "every priority is 0, so no row can be drawn: eps or uniform_mix must be > 0, got 0"
+            )
+        draw = self._specification.draw
+        if draw == "stratified":
+            points = np.empty(batch_size)
+            kernels.stratify(uniforms(batch_size), points)
+            return self._find(points)
+        if draw == "independent":
+            return self._find(uniforms(batch_size))
+        if batch_size > drawable:
+            raise ValueError(
+                "batch_size must be <= the number of rows of positive probability when "
+                f"drawing without replacement ({drawable}), got {batch_size}"
+            )
+        return self._draw_without_replacement(batch_size, uniforms)
+
+    def weights(
+        self, probabilities: Floats, beta: float
+    ) -> tuple[NDArray[np.float32], WeightSummary]:
+        """Return the importance-sampling weights of a batch, and what they add up to.
+
+        w_i = (N P(i))**-beta (paper, section 3.4), divided as ``specification.weights`` says.
+        Normalised ones are computed as (P(i) / P_min)**-beta, so that the largest is exactly 1.
+        """
+        if self._weights == "raw":
+            least = 1.0 / self.size
+            largest = FLOAT32_MAX
+        else:
+            least = self._least_probability() if self._weights == "buffer" else 0.0
+            if self._weights == "batch":
+                positive = probabilities[probabilities > 0.0]
+                least = float(positive.min()) if positive.size else 1.0
+            largest = 1.0  # also for a row that was named although it can not be drawn
+        weights = np.empty(probabilities.size, np.float32)
+        total, squares, lowest, highest = kernels.importance_weights(
+            probabilities, least, beta, largest, weights
+        )
+        effective = total * total / squares if squares > 0.0 else 0.0
+        return weights, WeightSummary(effective, lowest, highest)
+
+    def clear(self) -> None:
+        """Forget every slot; the next row still takes the next slot of the ring."""
+        self._law.clear()
+        self.size = 0
+        self._pending = 0
+        self._largest_ever = 0.0
+
+    def _advance(self, count: int) -> None:
+        self.size = min(self.size + count, self._capacity)
+        self._next = (self._next + count) % self._capacity
+
+    def _tell_pending(self) -> None:
+        if not self._pending:
+            return
+        first = (self._next - self._pending) % self._capacity
+        self._law.fill(first, self._pending, self._pending_priority)
+        if self._priorities is not None:
+            to_end = min(self._pending, self._capacity - first)
+            self._priorities[first : first + to_end] = self._pending_priority
+            self._priorities[: self._pending - to_end] = self._pending_priority
+        self._pending = 0
+
+    def _find(self, points: Floats) -> tuple[Ints, Floats]:
+        """Return slots at points of [0, 1): first the law's share of it, then the uniform one."""
+        if self._mix == 0.0:
+            return self._law.find(points)
+        share = 1.0 - self._mix if self._law.drawable() else 0.0
+        by_law = points < share
+        slots = np.empty(points.size, np.int64)
+        if by_law.any():
+            slots[by_law], _ = self._law.find(points[by_law] / share)
+        places = (points[~by_law] - share) / (1.0 - share) * self.size
+        places = np.minimum(places.astype(np.int64), self.size - 1)
+        slots[~by_law] = (places + (self._next - self.size)) % self._capacity
+        return slots, self._mixed(self._law.probabilities(slots))
+
+    def _mixed(self, probabilities: Floats) -> Floats:
+        if self._mix == 0.0:
+            return probabilities
+        mix = self._mix if self._law.drawable() else 1.0
+        return (1.0 - mix) * probabilities + mix / self.size
+
+    def _least_probability(self) -> float:
+        if self._mix == 0.0:
+            return self._law.least_probability()
+        drawable = self._law.drawable()
+        least = self._law.least_probability() if drawable == self.size else 0.0
+        return float(self._mixed(np.array([least]))[0])
+
+    def _draw_without_replacement(self, batch_size: int, uniforms: Uniforms) -> tuple[Ints, Floats]:
+        """Draw one row after the other, none twice.
+
+        Independent draws of which repetitions are thrown away have exactly that law. Where the
+        rows already drawn hold nearly all the mass that would take long; the remaining ones are
+        then ordered by exponential clocks, of which the first to ring has the same law
+        (Efraimidis and Spirakis 2006).
+        """
+        slots, probabilities = self._find(uniforms(batch_size))
+        attempts = batch_size
+        while True:
+            _, first = np.unique(slots, return_index=True)
+            if first.size < slots.size:
+                first.sort()
+                slots, probabilities = slots[first], probabilities[first]
+            missing = batch_size - slots.size
+            if missing <= 0:
+                return slots[:batch_size], probabilities[:batch_size]
+            if attempts > 8 * batch_size:
+                break
+            more_slots, more_probabilities = self._find(uniforms(missing))
+            attempts += missing
+            slots = np.concatenate([slots, more_slots])
+            probabilities = np.concatenate([probabilities, more_probabilities])
+        rest = np.setdiff1d(self.live_slots(), slots, assume_unique=True)
+        law = self.probabilities(rest)
+        rest, law = rest[law > 0.0], law[law > 0.0]
+        clocks = np.log(np.maximum(-np.log1p(-uniforms(rest.size)), TINY)) - np.log(law)
+        first = np.argsort(clocks, kind="stable")[:missing]
+        return np.concatenate([slots, rest[first]]), np.concatenate([probabilities, law[first]])
+
+
+def _require_common(specification: Proportional | RankBased) -> None:
+    mix = specification.uniform_mix
+    if not 0.0 <= mix <= 1.0:
+        raise ValueError(f"uniform_mix must be in [0, 1], got {mix}")
+    _require_choice("draw", specification.draw, Draw)
+    _require_choice("weights", specification.weights, Weights)
+    _require_choice("max_priority", specification.max_priority, MaxPriority)
+
+
+def _require_at_least_zero(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0.0):
+        raise ValueError(f"{name} must be >= 0 and finite, got {value}")
+
+
+def _require_choice(name: str, value: str, choices: object) -> None:
+    allowed = get_args(choices)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
