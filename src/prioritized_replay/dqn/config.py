@@ -50,19 +50,19 @@ class TrainConfig:
     """Gymnasium environment, for example CartPole-v1."""
 
     replay: Replay = "rank"
-    """How transitions are drawn: by the rank of their td error, in proportion to it, or all alike."""
+    """Draw transitions by the rank of their td error, in proportion to it, or uniformly."""
 
     steps: int = 200_000
     """Environment steps of the whole run."""
 
     seed: int = 0
-    """Fixes every random choice of the run: network, exploration, environment, replay, evaluation."""
+    """Fixes every random choice: network, exploration, environment, replay, evaluation."""
 
     alpha: float | None = None
-    """How strongly priorities shape the draw, 0 not at all; None is 0.7 (rank), 0.6 (proportional)."""
+    """How much priorities count in the draw, 0 not at all; None: 0.7 (rank), 0.6 (proportional)."""
 
     beta_start: float | None = None
-    """Share of the bias that the weights undo at first; None is 0.5 (rank), 0.4 (proportional)."""
+    """Share of the bias that the weights undo at first; None: 0.5 (rank), 0.4 (proportional)."""
 
     beta_end: float = 1.0
     """Share of the bias that the weights undo at the last update; 1 is all of it."""
@@ -104,7 +104,7 @@ class TrainConfig:
     """Largest norm of the gradient; None leaves it as it is."""
 
     tau: float | None = 0.01
-    """Share of the online network mixed into the target after each update; None: copy, see below."""
+    """Share of the online network mixed into the target after each update; None: full copies."""
 
     target_period: int = 500
     """Updates between full copies into the target network; used where tau is None."""

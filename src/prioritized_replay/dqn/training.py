@@ -1,22 +1,33 @@
-"""The training loop: environment -> replay -> agent -> td errors -> replay, as a generator.
+"""The training loop: environment -> memory -> agent -> td errors -> memory, as a generator.
 
 Knows the configuration, Gymnasium and the agent; prints, logs and saves nothing.
 """
 
+import math
+import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
+import numpy as np
 import torch
+from torch import Tensor
 
 from prioritized_replay.dqn.agent import DQN
 from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.evaluation import Evaluation
+from prioritized_replay.dqn.evaluation import Evaluation, evaluate, make_env
+from prioritized_replay.replay import ReplayBuffer
+from prioritized_replay.samplers import Proportional, RankBased, Uniform
+from prioritized_replay.schedules import constant, linear
+
+_RECENT = 100  # training episodes in the mean return
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Progress:
-    """Where a run stands. Means are over what happened since the last report.
+    """Where a run stands; losses, errors and speed are means since the last report.
 
     Attributes
     ----------
@@ -33,17 +44,18 @@ class Progress:
     epsilon, beta, learning_rate : float
         As in force at this step.
     loss : float
-        Mean weighted loss; NaN before the first update.
+        Mean weighted loss; NaN where there was no update.
     td_error : float
-        Mean abs(td error) over the drawn transitions, before their updates; NaN as above.
+        Mean abs(td error) of the drawn transitions, from before their updates; NaN as above.
     effective_sample_size : float
-        Of the last batch's weights, (sum w)^2 / sum w^2, in [1, B]; NaN as above.
+        Of the last batch's weights, (sum w)**2 / sum w**2, in [1, B]; NaN before the first.
     steps_per_second : float
-        Environment steps per second, evaluations not counted.
+        Environment steps per second of training; evaluations and the caller are not counted.
     evaluation : Evaluation or None
-        The evaluation just made at this step, if there was one.
+        The evaluation made at this step, if there was one.
     is_best : bool
-        That evaluation is the best so far (of equals the later), and ``Training.best_state`` is it.
+        That evaluation is the best so far (of equals, the later), and the agent's network is in
+        ``Training.best_state``.
     """
 
     step: int
@@ -64,21 +76,227 @@ class Progress:
 
 
 class Training:
-    """A run in the making. Attributes: config, agent, step, best_state, best_evaluation."""
+    """One training run; :meth:`run` makes it happen, a piece at a time.
 
-    config: TrainConfig
-    agent: DQN
-    step: int
-    best_state: dict[str, torch.Tensor] | None
-    best_evaluation: Evaluation | None
+    Parameters
+    ----------
+    config : TrainConfig
+        All there is to say about the run.
+
+    Attributes
+    ----------
+    config : TrainConfig
+    agent : DQN
+        Usable at any time, also after the run was stopped.
+    step, episodes : int
+        Environment steps done and training episodes completed.
+    best_state : dict of str to Tensor, or None
+        Weights of the online network at the best evaluation so far, on the CPU.
+    best_evaluation : Evaluation or None
+        That evaluation.
+
+    Raises
+    ------
+    ValueError
+        The environment is unknown (the message gives near names), its actions are continuous, its
+        observations are neither a box nor discrete, or the device cannot be used.
+    ImportError
+        The environment needs a package that is not installed.
+
+    Examples
+    --------
+    >>> from prioritized_replay.dqn import preset
+    >>> training = Training(preset("CartPole-v1", steps=1_200, eval_every=600, eval_episodes=2))
+    >>> [(progress.step, progress.is_best) for progress in training.run()][0]
+    (500, False)
+    >>> training.step
+    1200
+    """
 
     def __init__(self, config: TrainConfig) -> None:
-        raise NotImplementedError
+        seeds = np.random.SeedSequence(config.seed).generate_state(5).tolist()
+        agent_seed, memory_seed, self._env_seed, self._select_seed, self._final_seed = seeds
+        self.config = config
+        self._env = make_env(config.env_id)
+        try:
+            self.agent = _make_agent(config, self._env, agent_seed, memory_seed)
+        except BaseException:
+            self._env.close()
+            raise
+        self.step = 0
+        self.episodes = 0
+        self.best_state: dict[str, Tensor] | None = None
+        self.best_evaluation: Evaluation | None = None
+        self._recent: deque[float] = deque(maxlen=_RECENT)
 
     def run(self, *, report_every: int = 500) -> Iterator[Progress]:
-        """Train to the end, yielding a report every so many steps and after each evaluation."""
-        raise NotImplementedError
+        """Train to the end, reporting every so many steps and after each evaluation.
 
-    def final_evaluation(self) -> Evaluation:
-        """Evaluate the best model on seeds that picked nothing."""
-        raise NotImplementedError
+        Saving and showing are the caller's. The generator may be closed, or left by an exception
+        such as KeyboardInterrupt; the agent stays usable then, and another ``run()`` goes on
+        from ``step`` with a new episode.
+
+        Parameters
+        ----------
+        report_every : int
+            Environment steps between reports.
+
+        Yields
+        ------
+        Progress
+
+        Notes
+        -----
+        Sets torch's number of CPU threads for the whole process.
+        """
+        if report_every < 1:
+            raise ValueError(f"report_every must be >= 1, got {report_every}")
+        config, agent, memory, env = self.config, self.agent, self.agent.memory_buffer, self._env
+        torch.set_num_threads(config.threads)
+        memory.end_episode()  # what a stopped run left open
+        obs, _ = env.reset(seed=self._env_seed + self.episodes)
+        episode_return = 0.0
+        losses: list[Tensor] = []
+        errors: list[Tensor] = []
+        reported, started = self.step, time.perf_counter()
+        while self.step < config.steps:
+            action = agent.act(obs)
+            next_obs, reward, terminated, truncated, _ = env.step(action)
+            memory.add(obs, action, reward, next_obs, terminated, truncated)
+            obs = next_obs
+            episode_return += float(reward)
+            self.step += 1
+            if terminated or truncated:
+                self.episodes += 1
+                self._recent.append(episode_return)
+                episode_return = 0.0
+                obs, _ = env.reset()
+            if self.step % config.train_every == 0 and len(memory) >= config.warmup:
+                for _ in range(config.updates_per_train):
+                    agent.optimize()
+                    # Tensors are only collected here: reading each would stall a GPU.
+                    losses.append(agent.last_loss)  # type: ignore[arg-type]
+                    errors.append(agent.last_td_errors)  # type: ignore[arg-type]
+            evaluating = self.step % config.eval_every == 0 or self.step == config.steps
+            if evaluating or self.step % report_every == 0:
+                seconds = time.perf_counter() - started
+                evaluation, is_best = self._select() if evaluating else (None, False)
+                yield Progress(
+                    step=self.step,
+                    steps=config.steps,
+                    updates=agent.updates,
+                    episodes=self.episodes,
+                    mean_return=float(np.mean(self._recent)) if self._recent else math.nan,
+                    last_return=self._recent[-1] if self._recent else math.nan,
+                    epsilon=agent.epsilon,
+                    beta=agent.beta,
+                    learning_rate=agent.learning_rate,
+                    loss=float(torch.stack(losses).mean()) if losses else math.nan,
+                    td_error=float(torch.stack(errors).abs().mean()) if errors else math.nan,
+                    effective_sample_size=_effective_sample_size(agent.last_weights),
+                    steps_per_second=(self.step - reported) / seconds,
+                    evaluation=evaluation,
+                    is_best=is_best,
+                )
+                losses.clear()
+                errors.clear()
+                reported, started = self.step, time.perf_counter()
+
+    def final_evaluation(self, episodes: int | None = None) -> Evaluation:
+        """Evaluate the best model (the present one before any evaluation) for the record.
+
+        The seeds had no part in training nor in choosing the model.
+
+        Parameters
+        ----------
+        episodes : int, optional
+            By default ``config.final_eval_episodes``.
+        """
+        episodes = self.config.final_eval_episodes if episodes is None else episodes
+        network = self.agent.online_network
+        present = {name: value.clone() for name, value in network.state_dict().items()}
+        if self.best_state is not None:
+            network.load_state_dict(self.best_state)
+        try:
+            return self._evaluate(episodes, self._final_seed)
+        finally:
+            network.load_state_dict(present)
+
+    def close(self) -> None:
+        """Close the environment; the agent stays usable."""
+        self._env.close()
+
+    def _select(self) -> tuple[Evaluation, bool]:
+        """Evaluate the present network, always on the same episodes, and keep it if it is best."""
+        evaluation = self._evaluate(self.config.eval_episodes, self._select_seed)
+        is_best = self.best_evaluation is None or evaluation.mean >= self.best_evaluation.mean
+        if is_best:
+            weights = self.agent.online_network.state_dict()
+            self.best_state = {
+                name: value.detach().to("cpu", copy=True) for name, value in weights.items()
+            }
+            self.best_evaluation = evaluation
+        return evaluation, is_best
+
+    def _evaluate(self, episodes: int, seed: int) -> Evaluation:
+        return evaluate(
+            self.agent.online_network,
+            self.config.env_id,
+            episodes,
+            seed,
+            epsilon=self.config.eval_epsilon,
+            device=self.agent.device,
+        )
+
+
+def _make_agent(
+    config: TrainConfig, env: gymnasium.Env[Any, Any], agent_seed: int, memory_seed: int
+) -> DQN:
+    memory = ReplayBuffer.for_env(
+        env,
+        config.capacity,
+        sampler=make_sampler(config),
+        n_step=config.n_step,
+        gamma=config.gamma,
+        seed=memory_seed,
+    )
+    updates = config.total_updates
+    falling = round(config.epsilon_fraction * config.steps)
+    return DQN(
+        env.observation_space,
+        env.action_space,
+        memory,
+        hidden_sizes=config.hidden_sizes,
+        dueling=config.dueling,
+        learning_rate=linear(config.learning_rate, config.learning_rate_end, updates),
+        double=config.double,
+        loss=config.loss,
+        gradient_clip=config.gradient_clip,
+        tau=config.tau,
+        target_period=config.target_period,
+        batch_size=config.batch_size,
+        beta=linear(config.effective_beta_start, config.beta_end, updates),
+        epsilon=(
+            linear(config.epsilon_start, config.epsilon_end, falling)
+            if falling
+            else constant(config.epsilon_end)
+        ),
+        warmup=config.warmup,
+        device=config.device,
+        seed=agent_seed,
+    )
+
+
+def make_sampler(config: TrainConfig) -> Proportional | RankBased | Uniform:
+    """Return the sampler that a configuration asks for."""
+    if config.replay == "rank":
+        return RankBased(alpha=config.effective_alpha)
+    if config.replay == "proportional":
+        return Proportional(alpha=config.effective_alpha, eps=config.priority_eps)
+    return Uniform()
+
+
+def _effective_sample_size(weights: Tensor | None) -> float:
+    if weights is None:
+        return math.nan
+    return float(weights.sum() ** 2 / weights.square().sum())
