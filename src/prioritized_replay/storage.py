@@ -157,13 +157,11 @@ class Storage:
             self._layouts[count] = self._layout(count)
         layout, size, places = self._layouts[count]
         words = np.empty(size // WORD, np.uint64)
-        bytes_ = words.view(np.uint8)
         kernels.gather_rows(
             self._words, self._halves, self._bytes, slots,
-            layout, words, words.view(np.uint32), bytes_,
+            layout, self._row_size // WORD, self._drawn_offset if drawn else -1,
+            words, words.view(np.uint32), words.view(np.uint8),
         )  # fmt: skip
-        if drawn:
-            kernels.mark_bytes(self._bytes, slots, self._row_size, self._drawn_offset)
         columns = {}
         for name, place in places:
             field = self.fields[name]
