@@ -6,6 +6,7 @@ cache lines; a batch is copied into contiguous columns by one compiled loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ Ints = NDArray[np.int64]
 WORD = 8
 CACHE_LINE = 64
 KEPT_LAYOUTS = 16
+LARGEST = {np.dtype(f).itemsize: float(np.finfo(f).max) for f in ("float16", "float32", "float64")}
 
 
 @dataclass(frozen=True)
@@ -221,13 +223,7 @@ def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Arr
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be numeric, got dtype {array.dtype}")
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            result = array.astype(dtype)
-        if array.dtype.itemsize > dtype.itemsize or array.dtype.kind in "iu":
-            lost = np.isinf(result) & np.isfinite(array)
-            if lost.any():
-                raise ValueError(f"{name} must fit {dtype}, got {array[lost].flat[0]}")
-        return result
+        return _rounded(name, array, dtype)
     if array.dtype.kind == "f":
         raise ValueError(f"{name} must be of an integer dtype to become {dtype}, got {array.dtype}")
     if array.size and not np.can_cast(array.dtype, dtype, "safe"):
@@ -236,6 +232,19 @@ def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Arr
         if least < low or largest > high:
             wrong = least if least < low else largest
             raise ValueError(f"{name} must be in [{low}, {high}] to become {dtype}, got {wrong}")
+    return array.astype(dtype)
+
+
+def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return numbers rounded to a floating dtype; a finite one must not become infinite."""
+    if array.ndim == 0:  # the common case of a reward, without the cost of array functions
+        number = float(array)
+        if math.isfinite(number) and abs(number) > LARGEST[dtype.itemsize]:
+            raise ValueError(f"{name} must fit {dtype}, got {number}")
+    elif array.dtype.kind != "f" or array.dtype.itemsize > dtype.itemsize:
+        lost = np.isfinite(array) & (np.abs(array) > LARGEST[dtype.itemsize])
+        if lost.any():
+            raise ValueError(f"{name} must fit {dtype}, got {array[lost].flat[0]}")
     return array.astype(dtype)
 
 
