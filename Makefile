@@ -27,7 +27,7 @@ help:
 	@echo 'VENV=...     the environment itself (now: $(VENV))'
 
 demo: $(TRAIN)
-	$(BIN)/per train CartPole-v1 --overwrite
+	$(BIN)/per train CartPole-v1 --run-dir runs/demo --overwrite
 
 # pytest comes last, so that its closing line is the last one of the gate
 test: lint types layers docs unit

@@ -1,0 +1,156 @@
+"""Figures and tables made from measured files, so that no number is typed into a page.
+
+``measured-figure`` shows a picture. ``measured-table`` reads a CSV with one row per run and shows
+one cell per group of runs: their median, and in brackets the smallest and the largest. Where the
+file is not there, both say which command makes it.
+
+.. code:: rst
+
+   .. measured-table:: results/cliffwalk.csv
+      :command: per reproduce cliffwalk
+      :rows: n
+      :columns: replay
+      :value: updates
+      :where: features=tabular
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.parsers.rst.directives.images import Figure
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+Run = dict[str, str]
+
+
+def number(text: str) -> float | str:
+    """Numbers sort as numbers, everything else as text after them."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    return sorted(set(labels), key=lambda label: (isinstance(number(label), str), number(label)))
+
+
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.4g}"
+
+
+def summary(values: list[float]) -> str:
+    """Median, and smallest to largest where there is more than one value.
+
+    >>> summary([3.0, 1.0, 2000.0])
+    '3 (1 to 2,000)'
+    """
+    middle = shown(statistics.median(values))
+    return (
+        middle if len(values) == 1 else f"{middle} ({shown(min(values))} to {shown(max(values))})"
+    )
+
+
+def pivot(runs: list[Run], row: str, column: str, value: str, order: list[str]) -> list[list[str]]:
+    """Lay runs out as a table: a heading line, then one line per value of ``row``.
+
+    >>> runs = [{"n": "2", "arm": "a", "x": "1"}, {"n": "2", "arm": "a", "x": "3"}]
+    >>> pivot(runs, "n", "arm", "x", [])
+    [['n', 'a'], ['2', '2 (1 to 3)']]
+    """
+    columns = order or in_order(run[column] for run in runs)
+    table = [[row, *columns]]
+    for label in in_order(run[row] for run in runs):
+        line = [label]
+        for name in columns:
+            values = [
+                float(run[value])
+                for run in runs
+                if run[row] == label and run[column] == name and run[value] != ""
+            ]
+            line.append(summary(values) if values else "")
+        table.append(line)
+    return table
+
+
+class Measured(SphinxDirective):
+    """What the two directives share: where the file is, and what to say when it is not."""
+
+    def file(self) -> Path:
+        name, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(name)
+        return Path(path)
+
+    def absent(self) -> list[nodes.Node]:
+        text = f"Not measured in this checkout. This command writes it: ``{self.options['command']}``."
+        return self.parse_text_to_nodes(text)
+
+
+class MeasuredFigure(Measured):
+    required_arguments = 1
+    has_content = True
+    option_spec = {"command": directives.unchanged_required, **Figure.option_spec}
+
+    def run(self) -> list[nodes.Node]:
+        if not self.file().exists():
+            return self.absent()
+        options = [f"   :{k}: {v}" for k, v in self.options.items() if k != "command"]
+        lines = [f".. figure:: {self.arguments[0]}", *options, ""]
+        lines += [f"   {line}" for line in self.content]
+        parent = nodes.Element()
+        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), 0, parent)
+        return parent.children
+
+
+class MeasuredTable(Measured):
+    required_arguments = 1
+    option_spec = {
+        "command": directives.unchanged_required,
+        "rows": directives.unchanged_required,
+        "columns": directives.unchanged_required,
+        "value": directives.unchanged_required,
+        "where": directives.unchanged,  # name=value, more of them separated by spaces
+        "order": directives.unchanged,  # the columns in this order, separated by spaces
+    }
+
+    def run(self) -> list[nodes.Node]:
+        path = self.file()
+        if not path.exists():
+            return self.absent()
+        wanted = dict(pair.split("=", 1) for pair in self.options.get("where", "").split())
+        with path.open(newline="") as file:
+            runs = [run for run in csv.DictReader(file) if wanted.items() <= run.items()]
+        if not runs:
+            raise self.error(f"{self.arguments[0]} has no row with {wanted}")
+        order = self.options.get("order", "").split()
+        cells = pivot(
+            runs, self.options["rows"], self.options["columns"], self.options["value"], order
+        )
+        return [table_of(cells)]
+
+
+def table_of(cells: list[list[str]]) -> nodes.table:
+    group = nodes.tgroup(cols=len(cells[0]))
+    group += [nodes.colspec(colwidth=1) for _ in cells[0]]
+    head, body = nodes.thead(), nodes.tbody()
+    for index, line in enumerate(cells):
+        row = nodes.row()
+        for text in line:
+            row += nodes.entry("", nodes.paragraph("", text))
+        (body if index else head).append(row)
+    group += [head, body]
+    return nodes.table("", group, classes=["measured"])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("measured-figure", MeasuredFigure)
+    app.add_directive("measured-table", MeasuredTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
