@@ -4,11 +4,11 @@
 """
 
 from prioritized_replay.batch import Batch
+from prioritized_replay.casting import Field
 from prioritized_replay.per import PER
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.samplers import Proportional, RankBased, Uniform
 from prioritized_replay.schedules import constant, exponential, linear
-from prioritized_replay.storage import Field
 
 __all__ = [
     "PER",

@@ -26,6 +26,8 @@ class Batch:
         gamma**m for a window of m steps, 0 where it ended in termination.
     next_obs : array[B, ...]
         Observation after the last step of the window.
+    terminated : bool[B]
+        Whether the window ended in termination.
     weights : float32[B]
         Importance-sampling weights.
     probabilities : float64[B]
@@ -37,8 +39,8 @@ class Batch:
     --------
     >>> import numpy as np
     >>> batch = Batch({"reward": np.array([1.0, 2.0]), "discount": np.array([0.99, 0.0])})
-    >>> batch.reward, batch["reward"] is batch.reward, batch.terminated
-    (array([1., 2.]), True, array([False,  True]))
+    >>> batch.reward, batch["reward"] is batch.reward, batch
+    (array([1., 2.]), True, Batch(reward: float64[2], discount: float64[2]))
     """
 
     obs: Any
@@ -46,6 +48,7 @@ class Batch:
     reward: Any
     discount: Any
     next_obs: Any
+    terminated: Any
     weights: Any
     probabilities: Any
     ids: Any
@@ -53,17 +56,10 @@ class Batch:
     def __init__(self, columns: Mapping[str, Any]) -> None:
         self.__dict__.update(columns)
 
-    @property
-    def terminated(self) -> Any:
-        """Whether the window ended in termination, so that nothing is bootstrapped, bool[B]."""
-        return self.discount == 0
-
     def __getitem__(self, name: str) -> Any:
         try:
             return self.__dict__[name]
         except KeyError:
-            if name == "terminated":
-                return self.terminated
             raise KeyError(f"no column {name!r}; there are {', '.join(self)}") from None
 
     def __iter__(self) -> Iterator[str]:

@@ -17,12 +17,13 @@ class Closing:
     """What one step does to the open windows, before it is done.
 
     ``returns`` holds the return of every window after the step, oldest first. The first
-    ``count`` of them close, with these ``discounts``.
+    ``count`` of them close, with these ``discounts``; ``terminated`` says how.
     """
 
     returns: list[float]
     count: int
     discounts: list[float]
+    terminated: bool
 
 
 class OpenWindows:
@@ -77,4 +78,4 @@ class OpenWindows:
         full = 1 if len(returns) == self.n_step else 0
         count = len(returns) if ended else full
         discounts = [0.0 if terminated else self._powers[len(returns) - k] for k in range(count)]
-        return Closing(returns, count, discounts)
+        return Closing(returns, count, discounts, terminated)

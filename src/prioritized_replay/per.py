@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from prioritized_replay import casting
+from prioritized_replay.casting import Field
 from prioritized_replay.randomness import Seed
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.samplers import Proportional, RankBased
-from prioritized_replay.storage import Field
 
 __all__ = ["PER"]
 
@@ -81,16 +82,12 @@ class PER:
         eps: float = 0.01,
         seed: Seed = None,
     ) -> None:
-        if not 0.0 <= beta <= 1.0:
-            raise ValueError(f"beta must be in [0, 1], got {beta}")
         if not (math.isfinite(beta_increment) and beta_increment >= 0.0):
             raise ValueError(f"beta_increment must be >= 0, got {beta_increment}")
         if variant not in ("rank", "proportional"):
             raise ValueError(f"variant must be 'rank' or 'proportional', got {variant!r}")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
-        self.batch_size = batch_size
-        self.beta = float(beta)
+        self.batch_size = casting.integer("batch_size", batch_size)
+        self.beta = casting.beta(beta)
         self.beta_increment = float(beta_increment)
         self._action = Field(action_shape, action_dtype)
         self.replay = ReplayBuffer(
@@ -173,7 +170,7 @@ class PER:
             batch.action.reshape(self.batch_size, *(self._action.shape or (1,))),
             batch.reward[:, None],
             batch.next_obs,
-            1.0 - batch.discount[:, None],
+            batch.terminated[:, None].astype(np.float32),
             batch.ids,
             batch.weights[:, None],
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -10,11 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import _kernels as kernels
+from prioritized_replay import casting
 from prioritized_replay.batch import Batch
+from prioritized_replay.casting import Field
 from prioritized_replay.n_step import Closing, OpenWindows
 from prioritized_replay.randomness import Seed, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification, WeightSummary
-from prioritized_replay.storage import Field, Storage, cast
+from prioritized_replay.storage import Storage
 
 __all__ = ["Batch", "ReplayBuffer"]
 
@@ -36,7 +37,8 @@ class ReplayBuffer:
         Number of transitions N kept, >= 1; the oldest give way.
     fields : mapping of str to Field
         Shape and dtype of ``obs``, ``action``, ``reward`` and of any further column. The column
-        ``next_obs`` is like ``obs``, ``discount`` is float32; both are there without being named.
+        ``next_obs`` is like ``obs``, ``discount`` is float32, ``terminated`` Boolean; these are
+        there without being named.
     sampler : Uniform, Proportional or RankBased, optional
         How to draw; ``Proportional()`` if None.
     n_step : int
@@ -76,8 +78,8 @@ class ReplayBuffer:
         gamma: float = 0.99,
         seed: Seed = None,
     ) -> None:
-        self._capacity = _integer("capacity", capacity)
-        n_step = _integer("n_step", n_step)
+        self._capacity = casting.integer("capacity", capacity)
+        n_step = casting.integer("n_step", n_step)
         if not 0.0 <= gamma <= 1.0:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
         columns = _columns(fields)
@@ -98,7 +100,7 @@ class ReplayBuffer:
         self._issued = 0  # ids given so far: the next row's id
         self._stale_updates = 0
         self._last_slots: Ints = np.zeros(0, np.int64)
-        self._last_weights = WeightSummary(math.nan, math.nan, math.nan)
+        self._last_weights = WeightSummary(0.0, 0.0, 0.0)
 
     @classmethod
     def for_spaces(
@@ -167,7 +169,7 @@ class ReplayBuffer:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """Every stored column: the fields given, ``next_obs`` and ``discount``."""
+        """Every stored column: the fields given and ``next_obs``, ``discount``, ``terminated``."""
         return dict(self._fields)
 
     @property
@@ -255,11 +257,12 @@ class ReplayBuffer:
         O(row), and O(log N) per row once they are next drawn from.
         """
         values = self._cast_step(obs, action, reward, next_obs, extra)
-        is_terminated = _flag("terminated", terminated)
-        ended = is_terminated or _flag("truncated", truncated)
+        is_terminated = casting.flag("terminated", terminated)
+        ended = is_terminated or casting.flag("truncated", truncated)
         priority = None if td_error is None else self._priority_of(td_error)
         if self._windows.n_step == 1:
-            values["discount"] = _discount(self._gamma, is_terminated)
+            values["discount"] = np.float32(0.0 if is_terminated else self._gamma)
+            values["terminated"] = is_terminated
             self._storage.write(self._issued % self._capacity, values)
             return self._issue(1, [priority])
         closing = self._windows.step(float(values["reward"]), ended=ended, terminated=is_terminated)
@@ -309,7 +312,7 @@ class ReplayBuffer:
         columns = self._cast_transitions(transitions)
         count = len(columns["reward"])
         if td_errors is not None:
-            priorities = self._sampler.priorities_of(_errors(td_errors, count))
+            priorities = self._sampler.priorities_of(casting.errors(td_errors, count))
         kept = min(count, self._capacity)
         first = (self._issued + count - kept) % self._capacity
         self._storage.write_many(
@@ -344,8 +347,8 @@ class ReplayBuffer:
         -----
         O(B log N).
         """
-        batch_size = _integer("batch_size", batch_size)
-        beta = _beta(beta)
+        batch_size = casting.integer("batch_size", batch_size)
+        beta = casting.beta(beta)
         if len(self) == 0:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
         slots, probabilities = self._sampler.draw(batch_size, self._uniforms)
@@ -368,10 +371,12 @@ class ReplayBuffer:
         KeyError
             Naming the first id that is gone, or was never issued.
         """
-        wanted = _ids(ids)
+        wanted = casting.ids(ids)
         self._require_live(wanted)
         slots = wanted % self._capacity
-        batch, _ = self._batch(slots, self._sampler.probabilities(slots), _beta(beta), drawn=False)
+        batch, _ = self._batch(
+            slots, self._sampler.probabilities(slots), casting.beta(beta), drawn=False
+        )
         return batch
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
@@ -400,11 +405,11 @@ class ReplayBuffer:
         -----
         O(B log N).
         """
-        wanted = _ids(ids)
+        wanted = casting.ids(ids)
         if wanted.size and not (wanted.min() >= 0 and wanted.max() < self._issued):
             unknown = wanted[(wanted < 0) | (wanted >= self._issued)][0]
             raise ValueError(f"ids must be >= 0 and < {self._issued}, got {unknown}")
-        priorities = self._sampler.priorities_of(_errors(td_errors, wanted.size))
+        priorities = self._sampler.priorities_of(casting.errors(td_errors, wanted.size))
         live = wanted >= self._issued - len(self)
         applied = int(np.count_nonzero(live))
         if applied < wanted.size:
@@ -434,7 +439,7 @@ class ReplayBuffer:
         KeyError
             Naming the first id that is gone, or was never issued.
         """
-        wanted = _ids(ids)
+        wanted = casting.ids(ids)
         self._require_live(wanted)
         return self._sampler.priorities(wanted % self._capacity)
 
@@ -443,7 +448,7 @@ class ReplayBuffer:
         self._sampler.clear()
         self._windows.clear()
         self._last_slots = np.zeros(0, np.int64)
-        self._last_weights = WeightSummary(math.nan, math.nan, math.nan)
+        self._last_weights = WeightSummary(0.0, 0.0, 0.0)
 
     def stats(self) -> dict[str, float]:
         """Return the state of the buffer in plain numbers. O(N log N).
@@ -456,12 +461,11 @@ class ReplayBuffer:
             ``stale_updates``, updates skipped because the row was overwritten; of the last
             batch ``effective_sample_size`` (sum w)**2 / sum w**2, ``weight_min``,
             ``weight_max`` and ``duplicates``, the rows that were in it before;
-            ``never_drawn``, the share of live rows never drawn. NaN where there is nothing to
-            measure.
+            ``never_drawn``, the share of live rows never drawn. 0 where nothing is to be measured.
         """
         slots = self._sampler.live_slots()
-        quantiles = np.full(5, np.nan)
-        never_drawn = math.nan
+        quantiles = np.zeros(5)
+        never_drawn = 0.0
         if slots.size:
             priorities = self._sampler.priorities(slots)
             quantiles = np.quantile(priorities, [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -483,10 +487,12 @@ class ReplayBuffer:
 
     def _cast_step(
         self, obs: Any, action: Any, reward: Any, next_obs: Any, extra: Mapping[str, Any]
-    ) -> dict[str, Array]:
+    ) -> dict[str, Any]:
         values = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
-        self._require_names(values, {"discount"})
-        return {name: cast(name, value, self._fields[name]) for name, value in values.items()}
+        self._require_names(values, {"discount", "terminated"})
+        return {
+            name: casting.cast(name, value, self._fields[name]) for name, value in values.items()
+        }
 
     def _cast_transitions(self, transitions: Mapping[str, Any]) -> dict[str, Array]:
         given = dict(transitions)
@@ -494,14 +500,17 @@ class ReplayBuffer:
             raise ValueError(
                 f"transitions must have either discount or terminated, got {', '.join(given)}"
             )
-        self._require_names(given, {"terminated", "discount"})
+        self._require_names(given, {"discount", "terminated"})
         reward = np.asarray(given["reward"])
         count = reward.shape[0] if reward.ndim else 1
         if "terminated" in given:
-            ended = cast("terminated", given.pop("terminated"), Field((), "bool"), (count,))
+            ended = casting.cast("terminated", given["terminated"], Field((), "bool"), (count,))
             given["discount"] = np.where(ended, 0.0, self._gamma)
+        else:
+            given["terminated"] = np.equal(given["discount"], 0)
         columns = {
-            name: cast(name, value, self._fields[name], (count,)) for name, value in given.items()
+            name: casting.cast(name, value, self._fields[name], (count,))
+            for name, value in given.items()
         }
         discount = columns["discount"]
         if count and not (discount.min() >= 0.0 and discount.max() <= 1.0):
@@ -520,12 +529,14 @@ class ReplayBuffer:
 
     def _cast_returns(self, closing: Closing) -> list[Array]:
         return [
-            cast("reward (n-step return)", value, self._fields["reward"])
+            casting.cast("reward (n-step return)", value, self._fields["reward"])
             for value in closing.returns[: closing.count]
         ]
 
     def _priority_of(self, td_error: Any) -> float:
-        return float(self._sampler.priorities_of(_errors(td_error, 1, "td_error"), "td_error")[0])
+        return float(
+            self._sampler.priorities_of(casting.errors(td_error, 1, "td_error"), "td_error")[0]
+        )
 
     def _close(self, closing: Closing, rewards: list[Array]) -> Ints:
         """Turn windows that close into rows; all end with the latest step."""
@@ -537,6 +548,7 @@ class ReplayBuffer:
             row = (oldest + k) % n_step
             self._steps.columns["reward"][row] = rewards[k]
             self._steps.columns["discount"][row] = closing.discounts[k]
+            self._steps.columns["terminated"][row] = closing.terminated
             self._steps.columns["next_obs"][row] = next_obs
             self._storage.copy((self._issued + k) % self._capacity, self._steps, row)
             priorities.append(self._step_priorities[row])
@@ -577,7 +589,7 @@ class ReplayBuffer:
 
 
 def _columns(fields: Mapping[str, Field]) -> dict[str, Field]:
-    """Return the fields of a row: those given, next_obs and discount."""
+    """Return the columns of a row: the fields given and those every buffer has."""
     for name in REQUIRED:
         if name not in fields:
             raise ValueError(f"fields must contain obs, action and reward, got no {name}")
@@ -596,6 +608,7 @@ def _columns(fields: Mapping[str, Field]) -> dict[str, Field]:
         "reward": fields["reward"],
         "discount": Field((), "float32"),
         "next_obs": fields["obs"],
+        "terminated": Field((), "bool"),
         **{name: field for name, field in fields.items() if name not in REQUIRED},
     }
 
@@ -605,54 +618,3 @@ def _field(name: str, space: Any) -> Field:
     if shape is None or dtype is None:
         raise ValueError(f"{name} must have one shape and dtype, got {space}")
     return Field(shape, dtype)
-
-
-def _integer(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return int(value)
-
-
-def _beta(beta: float) -> float:
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta must be in [0, 1], got {beta}")
-    return float(beta)
-
-
-def _flag(name: str, value: Any) -> bool:
-    if type(value) is bool or type(value) is np.bool_:
-        return bool(value)
-    return bool(cast(name, value, Field((), "bool")))
-
-
-def _discount(gamma: float, terminated: bool) -> Array:
-    return np.float32(0.0 if terminated else gamma)  # type: ignore[return-value]
-
-
-def _ids(ids: Any) -> Ints:
-    if hasattr(ids, "detach"):
-        ids = ids.detach().cpu().numpy()
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise ValueError(
-            f"ids must be integers of shape (B,), got {array.dtype} of shape {array.shape}"
-        )
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"ids must fit int64, got {array.max()}")
-    return array.astype(np.int64, copy=False)
-
-
-def _errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
-    """Return errors as contiguous float64[count]; whether they are finite is seen later."""
-    if hasattr(td_errors, "detach"):  # a torch tensor: float64 holds every floating dtype
-        td_errors = td_errors.detach().cpu().double().numpy()
-    try:
-        array = np.asarray(td_errors)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} must be a numeric array: {error}") from None
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")
-    allowed = {(count,), (count, 1)} | ({()} if count == 1 and name == "td_error" else set())
-    if array.shape not in allowed:
-        raise ValueError(f"{name} must have shape ({count},) or ({count}, 1), got {array.shape}")
-    return np.ascontiguousarray(array.reshape(count), np.float64)

@@ -317,7 +317,8 @@ class Sampler:
         drawable = self.size if self._mix > 0.0 else self._law.drawable()
         if drawable == 0:
             raise ValueError(
-                "every priority is 0, so no row can be drawn: eps or uniform_mix must be > 0, got 0"
+                "no row can be drawn while all priorities are zero: "
+                "eps or uniform_mix must be > 0, got 0"
             )
         draw = self._specification.draw
         if draw == "stratified":

@@ -6,17 +6,16 @@ cache lines; a batch is copied into contiguous columns by one compiled loop.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from prioritized_replay import _kernels as kernels
+from prioritized_replay.casting import Field
 
-__all__ = ["Field", "Storage"]
+__all__ = ["Storage"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -24,51 +23,6 @@ Ints = NDArray[np.int64]
 WORD = 8
 CACHE_LINE = 64
 KEPT_LAYOUTS = 16
-LARGEST = {np.dtype(f).itemsize: float(np.finfo(f).max) for f in ("float16", "float32", "float64")}
-
-
-@dataclass(frozen=True)
-class Field:
-    """Shape and dtype of one field of a transition.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape in one transition; ``()`` for a scalar.
-    dtype : dtype
-        Boolean, integer or floating. It is stored in the machine's byte order.
-
-    Raises
-    ------
-    ValueError
-        If a length is not >= 1 or the dtype is of another kind, such as objects or strings.
-
-    Examples
-    --------
-    >>> Field((84, 84), "uint8")
-    Field(shape=(84, 84), dtype=dtype('uint8'))
-    >>> Field((), object)
-    Traceback (most recent call last):
-    ValueError: dtype must be boolean, integer or floating, got object
-    """
-
-    shape: tuple[int, ...] = ()
-    dtype: DTypeLike = "float32"
-
-    def __post_init__(self) -> None:
-        shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
-        if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in shape):
-            raise ValueError(f"shape must consist of integers >= 1, got {self.shape}")
-        dtype = np.dtype(self.dtype)
-        if dtype.kind not in "biuf" or dtype.itemsize > WORD:
-            raise ValueError(f"dtype must be boolean, integer or floating, got {dtype}")
-        object.__setattr__(self, "shape", tuple(int(n) for n in shape))
-        object.__setattr__(self, "dtype", dtype.newbyteorder("="))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in one transition."""
-        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
 
 class Storage:
@@ -117,7 +71,7 @@ class Storage:
         return self._words.nbytes
 
     def write(self, slot: int, values: Mapping[str, Array]) -> None:
-        """Write one row of values already of their field's shape and dtype (:func:`cast`)."""
+        """Write one row of values already of their field's shape and dtype."""
         for name, value in values.items():
             self.columns[name][slot] = value
         self._drawn[slot] = 0
@@ -189,69 +143,3 @@ class Storage:
             places.append((name, size))
             size += -(-field.nbytes * count // CACHE_LINE) * CACHE_LINE
         return np.array(lines, np.int64), size, places
-
-
-def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Array:
-    """Return ``value`` as an array of the field's dtype and shape, or raise.
-
-    Parameters
-    ----------
-    name : str
-        What the error blames.
-    value : array_like
-        Anything that NumPy takes for a numeric array.
-    field : Field
-        What it must become.
-    lead : tuple of int
-        Leading axes that it must have before the field's shape.
-
-    Raises
-    ------
-    ValueError
-        If the shape differs, or the cast would lose values: floating to integer, an integer
-        out of range, a finite number to an infinite one. Floats are rounded to the field's
-        precision.
-    """
-    dtype = field.dtype
-    shape = lead + field.shape
-    array = value if type(value) is np.ndarray else _as_array(name, value)
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    if array.dtype == dtype:
-        return array
-    assert isinstance(dtype, np.dtype)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must be numeric, got dtype {array.dtype}")
-    if dtype.kind == "f":
-        return _rounded(name, array, dtype)
-    if array.dtype.kind == "f":
-        raise ValueError(f"{name} must be of an integer dtype to become {dtype}, got {array.dtype}")
-    if array.size and not np.can_cast(array.dtype, dtype, "safe"):
-        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        least, largest = int(array.min()), int(array.max())
-        if least < low or largest > high:
-            wrong = least if least < low else largest
-            raise ValueError(f"{name} must be in [{low}, {high}] to become {dtype}, got {wrong}")
-    return array.astype(dtype)
-
-
-def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return numbers rounded to a floating dtype; a finite one must not become infinite."""
-    if array.ndim == 0:  # the common case of a reward, without the cost of array functions
-        number = float(array)
-        if math.isfinite(number) and abs(number) > LARGEST[dtype.itemsize]:
-            raise ValueError(f"{name} must fit {dtype}, got {number}")
-    elif array.dtype.kind != "f" or array.dtype.itemsize > dtype.itemsize:
-        lost = np.isfinite(array) & (np.abs(array) > LARGEST[dtype.itemsize])
-        if lost.any():
-            raise ValueError(f"{name} must fit {dtype}, got {array[lost].flat[0]}")
-    return array.astype(dtype)
-
-
-def _as_array(name: str, value: Any) -> Array:
-    if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient or on a device
-        value = value.detach().cpu()
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} must be a numeric array: {error}") from None

@@ -1,0 +1,190 @@
+"""What callers pass, turned into what the library works with, or refused by name.
+
+A cast never loses more than a float's last digits, and an error names the argument, what is
+allowed and the value that came. Nothing here knows of buffers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Field", "beta", "cast", "errors", "flag", "ids", "integer"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+WIDEST = 8
+LARGEST = {np.dtype(f).itemsize: float(np.finfo(f).max) for f in ("float16", "float32", "float64")}
+
+
+@dataclass(frozen=True)
+class Field:
+    """Shape and dtype of one field of a transition.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape in one transition; ``()`` for a scalar.
+    dtype : dtype
+        Boolean, integer or floating. It is stored in the machine's byte order.
+
+    Raises
+    ------
+    ValueError
+        If a length is not >= 1 or the dtype is of another kind, such as objects or strings.
+
+    Examples
+    --------
+    >>> Field((84, 84), "uint8")
+    Field(shape=(84, 84), dtype=dtype('uint8'))
+    >>> Field((), object)
+    Traceback (most recent call last):
+    ValueError: dtype must be boolean, integer or floating, got object
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: DTypeLike = "float32"
+
+    def __post_init__(self) -> None:
+        shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
+        if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in shape):
+            raise ValueError(f"shape must consist of integers >= 1, got {self.shape}")
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError:
+            raise ValueError(f"dtype must be a NumPy dtype, got {self.dtype!r}") from None
+        if dtype.kind not in "biuf" or dtype.itemsize > WIDEST:
+            raise ValueError(f"dtype must be boolean, integer or floating, got {dtype}")
+        object.__setattr__(self, "shape", tuple(int(n) for n in shape))
+        object.__setattr__(self, "dtype", dtype.newbyteorder("="))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in one transition."""
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+
+def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Array:
+    """Return ``value`` as an array of the field's dtype and shape, or raise.
+
+    Parameters
+    ----------
+    name : str
+        What the error blames.
+    value : array_like
+        Anything that NumPy takes for a numeric array.
+    field : Field
+        What it must become.
+    lead : tuple of int
+        Leading axes that it must have before the field's shape.
+
+    Raises
+    ------
+    ValueError
+        If the shape differs, or the cast would lose values: floating to integer, an integer
+        out of range, a finite number to an infinite one. Floats are rounded to the field's
+        precision.
+    """
+    dtype = field.dtype
+    shape = lead + field.shape
+    array = value if type(value) is np.ndarray else _as_array(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    if array.dtype == dtype:
+        return array
+    assert isinstance(dtype, np.dtype)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be numeric, got dtype {array.dtype}")
+    if dtype.kind == "f":
+        return _rounded(name, array, dtype)
+    if array.dtype.kind == "f":
+        raise ValueError(f"{name} must be of an integer dtype to become {dtype}, got {array.dtype}")
+    if array.size and not np.can_cast(array.dtype, dtype, "safe"):
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        least, largest = int(array.min()), int(array.max())
+        if least < low or largest > high:
+            wrong = least if least < low else largest
+            raise ValueError(f"{name} must be in [{low}, {high}] to become {dtype}, got {wrong}")
+    return array.astype(dtype)
+
+
+def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return numbers rounded to a floating dtype; a finite one must not become infinite."""
+    if array.ndim == 0:  # the common case of a reward, without the cost of array functions
+        number = float(array)
+        if math.isfinite(number) and abs(number) > LARGEST[dtype.itemsize]:
+            raise ValueError(f"{name} must fit {dtype}, got {number}")
+    elif array.dtype.kind != "f" or array.dtype.itemsize > dtype.itemsize:
+        lost = np.isfinite(array) & (np.abs(array) > LARGEST[dtype.itemsize])
+        if lost.any():
+            raise ValueError(f"{name} must fit {dtype}, got {array[lost].flat[0]}")
+    return array.astype(dtype)
+
+
+def _as_array(name: str, value: Any) -> Array:
+    if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient or on a device
+        value = value.detach().cpu()
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a numeric array: {error}") from None
+
+
+def integer(name: str, value: Any) -> int:
+    """Return an integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return int(value)
+
+
+def beta(beta: float) -> float:
+    """Return a number in [0, 1]."""
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta must be in [0, 1], got {beta}")
+    return float(beta)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a truth value given as a Boolean, or as an integer 0 or 1."""
+    if type(value) is bool or type(value) is np.bool_:
+        return bool(value)
+    return bool(cast(name, value, Field((), "bool")))
+
+
+def ids(ids: Any) -> Ints:
+    """Return ids, arrays or tensors, as int64[B]."""
+    if hasattr(ids, "detach"):
+        ids = ids.detach().cpu().numpy()
+    array = np.asarray(ids)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise ValueError(
+            f"ids must be integers of shape (B,), got {array.dtype} of shape {array.shape}"
+        )
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"ids must fit int64, got {array.max()}")
+    return array.astype(np.int64, copy=False)
+
+
+def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
+    """Return errors, arrays or tensors, as float64[count] of their own.
+
+    Whether they are finite is for the sampler to see.
+    """
+    if hasattr(td_errors, "detach"):  # a torch tensor: float64 holds every floating dtype
+        td_errors = td_errors.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(td_errors)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} must be a numeric array: {error}") from None
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")
+    allowed = {(count,), (count, 1)} | ({()} if count == 1 and name == "td_error" else set())
+    if array.shape not in allowed:
+        raise ValueError(f"{name} must have shape ({count},) or ({count}, 1), got {array.shape}")
+    return np.array(array.reshape(count), np.float64)
