@@ -7,7 +7,7 @@ Axes: B batch, E environments, A actions.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -136,6 +136,8 @@ class DQN:
             raise ValueError(f"tau must be in (0, 1], got {tau}")
         if gradient_clip is not None and not gradient_clip > 0.0:
             raise ValueError(f"gradient_clip must be > 0, got {gradient_clip}")
+        if loss not in get_args(Loss):
+            raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
         if optimizer is not None and online_network is None:
             raise ValueError("optimizer needs the online_network whose parameters it holds")
         network_seed, explore_seed = np.random.SeedSequence(seed).spawn(2)
@@ -327,6 +329,9 @@ class DQN:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` gave, in an agent made with the same settings."""
+        for name in ("online_network", "target_network"):
+            # Rehearsed first: torch loads the tensors that fit before it raises.
+            copy.deepcopy(self.online_network).load_state_dict(state[name])
         self.online_network.load_state_dict(state["online_network"])
         self.target_network.load_state_dict(state["target_network"])
         self.optimizer.load_state_dict(state["optimizer"])

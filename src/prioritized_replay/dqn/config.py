@@ -187,8 +187,11 @@ class TrainConfig:
 
     @property
     def total_updates(self) -> int:
-        """Updates that the run will make if it is not stopped: the clock of beta and step size."""
-        trainings = self.steps // self.train_every - self.warmup // self.train_every
+        """Updates of the whole run, the clock of beta and of the step size.
+
+        With ``n_step`` > 1 a few less may happen: a window enters the memory when it is complete.
+        """
+        trainings = self.steps // self.train_every - (self.warmup - 1) // self.train_every
         return max(1, trainings * self.updates_per_train)
 
     def to_dict(self) -> dict[str, Any]:

@@ -224,7 +224,9 @@ def make_env(env_id: str, **settings: Any) -> gymnasium.Env[Any, Any]:
         return gymnasium.make(env_id, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ImportError(f"{env_id} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
+    except gymnasium.error.Error as error:
+        if env_id in gymnasium.registry:  # it is known, the trouble is another
+            raise
         known = {name.lower(): name for name in gymnasium.registry}
         matches = difflib.get_close_matches(env_id.lower(), known, n=3)
         near = ", ".join(known[match] for match in matches)

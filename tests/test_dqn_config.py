@@ -1,0 +1,139 @@
+"""The configuration: bounds, presets, plain values."""
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import json
+import math
+
+import pytest
+
+from prioritized_replay.dqn.config import TrainConfig, preset
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", 0, "steps must be >= 1, got 0"),
+        ("seed", -1, "seed must be >= 0, got -1"),
+        ("n_step", 0, "n_step must be >= 1, got 0"),
+        ("capacity", 0, "capacity must be >= 1, got 0"),
+        ("batch_size", 0, "batch_size must be >= 1, got 0"),
+        ("target_period", 0, "target_period must be >= 1, got 0"),
+        ("train_every", 0, "train_every must be >= 1, got 0"),
+        ("updates_per_train", 0, "updates_per_train must be >= 1, got 0"),
+        ("warmup", 0, "warmup must be >= 1, got 0"),
+        ("warmup", 200_000, r"warmup must be <= capacity \(100000\), got 200000"),
+        ("eval_every", 0, "eval_every must be >= 1, got 0"),
+        ("eval_episodes", 0, "eval_episodes must be >= 1, got 0"),
+        ("final_eval_episodes", 0, "final_eval_episodes must be >= 1, got 0"),
+        ("threads", 0, "threads must be >= 1, got 0"),
+        ("replay", "random", "replay must be one of rank, proportional, uniform, got 'random'"),
+        ("loss", "l1", "loss must be one of huber, squared, got 'l1'"),
+        ("alpha", -0.5, "alpha must be >= 0, got -0.5"),
+        ("beta_start", 1.5, r"beta_start must be in \[0, 1\], got 1.5"),
+        ("beta_end", -0.1, r"beta_end must be in \[0, 1\], got -0.1"),
+        ("priority_eps", -1.0, "priority_eps must be >= 0, got -1.0"),
+        ("gamma", 1.01, r"gamma must be in \[0, 1\], got 1.01"),
+        ("gamma", math.nan, r"gamma must be in \[0, 1\], got nan"),
+        ("learning_rate", 0.0, "learning_rate must be > 0, got 0.0"),
+        ("learning_rate", math.inf, "learning_rate must be > 0, got inf"),
+        ("learning_rate_end", -1e-3, "learning_rate_end must be >= 0, got -0.001"),
+        ("gradient_clip", 0.0, "gradient_clip must be > 0, got 0.0"),
+        ("tau", 0.0, r"tau must be in \(0, 1\], got 0.0"),
+        ("epsilon_start", 1.1, r"epsilon_start must be in \[0, 1\], got 1.1"),
+        ("epsilon_end", -0.1, r"epsilon_end must be in \[0, 1\], got -0.1"),
+        ("epsilon_fraction", 2.0, r"epsilon_fraction must be in \[0, 1\], got 2.0"),
+        ("eval_epsilon", 2.0, r"eval_epsilon must be in \[0, 1\], got 2.0"),
+        ("hidden_sizes", (64, 0), "hidden_sizes must be >= 1, got 0"),
+        ("env_id", "", "env_id must be a non-empty text, got ''"),
+        ("device", "", "device must be a non-empty text, got ''"),
+    ],
+)
+def test_out_of_bounds(field, value, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        TrainConfig(**{"env_id": "CartPole-v1", field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("steps", 1e5, "steps must be a whole number, got 100000.0"),
+        ("steps", True, "steps must be a whole number, got True"),
+        ("gamma", "0.9", "gamma must be a number, got '0.9'"),
+        ("gamma", None, "gamma must be a number, got None"),
+        ("double", 1, "double must be True or False, got 1"),
+        ("hidden_sizes", 64, "hidden_sizes must be a tuple, got 64"),
+        ("hidden_sizes", (6.5,), "hidden_sizes must be a whole number, got 6.5"),
+    ],
+)
+def test_wrong_kind(field, value, message):
+    with pytest.raises(TypeError, match=message):
+        TrainConfig(**{"env_id": "CartPole-v1", field: value})
+
+
+@pytest.mark.parametrize("field", ["alpha", "beta_start", "gradient_clip", "tau"])
+def test_none_is_allowed_where_it_means_something(field):
+    assert getattr(TrainConfig(**{"env_id": "CartPole-v1", field: None}), field) is None
+
+
+@pytest.mark.parametrize(
+    ("replay", "alpha", "beta"),
+    [("rank", 0.7, 0.5), ("proportional", 0.6, 0.4), ("uniform", 0.0, 0.0)],
+)
+def test_exponents_default_to_the_papers(replay, alpha, beta):
+    config = TrainConfig(env_id="CartPole-v1", replay=replay)
+
+    assert (config.effective_alpha, config.effective_beta_start) == (alpha, beta)
+
+
+def test_given_exponents_win():
+    config = TrainConfig(env_id="CartPole-v1", alpha=0.0, beta_start=0.0)
+
+    assert (config.effective_alpha, config.effective_beta_start) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "updates"),
+    [
+        ({"steps": 100, "warmup": 10, "train_every": 1}, 91),
+        ({"steps": 100, "warmup": 10, "train_every": 4, "updates_per_train": 2}, 46),
+        ({"steps": 5, "warmup": 10}, 1),
+    ],
+)
+def test_total_updates(settings, updates):
+    assert TrainConfig(env_id="CartPole-v1", n_step=1, **settings).total_updates == updates
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1", "LunarLander-v3", "Taxi-v3"])
+def test_plain_values_round_trip_through_json(env_id):
+    config = preset(env_id, seed=3, tau=None)
+
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_settings_get_near_names():
+    with pytest.raises(ValueError, match=r"^unknown setting 'learning_rat'; near names: learning_"):
+        preset("CartPole-v1", learning_rat=1.0)
+    with pytest.raises(ValueError, match=r"^env_id is missing"):
+        TrainConfig.from_dict({})
+
+
+def test_overrides_win_over_the_preset():
+    assert preset("CartPole-v1", steps=7).steps == 7
+    assert preset("CartPole-v1").steps != preset("LunarLander-v3").steps
+
+
+def test_every_field_has_a_text_below_it():
+    """The command shows them as help."""
+    body = ast.parse(inspect.getsource(TrainConfig)).body[0].body
+    named = [
+        node.target.id
+        for node, below in itertools.pairwise(body)
+        if isinstance(node, ast.AnnAssign)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+    ]
+
+    assert named == [field.name for field in dataclasses.fields(TrainConfig)]
