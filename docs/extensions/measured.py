@@ -20,6 +20,7 @@ import csv
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -90,14 +91,14 @@ class Measured(SphinxDirective):
         return Path(path)
 
     def absent(self) -> list[nodes.Node]:
-        text = f"Not measured in this checkout. This command writes it: ``{self.options['command']}``."
-        return self.parse_text_to_nodes(text)
+        command = self.options["command"]
+        return self.parse_text_to_nodes(f"Not measured in this checkout; ``{command}`` does it.")
 
 
 class MeasuredFigure(Measured):
     required_arguments = 1
     has_content = True
-    option_spec = {"command": directives.unchanged_required, **Figure.option_spec}
+    option_spec: ClassVar = {"command": directives.unchanged_required, **Figure.option_spec}
 
     def run(self) -> list[nodes.Node]:
         if not self.file().exists():
@@ -112,7 +113,7 @@ class MeasuredFigure(Measured):
 
 class MeasuredTable(Measured):
     required_arguments = 1
-    option_spec = {
+    option_spec: ClassVar = {
         "command": directives.unchanged_required,
         "rows": directives.unchanged_required,
         "columns": directives.unchanged_required,
