@@ -33,7 +33,8 @@ class Evaluation:
     mean, std : float
         Mean and (population) standard deviation of the returns.
     iqm : float
-        Interquartile mean of the returns, see :func:`~prioritized_replay.dqn.evaluation.interquartile_mean`.
+        Interquartile mean of the returns, see
+        :func:`~prioritized_replay.dqn.evaluation.interquartile_mean`.
     interval : tuple of two floats
         95 % bootstrap confidence interval of the mean.
     """
