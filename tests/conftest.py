@@ -1,0 +1,12 @@
+import os
+
+from hypothesis import settings
+
+# "dev" looks for new counter-examples on every run; "ci" always tries the same ones, more of them.
+settings.register_profile("dev", max_examples=30, stateful_step_count=30, deadline=None)
+settings.register_profile(
+    "ci", max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
+)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
+)

@@ -1,0 +1,369 @@
+"""Bad input raises one clear error that names the parameter, and leaves the buffer unchanged.
+
+Each call is made on a buffer with a twin of equal history; afterwards the two must be equal in
+every row, priority and statistic, and go on equally.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from tests.reference import transitions
+
+import prioritized_replay as per
+
+FIELDS = {
+    "obs": per.Field((2,), "float32"),
+    "action": per.Field((), "int64"),
+    "reward": per.Field((), "float32"),
+    "log_prob": per.Field((), "float64"),
+}
+SAMPLERS = {
+    "proportional": per.Proportional(weights="buffer"),
+    "rank": per.RankBased(max_priority="current", uniform_mix=0.1),
+    "without": per.Proportional(draw="without_replacement", max_priority="current"),
+    "uniform": per.Uniform(),
+}
+CAPACITY = 8
+
+
+def history(sampler):
+    """Twelve rows in a ring of 8, two open windows, some updates, one of them stale."""
+    replay = per.ReplayBuffer(CAPACITY, FIELDS, sampler=sampler, n_step=3, gamma=0.5, seed=4)
+    columns = transitions(np.arange(12))
+    ids = replay.extend({**columns, "log_prob": np.arange(12.0)}, td_errors=np.arange(12.0) / 4)
+    obs = np.ones(2)
+    replay.add(obs, 1, 1.0, obs, False, log_prob=0.0, td_error=0.3)
+    replay.add(obs, 1, 1.0, obs, False, log_prob=0.0)
+    replay.sample(4, beta=0.5)
+    replay.update_priorities(ids[[0, 5, 7]], [9.0, -2.0, 3.0])
+    return replay, ids
+
+
+def row(**changes):
+    values = {
+        "obs": np.ones(2),
+        "action": 1,
+        "reward": 1.0,
+        "next_obs": np.ones(2),
+        "terminated": False,
+        "log_prob": 0.0,
+        **changes,
+    }
+    return {name: value for name, value in values.items() if value is not MISSING}
+
+
+def rows(count=3, **changes):
+    values = {**transitions(np.arange(count)), "log_prob": np.zeros(count), **changes}
+    return {name: value for name, value in values.items() if value is not MISSING}
+
+
+MISSING = object()
+NAN, INF = math.nan, math.inf
+
+# what is called (on the buffer and its ids), the error, what its message names
+BAD_CALLS = {
+    # shapes of one step
+    "obs too long": (lambda r, i: r.add(**row(obs=np.ones(3))), ValueError, "obs"),
+    "obs broadcast from one": (lambda r, i: r.add(**row(obs=np.ones(1))), ValueError, "obs"),
+    "obs a number": (lambda r, i: r.add(**row(obs=1.0)), ValueError, "obs"),
+    "obs with a batch axis": (lambda r, i: r.add(**row(obs=np.ones((1, 2)))), ValueError, "obs"),
+    "obs empty": (lambda r, i: r.add(**row(obs=[])), ValueError, "obs"),
+    "obs ragged": (lambda r, i: r.add(**row(obs=[[1.0], 2.0])), (ValueError, TypeError), "obs"),
+    "obs None": (lambda r, i: r.add(**row(obs=None)), (ValueError, TypeError), "obs"),
+    "next_obs too long": (
+        lambda r, i: r.add(**row(next_obs=np.ones(3))), ValueError, "next_obs"),
+    "reward a vector": (lambda r, i: r.add(**row(reward=np.ones(2))), ValueError, "reward"),
+    "action a vector": (
+        lambda r, i: r.add(**row(action=np.ones(2, np.int64))), ValueError, "action"),
+    # casts of one step
+    "action a float": (lambda r, i: r.add(**row(action=0.5)), (ValueError, TypeError), "action"),
+    "action too large": (
+        lambda r, i: r.add(**row(action=2**63)), (ValueError, OverflowError), "action"),
+    "reward overflows": (lambda r, i: r.add(**row(reward=1e39)), ValueError, "reward"),
+    "reward a word": (lambda r, i: r.add(**row(reward="much")), (ValueError, TypeError), "reward"),
+    "obs overflows": (lambda r, i: r.add(**row(obs=[1e39, 0.0])), ValueError, "obs"),
+    "obs complex": (lambda r, i: r.add(**row(obs=[1j, 0])), (ValueError, TypeError), "obs"),
+    "obs objects": (
+        lambda r, i: r.add(**row(obs=np.array([1, None], object))),
+        (ValueError, TypeError), "obs"),
+    # columns of one step
+    "column missing": (
+        lambda r, i: r.add(**row(log_prob=MISSING)), (ValueError, TypeError), "log_prob"),
+    "column unknown": (
+        lambda r, i: r.add(**row(colour=1)), (ValueError, TypeError), "colour"),
+    "column of wrong shape": (
+        lambda r, i: r.add(**row(log_prob=np.zeros(2))), ValueError, "log_prob"),
+    # the flags and the error of one step
+    "terminated a word": (
+        lambda r, i: r.add(**row(terminated="yes")), (ValueError, TypeError), "terminated"),
+    "terminated a vector": (
+        lambda r, i: r.add(**row(terminated=np.zeros(2, bool))),
+        (ValueError, TypeError), "terminated"),
+    "terminated not 0 or 1": (
+        lambda r, i: r.add(**row(terminated=0.5)), (ValueError, TypeError), "terminated"),
+    "truncated None": (
+        lambda r, i: r.add(**row(), truncated=None), (ValueError, TypeError), "truncated"),
+    "td_error NaN": (lambda r, i: r.add(**row(), td_error=NAN), ValueError, "td_error"),
+    "td_error infinite at an episode's end": (
+        lambda r, i: r.add(**row(terminated=True), td_error=-INF), ValueError, "td_error"),
+    "td_error a vector": (
+        lambda r, i: r.add(**row(), td_error=np.ones(2)), (ValueError, TypeError), "td_error"),
+    # many rows
+    "extend: lengths differ": (
+        lambda r, i: r.extend(rows(action=np.zeros(2, np.int64))), ValueError, "action"),
+    "extend: no leading axis": (
+        lambda r, i: r.extend(rows(reward=1.0)), ValueError, "reward"),
+    "extend: wrong shape": (
+        lambda r, i: r.extend(rows(obs=np.ones((3, 3)))), ValueError, "obs"),
+    "extend: broadcast": (
+        lambda r, i: r.extend(rows(obs=np.ones((3, 1)))), ValueError, "obs"),
+    "extend: column missing": (
+        lambda r, i: r.extend(rows(next_obs=MISSING)), (ValueError, KeyError), "next_obs"),
+    "extend: no end given": (
+        lambda r, i: r.extend(rows(terminated=MISSING)), (ValueError, KeyError), "discount"),
+    "extend: column unknown": (
+        lambda r, i: r.extend(rows(colour=np.ones(3))), (ValueError, KeyError), "colour"),
+    "extend: float actions": (
+        lambda r, i: r.extend(rows(action=np.zeros(3))), (ValueError, TypeError), "action"),
+    "extend: one reward overflows": (
+        lambda r, i: r.extend(rows(reward=np.array([0, 0, 1e39]))), ValueError, "reward"),
+    "extend: discount above 1": (
+        lambda r, i: r.extend(rows(terminated=MISSING, discount=np.array([0, 0.5, 1.5]))),
+        ValueError, "discount"),
+    "extend: discount NaN": (
+        lambda r, i: r.extend(rows(terminated=MISSING, discount=np.array([0, 0.5, NAN]))),
+        ValueError, "discount"),
+    "extend: td error NaN": (
+        lambda r, i: r.extend(rows(), td_errors=[1.0, NAN, 2.0]), ValueError, "td_errors"),
+    "extend: too few td errors": (
+        lambda r, i: r.extend(rows(), td_errors=[1.0, 2.0]), ValueError, "td_errors"),
+    "extend: a list": (
+        lambda r, i: r.extend([rows()]), (ValueError, TypeError), "transitions"),
+    # drawing
+    "batch_size 0": (lambda r, i: r.sample(0), ValueError, "batch_size"),
+    "batch_size negative": (lambda r, i: r.sample(-4), ValueError, "batch_size"),
+    "batch_size a float": (lambda r, i: r.sample(2.5), (ValueError, TypeError), "batch_size"),
+    "batch_size None": (lambda r, i: r.sample(None), (ValueError, TypeError), "batch_size"),
+    "beta negative": (lambda r, i: r.sample(2, beta=-0.1), ValueError, "beta"),
+    "beta NaN": (lambda r, i: r.sample(2, beta=NAN), ValueError, "beta"),
+    "beta infinite": (lambda r, i: r.sample(2, beta=INF), ValueError, "beta"),
+    "beta a word": (lambda r, i: r.sample(2, beta="high"), (ValueError, TypeError), "beta"),
+    # getting
+    "get: overwritten": (lambda r, i: r.get(i[[6, 1, 2]]), KeyError, r"\b1\b"),
+    "get: never issued": (lambda r, i: r.get([i[-1], 777]), KeyError, "777"),
+    "get: negative": (lambda r, i: r.get([-1]), KeyError, "-1"),
+    "get: floats": (lambda r, i: r.get(np.array([4.0])), (ValueError, TypeError), "ids"),
+    "get: two axes": (lambda r, i: r.get(i[4:6][None]), ValueError, "ids"),
+    "get: beta NaN": (lambda r, i: r.get(i[-2:], beta=NAN), ValueError, "beta"),
+    "priorities: overwritten": (lambda r, i: r.priorities(i[[6, 1, 2]]), KeyError, r"\b1\b"),
+    "priorities: never issued": (lambda r, i: r.priorities([777]), KeyError, "777"),
+    # updating
+    "update: NaN": (
+        lambda r, i: r.update_priorities(i[-3:], [1.0, NAN, 2.0]), ValueError, "td_errors"),
+    "update: infinite": (
+        lambda r, i: r.update_priorities(i[-3:], [1.0, 2.0, -INF]), ValueError, "td_errors"),
+    "update: NaN for a stale id": (
+        lambda r, i: r.update_priorities(i[:1], [NAN]), ValueError, "td_errors"),
+    "update: too few": (
+        lambda r, i: r.update_priorities(i[-3:], [1.0, 2.0]), ValueError, "td_errors"),
+    "update: one for all": (
+        lambda r, i: r.update_priorities(i[-3:], 1.0), (ValueError, TypeError), "td_errors"),
+    "update: a matrix": (
+        lambda r, i: r.update_priorities(i[-3:], np.ones((3, 3))), ValueError, "td_errors"),
+    "update: a row": (
+        lambda r, i: r.update_priorities(i[-3:], np.ones((1, 3))), ValueError, "td_errors"),
+    "update: words": (
+        lambda r, i: r.update_priorities(i[-1:], ["high"]), (ValueError, TypeError), "td_errors"),
+    "update: complex": (
+        lambda r, i: r.update_priorities(i[-1:], [1j]), (ValueError, TypeError), "td_errors"),
+    "update: never issued": (
+        lambda r, i: r.update_priorities([int(i[-1]), 777], [1.0, 1.0]),
+        (ValueError, KeyError), "777"),
+    "update: negative id": (
+        lambda r, i: r.update_priorities([int(i[-1]), -1], [1.0, 1.0]),
+        (ValueError, KeyError), "-1"),
+    "update: the next id": (
+        lambda r, i: r.update_priorities([int(i[-1]) + 1], [1.0]), (ValueError, KeyError), "ids"),
+    "update: float ids": (
+        lambda r, i: r.update_priorities(np.array([4.0]), [1.0]), (ValueError, TypeError), "ids"),
+    "update: ids of two axes": (
+        lambda r, i: r.update_priorities(i[-4:].reshape(2, 2), np.ones(4)), ValueError, "ids"),
+    # alpha
+    "alpha negative": (lambda r, i: setattr(r, "alpha", -0.5), ValueError, "alpha"),
+    "alpha NaN": (lambda r, i: setattr(r, "alpha", NAN), ValueError, "alpha"),
+    "alpha infinite": (lambda r, i: setattr(r, "alpha", INF), ValueError, "alpha"),
+}  # fmt: skip
+
+
+def contents(replay):
+    """Everything that can be seen of a buffer without changing it."""
+    issued = replay.stats()["ids_issued"]
+    live = np.arange(issued - len(replay), issued)
+    batch = replay.get(live, beta=0.5)
+    names = [*FIELDS, "next_obs", "discount", "weights", "probabilities", "ids"]
+    return {
+        **{name: batch[name] for name in names},
+        "priorities": replay.priorities(live),
+        "stats": np.array(list(replay.stats().values()), np.float64),
+        "alpha": replay.alpha,
+        "length": len(replay),
+    }
+
+
+def same(one, two):
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def go_on(replay):
+    """What the next batch, the open windows and the next rows come to."""
+    batch = replay.sample(5, beta=0.7)
+    replay.update_priorities(batch.ids, np.arange(5.0))
+    obs = np.ones(2)
+    ids = replay.add(obs, 1, 1.0, obs, True, log_prob=0.0)
+    return {
+        "drawn": batch.ids, "weights": batch.weights, "obs": batch.obs,
+        "new": ids, "again": replay.sample(5).ids, **contents(replay),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_bad_call_names_its_parameter_and_changes_nothing(sampler, name):
+    call, error, names = BAD_CALLS[name]
+    replay, ids = history(SAMPLERS[sampler])
+    twin, _ = history(SAMPLERS[sampler])
+
+    with pytest.raises(error, match=names) as raised:
+        call(replay, ids)
+
+    assert "\n" not in str(raised.value).strip()
+    same(contents(replay), contents(twin))
+    same(go_on(replay), go_on(twin))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_empty_buffer_cannot_be_sampled(sampler):
+    replay = per.ReplayBuffer(4, FIELDS, sampler=SAMPLERS[sampler])
+
+    with pytest.raises(ValueError, match="empty"):
+        replay.sample(1)
+    with pytest.raises(KeyError, match="0"):
+        replay.get([0])
+    with pytest.raises((ValueError, KeyError), match="ids"):
+        replay.update_priorities([0], [1.0])
+
+    replay.extend(rows(2))
+    assert len(replay.sample(1).ids) == 1
+
+
+@pytest.mark.parametrize("sampler", [per.Proportional, per.RankBased])
+def test_a_batch_larger_than_the_buffer_needs_replacement(sampler):
+    without, replacing = (
+        per.ReplayBuffer(8, FIELDS, sampler=sampler(draw=draw), seed=1)
+        for draw in ("without_replacement", "stratified")
+    )
+    for replay in (without, replacing):
+        replay.extend(rows(5))
+
+    with pytest.raises(ValueError, match="batch_size"):
+        without.sample(6)
+
+    assert np.unique(without.sample(5).ids).size == 5
+    assert replacing.sample(6).ids.size == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"capacity": 0}, "capacity"),
+        ({"capacity": -1}, "capacity"),
+        ({"capacity": 2.5}, "capacity"),
+        ({"capacity": None}, "capacity"),
+        ({"n_step": 0}, "n_step"),
+        ({"n_step": -2}, "n_step"),
+        ({"n_step": 1.5}, "n_step"),
+        ({"gamma": -0.1}, "gamma"),
+        ({"gamma": 1.1}, "gamma"),
+        ({"gamma": NAN}, "gamma"),
+        ({"sampler": "rank"}, "sampler"),
+        ({"sampler": per.RankBased}, "sampler"),
+        ({"fields": {}}, "obs"),
+        ({"fields": {**FIELDS, "obs": (2,)}}, "obs"),
+        ({"fields": {**FIELDS, "weights": per.Field((), "float32")}}, "weights"),
+        ({"fields": {**FIELDS, "ids": per.Field((), "int64")}}, "ids"),
+        ({"seed": "luck"}, "seed"),
+        ({"seed": -1}, "seed"),
+    ],
+    ids=str,
+)
+def test_a_buffer_that_could_not_work_is_not_built(change, name):
+    arguments = {"capacity": 8, "fields": FIELDS, **change}
+    capacity, fields = arguments.pop("capacity"), arguments.pop("fields")
+
+    with pytest.raises((ValueError, TypeError), match=name):
+        per.ReplayBuffer(capacity, fields, **arguments)
+
+
+@pytest.mark.parametrize("kind", [per.Proportional, per.RankBased])
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"alpha": -0.5}, "alpha must be >= 0.*got -0.5"),
+        ({"alpha": NAN}, "alpha"),
+        ({"alpha": INF}, "alpha"),
+        ({"uniform_mix": -0.1}, "uniform_mix"),
+        ({"uniform_mix": 1.1}, "uniform_mix"),
+        ({"uniform_mix": NAN}, "uniform_mix"),
+        ({"draw": "sorted"}, "draw.*sorted"),
+        ({"weights": "none"}, "weights.*none"),
+        ({"max_priority": "always"}, "max_priority.*always"),
+    ],
+    ids=str,
+)
+def test_a_sampler_that_could_not_work_is_not_built(kind, change, name):
+    with pytest.raises(ValueError, match=name):
+        kind(**change)
+
+
+@pytest.mark.parametrize("eps", [-0.1, NAN, INF])
+def test_eps_must_be_a_number_that_is_not_negative(eps):
+    with pytest.raises(ValueError, match="eps"):
+        per.Proportional(eps=eps)
+
+
+@pytest.mark.parametrize("max_priority", ["ever", "current"])
+@pytest.mark.parametrize("weights", ["batch", "buffer"])
+def test_masses_that_float64_cannot_hold_are_refused(weights, max_priority):
+    """p**alpha or a sum of such would be infinite."""
+    sampler = per.Proportional(alpha=2.0, eps=0.0, weights=weights, max_priority=max_priority)
+    replay, twin = (
+        per.ReplayBuffer(CAPACITY, FIELDS, sampler=sampler, n_step=2, seed=0) for _ in range(2)
+    )
+    for buffer in (replay, twin):
+        ids = buffer.extend(rows(4), td_errors=[1e100, 1.0, 2.0, 3.0])
+
+    with pytest.raises(ValueError, match="td_errors"):
+        replay.update_priorities(ids, [1.0, 2.0, 3.0, 1e200])
+    with pytest.raises(ValueError, match="td_error"):
+        replay.add(**row(), td_error=1e200)
+    with pytest.raises(ValueError, match="td_errors"):
+        replay.extend(rows(2), td_errors=[1.0, -1e200])
+    with pytest.raises(ValueError, match="alpha"):
+        replay.alpha = 4.0
+
+    same(contents(replay), contents(twin))
+    same(go_on(replay), go_on(twin))
+
+
+def test_a_total_that_float64_cannot_hold_is_refused():
+    replay = per.ReplayBuffer(4, FIELDS, sampler=per.Proportional(alpha=1.0), seed=0)
+    ids = replay.extend(rows(4))
+
+    with pytest.raises(ValueError, match="td_errors"):
+        replay.update_priorities(ids, np.full(4, 1.7e308))
+
+    np.testing.assert_array_equal(replay.priorities(ids), 1.0)
+    np.testing.assert_allclose(replay.get(ids).probabilities, 0.25, rtol=1e-12)
