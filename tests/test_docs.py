@@ -88,6 +88,24 @@ def test_commands_in_the_docs_use_options_that_exist():
     assert not {name for name in used if name.replace("-", "_") not in options}
 
 
+def test_tables_hold_what_the_file_says(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    import measured
+
+    runs = [
+        {"n": n, "arm": arm, "updates": updates}
+        for n, arm, updates in [
+            ("16", "a", "3"),
+            ("16", "a", "1"),
+            ("16", "a", "2000"),
+            ("2", "b", "7"),
+        ]
+    ]
+    table = measured.pivot(runs, "n", "arm", "updates", [])
+    plain = [[cell.replace("\xa0", " ") for cell in line] for line in table]
+    assert plain == [["n", "a", "b"], ["2", "", "7"], ["16", "3 (1 to 2,000)", ""]]
+
+
 def dqn_options(name):
     from prioritized_replay.dqn import options
 

@@ -1,8 +1,9 @@
 """Figures and tables made from measured files, so that no number is typed into a page.
 
 ``measured-figure`` shows a picture. ``measured-table`` reads a CSV with one row per run and shows
-one cell per group of runs: their median, and in brackets the smallest and the largest. Where the
-file is not there, both say which command makes it.
+one cell per group of runs: their median, and in brackets the smallest and the largest.
+``comparison-table`` reads the results of ``per compare`` and shows what that command prints. Where
+the file is not there, they say which command makes it.
 
 .. code:: rst
 
@@ -22,12 +23,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.parsers.rst.directives.images import Figure
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from prioritized_replay.experiments.statistics import Estimate, bootstrap, mean
 
 Run = dict[str, str]
 
@@ -49,24 +53,18 @@ def shown(value: float) -> str:
 
 
 def summary(values: list[float]) -> str:
-    """Median, and smallest to largest where there is more than one value.
-
-    >>> summary([3.0, 1.0, 2000.0])
-    '3 (1 to 2,000)'
-    """
+    """Median, and smallest to largest where there is more than one value."""
     middle = shown(statistics.median(values))
-    return (
-        middle if len(values) == 1 else f"{middle} ({shown(min(values))} to {shown(max(values))})"
-    )
+    return middle + (in_brackets(shown(min(values)), shown(max(values))) if values[1:] else "")
+
+
+def in_brackets(low: str, high: str) -> str:
+    """A range that stays on one line, be it the next one."""
+    return f" ({low} to {high})".replace(" ", "\N{NO-BREAK SPACE}").replace("\xa0(", " (")
 
 
 def pivot(runs: list[Run], row: str, column: str, value: str, order: list[str]) -> list[list[str]]:
-    """Lay runs out as a table: a heading line, then one line per value of ``row``.
-
-    >>> runs = [{"n": "2", "arm": "a", "x": "1"}, {"n": "2", "arm": "a", "x": "3"}]
-    >>> pivot(runs, "n", "arm", "x", [])
-    [['n', 'a'], ['2', '2 (1 to 3)']]
-    """
+    """Lay runs out as a table: a heading line, then one line per value of ``row``."""
     columns = order or in_order(run[column] for run in runs)
     table = [[row, *columns]]
     for label in in_order(run[row] for run in runs):
@@ -79,6 +77,47 @@ def pivot(runs: list[Run], row: str, column: str, value: str, order: list[str]) 
             ]
             line.append(summary(values) if values else "")
         table.append(line)
+    return table
+
+
+def runs_in(path: Path) -> list[Run]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def interval(estimate: Estimate, form: str = ",.1f") -> str:
+    value, low, high = (f"{x:{form}}" for x in (estimate.value, estimate.low, estimate.high))
+    return value + in_brackets(low, high)
+
+
+def comparison(runs: list[Run]) -> list[list[str]]:
+    """One line per arm, uniform last, and for every other arm its difference from uniform."""
+    threshold = float(runs[0]["threshold"])
+    head = ["arm", f"runs that reach {threshold:g}", "final return", "against uniform"]
+    head += [f"steps to {threshold:g}, median", "steps per second, median"]
+    table = [head]
+    names = sorted({run["arm"] for run in runs}, key=lambda arm: (arm == "uniform", arm))
+    arms = {arm: {run["seed"]: run for run in runs if run["arm"] == arm} for arm in names}
+    for arm, by_seed in arms.items():
+        rows = list(by_seed.values())
+        never = sum(int(row["censored"]) for row in rows)
+        pairs = [
+            float(row["final_mean"]) - float(arms["uniform"][seed]["final_mean"])
+            for seed, row in by_seed.items()
+            if arm != "uniform" and seed in arms.get("uniform", {})
+        ]
+        steps = statistics.median(float(row["steps_to_threshold"]) for row in rows)
+        speed = statistics.median(float(row["steps_per_second"]) for row in rows)
+        table.append(
+            [
+                arm,
+                f"{sum(int(row['reached']) for row in rows)} of {len(rows)}",
+                interval(bootstrap(np.array([float(row["final_mean"]) for row in rows]))),
+                interval(bootstrap(np.array(pairs), mean), "+,.1f") if pairs else "",
+                f"{steps:,.0f}" + (f"; {never} never" if never else ""),
+                f"{speed:,.0f}",
+            ]
+        )
     return table
 
 
@@ -127,8 +166,7 @@ class MeasuredTable(Measured):
         if not path.exists():
             return self.absent()
         wanted = dict(pair.split("=", 1) for pair in self.options.get("where", "").split())
-        with path.open(newline="") as file:
-            runs = [run for run in csv.DictReader(file) if wanted.items() <= run.items()]
+        runs = [run for run in runs_in(path) if wanted.items() <= run.items()]
         if not runs:
             raise self.error(f"{self.arguments[0]} has no row with {wanted}")
         order = self.options.get("order", "").split()
@@ -136,6 +174,15 @@ class MeasuredTable(Measured):
             runs, self.options["rows"], self.options["columns"], self.options["value"], order
         )
         return [table_of(cells)]
+
+
+class ComparisonTable(Measured):
+    required_arguments = 1
+    option_spec: ClassVar = {"command": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        path = self.file()
+        return [table_of(comparison(runs_in(path)))] if path.exists() else self.absent()
 
 
 def table_of(cells: list[list[str]]) -> nodes.table:
@@ -154,4 +201,5 @@ def table_of(cells: list[list[str]]) -> nodes.table:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("measured-figure", MeasuredFigure)
     app.add_directive("measured-table", MeasuredTable)
+    app.add_directive("comparison-table", ComparisonTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
