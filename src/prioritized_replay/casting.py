@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Field", "beta", "cast", "errors", "flag", "ids", "integer"]
+__all__ = ["Field", "as_array", "cast", "errors", "flag", "ids", "integer", "number"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -93,7 +93,7 @@ def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Arr
     """
     dtype = field.dtype
     shape = lead + field.shape
-    array = value if type(value) is np.ndarray else _as_array(name, value)
+    array = value if type(value) is np.ndarray else as_array(name, value)
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     if array.dtype == dtype:
@@ -127,7 +127,8 @@ def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     return array.astype(dtype)
 
 
-def _as_array(name: str, value: Any) -> Array:
+def as_array(name: str, value: Any) -> Array:
+    """Return an array of whatever NumPy or torch can make one of."""
     if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient or on a device
         value = value.detach().cpu()
     try:
@@ -143,11 +144,16 @@ def integer(name: str, value: Any) -> int:
     return int(value)
 
 
-def beta(beta: float) -> float:
-    """Return a number in [0, 1]."""
-    if not 0.0 <= beta <= 1.0:
-        raise ValueError(f"beta must be in [0, 1], got {beta}")
-    return float(beta)
+def number(name: str, value: Any, high: float = math.inf) -> float:
+    """Return a finite number in [0, high]."""
+    try:
+        result = math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        result = math.nan
+    if not (0.0 <= result <= high and math.isfinite(result)):
+        allowed = f"in [0, {high:g}]" if math.isfinite(high) else ">= 0 and finite"
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return result
 
 
 def flag(name: str, value: Any) -> bool:
@@ -159,9 +165,7 @@ def flag(name: str, value: Any) -> bool:
 
 def ids(ids: Any) -> Ints:
     """Return ids, arrays or tensors, as int64[B]."""
-    if hasattr(ids, "detach"):
-        ids = ids.detach().cpu().numpy()
-    array = np.asarray(ids)
+    array = as_array("ids", ids)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise ValueError(
             f"ids must be integers of shape (B,), got {array.dtype} of shape {array.shape}"
@@ -176,12 +180,9 @@ def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
 
     Whether they are finite is for the sampler to see.
     """
-    if hasattr(td_errors, "detach"):  # a torch tensor: float64 holds every floating dtype
-        td_errors = td_errors.detach().cpu().double().numpy()
-    try:
-        array = np.asarray(td_errors)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name} must be a numeric array: {error}") from None
+    if hasattr(td_errors, "detach"):
+        td_errors = td_errors.detach().cpu().double()  # NumPy knows no bfloat16
+    array = as_array(name, td_errors)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")
     allowed = {(count,), (count, 1)} | ({()} if count == 1 and name == "td_error" else set())

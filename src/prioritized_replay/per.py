@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -82,16 +81,14 @@ class PER:
         eps: float = 0.01,
         seed: Seed = None,
     ) -> None:
-        if not (math.isfinite(beta_increment) and beta_increment >= 0.0):
-            raise ValueError(f"beta_increment must be >= 0, got {beta_increment}")
         if variant not in ("rank", "proportional"):
             raise ValueError(f"variant must be 'rank' or 'proportional', got {variant!r}")
         self.batch_size = casting.integer("batch_size", batch_size)
-        self.beta = casting.beta(beta)
-        self.beta_increment = float(beta_increment)
+        self.beta = casting.number("beta", beta, 1.0)
+        self.beta_increment = casting.number("beta_increment", beta_increment)
         self._action = Field(action_shape, action_dtype)
         self.replay = ReplayBuffer(
-            max_len,
+            casting.integer("max_len", max_len),
             {"obs": Field(obs_shape, obs_dtype), "action": self._action, "reward": Field()},
             sampler=RankBased(alpha, draw="without_replacement")
             if variant == "rank"

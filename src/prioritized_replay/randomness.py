@@ -23,6 +23,11 @@ class UniformStream:
     block : int
         How many are drawn at once.
 
+    Raises
+    ------
+    ValueError
+        If NumPy does not take the seed.
+
     Examples
     --------
     >>> stream, whole = UniformStream(7, block=4), UniformStream(7, block=4)
@@ -32,7 +37,10 @@ class UniformStream:
     """
 
     def __init__(self, seed: Seed, block: int = 4096) -> None:
-        self.generator = np.random.default_rng(seed)
+        try:
+            self.generator = np.random.default_rng(seed)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"seed must be as for default_rng, got {seed!r}: {error}") from None
         self._block = np.empty(block)
         self._used = block
 

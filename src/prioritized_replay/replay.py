@@ -80,8 +80,6 @@ class ReplayBuffer:
     ) -> None:
         self._capacity = casting.integer("capacity", capacity)
         n_step = casting.integer("n_step", n_step)
-        if not 0.0 <= gamma <= 1.0:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma}")
         columns = _columns(fields)
         specification = Proportional() if sampler is None else sampler
         if not isinstance(specification, Specification):
@@ -89,7 +87,7 @@ class ReplayBuffer:
                 f"sampler must be Uniform, Proportional or RankBased, got {specification!r}"
             )
         self._fields = columns
-        self._gamma = float(gamma)
+        self._gamma = casting.number("gamma", gamma, 1.0)
         self._uniforms = UniformStream(seed)
         self._storage = Storage(self._capacity, columns)
         self._sampler = Sampler(specification, self._capacity)
@@ -348,7 +346,7 @@ class ReplayBuffer:
         O(B log N).
         """
         batch_size = casting.integer("batch_size", batch_size)
-        beta = casting.beta(beta)
+        beta = casting.number("beta", beta, 1.0)
         if len(self) == 0:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
         slots, probabilities = self._sampler.draw(batch_size, self._uniforms)
@@ -375,7 +373,10 @@ class ReplayBuffer:
         self._require_live(wanted)
         slots = wanted % self._capacity
         batch, _ = self._batch(
-            slots, self._sampler.probabilities(slots), casting.beta(beta), drawn=False
+            slots,
+            self._sampler.probabilities(slots),
+            casting.number("beta", beta, 1.0),
+            drawn=False,
         )
         return batch
 
@@ -495,19 +496,23 @@ class ReplayBuffer:
         }
 
     def _cast_transitions(self, transitions: Mapping[str, Any]) -> dict[str, Array]:
+        if not isinstance(transitions, Mapping):
+            raise ValueError(f"transitions must be a mapping of arrays, got {type(transitions)}")
         given = dict(transitions)
         if ("discount" in given) == ("terminated" in given):
             raise ValueError(
                 f"transitions must have either discount or terminated, got {', '.join(given)}"
             )
         self._require_names(given, {"discount", "terminated"})
-        reward = np.asarray(given["reward"])
-        count = reward.shape[0] if reward.ndim else 1
+        reward = casting.as_array("reward", given["reward"])
+        if reward.ndim != 1:
+            raise ValueError(f"reward must have shape (B,), got {reward.shape}")
+        count = len(reward)
         if "terminated" in given:
             ended = casting.cast("terminated", given["terminated"], Field((), "bool"), (count,))
             given["discount"] = np.where(ended, 0.0, self._gamma)
         else:
-            given["terminated"] = np.equal(given["discount"], 0)
+            given["terminated"] = np.equal(casting.as_array("discount", given["discount"]), 0)
         columns = {
             name: casting.cast(name, value, self._fields[name], (count,))
             for name, value in given.items()
@@ -590,13 +595,15 @@ class ReplayBuffer:
 
 def _columns(fields: Mapping[str, Field]) -> dict[str, Field]:
     """Return the columns of a row: the fields given and those every buffer has."""
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"fields must be a mapping of names to Field, got {fields!r}")
     for name in REQUIRED:
         if name not in fields:
             raise ValueError(f"fields must contain obs, action and reward, got no {name}")
     for name, field in fields.items():
         if not isinstance(field, Field):
             raise ValueError(f"fields[{name!r}] must be a Field, got {field!r}")
-        if not name.isidentifier() or name.startswith("_"):
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
             raise ValueError(f"fields must have names that can be attributes, got {name!r}")
         if name in RESERVED or hasattr(Batch, name):
             raise ValueError(f"fields must not use a name of the batch's own, got {name!r}")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import _kernels as kernels
+from prioritized_replay import casting
 from prioritized_replay.laws import TINY, Law, ProportionalLaw, RankBasedLaw, UniformLaw
 
 __all__ = ["Proportional", "RankBased", "Sampler", "Specification", "Uniform"]
@@ -97,8 +97,8 @@ max_priority='ever')
     max_priority: MaxPriority = "ever"
 
     def __post_init__(self) -> None:
-        _require_at_least_zero("alpha", self.alpha)
-        _require_at_least_zero("eps", self.eps)
+        casting.number("alpha", self.alpha)
+        casting.number("eps", self.eps)
         _require_common(self)
 
 
@@ -129,7 +129,7 @@ class RankBased:
     max_priority: MaxPriority = "ever"
 
     def __post_init__(self) -> None:
-        _require_at_least_zero("alpha", self.alpha)
+        casting.number("alpha", self.alpha)
         _require_common(self)
 
 
@@ -203,13 +203,13 @@ class Sampler:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        _require_at_least_zero("alpha", alpha)
+        alpha = casting.number("alpha", alpha)
         self._tell_pending()
         slots = self.live_slots()
         priorities = np.zeros(0) if self._priorities is None else self._priorities[slots]
-        self._law.set_alpha(float(alpha), slots, priorities, self._largest_ever)
+        self._law.set_alpha(alpha, slots, priorities, self._largest_ever)
         if not isinstance(self._specification, Uniform):
-            self._specification = replace(self._specification, alpha=float(alpha))
+            self._specification = replace(self._specification, alpha=alpha)
 
     @property
     def nbytes(self) -> int:
@@ -440,17 +440,10 @@ class Sampler:
 
 
 def _require_common(specification: Proportional | RankBased) -> None:
-    mix = specification.uniform_mix
-    if not 0.0 <= mix <= 1.0:
-        raise ValueError(f"uniform_mix must be in [0, 1], got {mix}")
+    casting.number("uniform_mix", specification.uniform_mix, 1.0)
     _require_choice("draw", specification.draw, Draw)
     _require_choice("weights", specification.weights, Weights)
     _require_choice("max_priority", specification.max_priority, MaxPriority)
-
-
-def _require_at_least_zero(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0.0):
-        raise ValueError(f"{name} must be >= 0 and finite, got {value}")
 
 
 def _require_choice(name: str, value: str, choices: object) -> None:
