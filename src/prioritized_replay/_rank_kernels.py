@@ -6,28 +6,29 @@ one file because numba notices a changed source file by file, so a caller elsewh
 using a stale copy.
 
 The order is a counted B+-tree of (priority, slot) pairs, ascending. Position 0 is the lowest
-priority and rank 1 is position n - 1. Every node is one row of the arrays in `Tree`, up to WIDTH
-entries wide. Here it is drawn with WIDTH = 4 and nine rows, slot:priority ::
+priority and rank 1 is position n - 1. A node is one row of 832 bytes, seen as float64 in `keys` and
+as int32 in `cells`; all that one row of a batch needs lies together in 13 cache lines. Drawn here
+with up to 4 pairs per leaf and 4 children per inner node ::
 
-                      keys      -inf     0.5      0.9      +inf     (+inf: not used)
-    inner node 1      sep_slots  0        7        3
-    (the root)        items     10       12       11                (numbers of its children)
-                      before     0        4        6                (rows left of each child)
-                        ________/         |         \\_________
-             leaf 10              leaf 12              leaf 11
-    keys   0.0 0.1 0.1 0.4      0.5 0.8 +inf +inf      0.9 1.0 1.0 +inf
-    items   8   0   2   5        7   1                  3   4   6
+                   keys         -inf     0.5      0.9
+    node 3         BOUND_SLOTS   0        7        3
+    (the root,     ITEMS         2        4        1        (numbers of its children)
+    LEVEL 1)       BEFORE        0        4        6        max    (rows left of each child)
+                       ________/         |         \\_________
+            node 2              node 4               node 1        (LEVEL 0: leaves)
+    keys    0.0 0.1 0.1 0.4     0.5 0.8 +inf +inf    0.9 1.0 1.0 +inf
+    ITEMS    8   0   2   5       7   1                3   4   6    (slots)
 
-- Entry j of an inner node says: every pair in child j is >= (keys[j], sep_slots[j]) and below the
-  next such bound. The bound of entry 0 is the bound of the node itself in its parent; -inf at the
-  left edge. A bound need not be a live pair.
-- Unused keys are +inf, so that a search compares all WIDTH entries in one loop of constant length,
-  which vectorises, and needs no size.
-- `leaf_of[slot]` is the leaf that holds a slot, and `links` names parent and place of every node,
-  so a removal and the rank of a given slot need no search.
+- Entry j of an inner node says: every pair in child j is >= the bound (keys[j], BOUND_SLOTS[j]) and
+  below the next bound. The bound of entry 0 is the bound of the node itself in its parent; -inf at
+  the left edge. A bound need not be a live pair.
+- Unused keys are +inf and unused counts the largest int32, so that a search compares all entries in
+  one loop of constant length, which vectorises. Other unused cells are stale.
+- `leaf_of[slot]` is the leaf that holds a slot, and every node knows its PARENT and its PLACE in
+  it, so a removal and the rank of a given slot need no search.
 - Neighbours under one parent that hold MERGE_LEAVES (or MERGE_INNER) entries or fewer together are
-  merged. That bounds the number of nodes for ever, see `node_limits`: no kernel needs to check it.
-- Node numbers: 0 is nobody, then the inner nodes, then the leaves.
+  merged. That bounds the number of nodes for ever, see `most_nodes`: no kernel needs to check it.
+- Row 0 is no node: its cells hold the state of the whole tree.
 """
 
 import math
@@ -37,38 +38,36 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-WIDTH = 64  # entries per node
-HALF = WIDTH // 2
-MERGE_LEAVES = 56  # two neighbouring leaves with so few entries together become one
-MERGE_INNER = 31  # likewise inner nodes; less than half a node, so that a split leaves no such pair
-SIZE, PARENT, PLACE = (
-    0,
-    1,
-    2,
-)  # columns of Tree.links: entries used, parent node, entry in the parent
-ROOT, HEIGHT, ROWS = 0, 1, 2  # entries of Tree.state: root node, inner levels, rows held
-FREE, FRESH = (
-    3,
-    5,
-)  # and, for inner nodes and then for leaves: first freed node, first untouched one
+LEAF_WIDTH = 64  # pairs in a full leaf
+INNER_WIDTH = 32  # children of a full inner node
+MERGE_LEAVES = 60  # two neighbouring leaves with so few pairs together become one
+MERGE_INNER = 15  # likewise inner nodes; below half a node, so that a split leaves no such pair
+ROW = 104  # float64 in a node's row; keys come first
+
+# Columns of `cells`, after the LEAF_WIDTH keys of a leaf, or the INNER_WIDTH keys of an inner node
+BOUND_SLOTS, BEFORE = 64, 96  # of an inner node
+ITEMS = 128  # slots, or children
+SIZE, PARENT, PLACE, LEVEL = 192, 193, 194, 195  # entries; node above, entry there; 0 for a leaf
+# and those of row 0
+ROOT, ROWS, FREE, FRESH, SEEN = 0, 1, 2, 3, 4  # root, rows held; first freed, first untouched node
+
+BLOCK = 64  # rows whose leaves are fetched at a time
+MOST = np.iinfo(np.int32).max
 TABLE = 1024  # ranks whose sums of the power law are tabulated
 SMALLEST = 2.2250738585072014e-308  # no probability is below the smallest normal float64
 
 
 class Tree(NamedTuple):
-    """The arrays of one rank order; M nodes of which the first I are inner nodes, N slots."""
+    """The arrays of one rank order of M - 1 nodes and N slots."""
 
-    keys: Floats  # float64[M, WIDTH]: priorities in a leaf, lower bounds of the children elsewhere
-    items: Ints  # int32[M, WIDTH]: slots in a leaf, children elsewhere
-    sep_slots: Ints  # int32[I, WIDTH]: the slot that belongs to each bound
-    before: Ints  # int32[I, WIDTH]: rows under the children to the left
-    links: Ints  # int32[M, 3]: SIZE, PARENT, PLACE
+    keys: Floats  # float64[M, ROW]
+    cells: Ints  # int32[M, 2 * ROW], the same memory
     leaf_of: Ints  # int32[N]: the leaf that holds a slot, or 0
-    state: Ints  # int32[7]: ROOT, HEIGHT, ROWS, FREE (2), FRESH (2)
 
 
 # --- looking ---------------------------------------------------------------------------------
@@ -78,9 +77,19 @@ class Tree(NamedTuple):
 def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
     """Entry of an inner node under which the pair belongs: the last bound <= the pair."""
     count = 0
-    for j in range(WIDTH):
+    for j in range(INNER_WIDTH):
         key = tree.keys[node, j]
-        count += (key < priority) | ((key == priority) & (tree.sep_slots[node, j] <= slot))
+        bound = tree.cells[node, BOUND_SLOTS + j]
+        count += (key < priority) | ((key == priority) & (bound <= slot))
+    return count - 1
+
+
+@njit(cache=True)
+def child_at(tree, node, position):  # type: ignore[no-untyped-def]
+    """Entry of an inner node under which its row number `position` lies."""
+    count = 0
+    for j in range(INNER_WIDTH):
+        count += tree.cells[node, BEFORE + j] <= position
     return count - 1
 
 
@@ -88,172 +97,224 @@ def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
 def pairs_below(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
     """How many pairs of a leaf are below the given one: where it is, or would be inserted."""
     count = 0
-    for j in range(WIDTH):
+    for j in range(LEAF_WIDTH):
         key = tree.keys[leaf, j]
-        count += (key < priority) | ((key == priority) & (tree.items[leaf, j] < slot))
+        count += (key < priority) | ((key == priority) & (tree.cells[leaf, ITEMS + j] < slot))
     return count
 
 
 @njit(cache=True)
 def entry_of(tree, leaf, slot):  # type: ignore[no-untyped-def]
     """Entry of a leaf that holds the slot (the first match: entries beyond SIZE are stale)."""
-    found = WIDTH
-    for j in range(WIDTH):
-        found = min(found, j if tree.items[leaf, j] == slot else WIDTH)
+    found = LEAF_WIDTH
+    for j in range(LEAF_WIDTH):
+        found = min(found, j if tree.cells[leaf, ITEMS + j] == slot else LEAF_WIDTH)
     return found
 
 
 @njit(cache=True)
 def leaf_for(tree, priority, slot):  # type: ignore[no-untyped-def]
-    """Leaf to which the pair belongs."""
-    node = tree.state[ROOT]
-    for _ in range(tree.state[HEIGHT]):
-        node = tree.items[node, child_for(tree, node, priority, slot)]
-    return node
+    """Leaf to which the pair belongs, and how many rows lie left of that leaf."""
+    node = tree.cells[0, ROOT]
+    rows = 0
+    while tree.cells[node, LEVEL] > 0:
+        j = child_for(tree, node, priority, slot)
+        rows += tree.cells[node, BEFORE + j]
+        node = tree.cells[node, ITEMS + j]
+    return node, rows
 
 
 @njit(cache=True)
-def rows_below(tree, priority, slot):  # type: ignore[no-untyped-def]
-    """How many rows of the whole order are below the pair."""
-    node = tree.state[ROOT]
-    count = 0
-    for _ in range(tree.state[HEIGHT]):
-        j = child_for(tree, node, priority, slot)
-        count += tree.before[node, j]
-        node = tree.items[node, j]
-    return count + pairs_below(tree, node, priority, slot)
+def leaf_at(tree, position):  # type: ignore[no-untyped-def]
+    """Leaf that holds a position, and the entry in it."""
+    node = tree.cells[0, ROOT]
+    while tree.cells[node, LEVEL] > 0:
+        j = child_at(tree, node, position)
+        position -= tree.cells[node, BEFORE + j]
+        node = tree.cells[node, ITEMS + j]
+    return node, position
 
 
 @njit(cache=True)
 def position_of(tree, leaf, entry):  # type: ignore[no-untyped-def]
     """Position in the whole order of one entry of a leaf: counts summed on the way up."""
-    position = np.int64(entry)
     node = leaf
-    for _ in range(tree.state[HEIGHT]):
-        parent = tree.links[node, PARENT]
-        position += tree.before[parent, tree.links[node, PLACE]]
+    position = entry
+    while node != tree.cells[0, ROOT]:
+        parent = tree.cells[node, PARENT]
+        position += tree.cells[parent, BEFORE + tree.cells[node, PLACE]]
         node = parent
     return position
 
 
 @njit(cache=True)
-def seek(tree, nodes, offsets):  # type: ignore[no-untyped-def]
-    """Turn positions (in `offsets`) into leaves (in `nodes`) and entries (in `offsets`).
-
-    Level by level for the whole batch, so that the cache misses of different rows overlap.
-    """
-    nodes[:] = tree.state[ROOT]
-    for _ in range(tree.state[HEIGHT]):
-        for b in range(len(nodes)):
-            node = nodes[b]
-            offset = offsets[b]
-            size = tree.links[node, SIZE]
-            j = -1
-            for k in range(WIDTH):
-                j += (k < size) & (tree.before[node, k] <= offset)
-            offsets[b] = offset - tree.before[node, j]
-            nodes[b] = tree.items[node, j]
+def equals(tree, leaf, entry, position):  # type: ignore[no-untyped-def]
+    """Positions start..stop - 1 of the rows whose priority equals that of the one given."""
+    priority = tree.keys[leaf, entry]
+    size = tree.cells[leaf, SIZE]
+    if (  # most often the priority is the row's own
+        0 < entry < size - 1
+        and tree.keys[leaf, entry - 1] < priority
+        and tree.keys[leaf, entry + 1] > priority
+    ):
+        return position, position + 1
+    first = 0
+    last = 0
+    for j in range(LEAF_WIDTH):
+        first += tree.keys[leaf, j] < priority
+        last += tree.keys[leaf, j] <= priority
+    if first > 0 and last < size:  # the group begins and ends in this leaf
+        return position + first - entry, position + last - entry
+    first_leaf, first = leaf_for(tree, priority, np.int64(-1))
+    last_leaf, last = leaf_for(tree, priority, np.int64(MOST))
+    start = first + pairs_below(tree, first_leaf, priority, np.int64(-1))
+    return start, last + pairs_below(tree, last_leaf, priority, np.int64(MOST))
 
 
 @njit(cache=True)
-def equals(tree, leaf, entry):  # type: ignore[no-untyped-def]
-    """Positions start..stop - 1 of the rows whose priority equals that of one entry."""
-    priority = tree.keys[leaf, entry]
-    first = 0
-    last = 0
-    for j in range(WIDTH):
-        first += tree.keys[leaf, j] < priority
-        last += tree.keys[leaf, j] <= priority
-    if first > 0 and last < tree.links[leaf, SIZE]:  # the group begins and ends in this leaf
-        start = position_of(tree, leaf, first)
-        return start, start + last - first
-    return rows_below(tree, priority, -1), rows_below(tree, priority, len(tree.leaf_of))
+def fetch(tree, nodes):  # type: ignore[no-untyped-def]
+    """Read one cell of each cache line of these nodes.
+
+    Nothing comes of it (the sum is kept so that the compiler keeps the reads), but the reads do not
+    wait for each other as those of the work that follows would.
+    """
+    seen = 0
+    for node in nodes:
+        for j in range(0, 2 * ROW, 16):
+            seen ^= tree.cells[node, j]
+    tree.cells[0, SEEN] = seen
 
 
 # --- nodes and their entries -----------------------------------------------------------------
 
 
 @njit(cache=True)
-def take_node(tree, leaf):  # type: ignore[no-untyped-def]
-    """Return an empty node: a freed one, else the next untouched one. `leaf` is 0 or 1."""
-    node = tree.state[FREE + leaf]
+def take_node(tree, level):  # type: ignore[no-untyped-def]
+    """Return an empty node: a freed one, else the next untouched one."""
+    node = tree.cells[0, FREE]
     if node != 0:
-        tree.state[FREE + leaf] = tree.links[node, PARENT]
+        tree.cells[0, FREE] = tree.cells[node, PARENT]
     else:
-        node = tree.state[FRESH + leaf]
-        tree.state[FRESH + leaf] = node + 1
-    tree.keys[node] = np.inf
-    tree.links[node] = 0
+        node = tree.cells[0, FRESH]
+        tree.cells[0, FRESH] = node + 1
+    tree.cells[node, SIZE] = 0
+    tree.cells[node, PARENT] = 0
+    tree.cells[node, PLACE] = 0
+    tree.cells[node, LEVEL] = level
+    clear_entries(tree, node, 0)
     return node
+
+
+@njit(cache=True)
+def clear_entries(tree, node, start):  # type: ignore[no-untyped-def]
+    """Mark the entries from `start` on as unused."""
+    if tree.cells[node, LEVEL] == 0:
+        for j in range(start, LEAF_WIDTH):
+            tree.keys[node, j] = np.inf
+    else:
+        for j in range(start, INNER_WIDTH):
+            tree.keys[node, j] = np.inf
+            tree.cells[node, BEFORE + j] = MOST
 
 
 @njit(cache=True)
 def free_node(tree, node, heir):  # type: ignore[no-untyped-def]
     """Put a node on the free list; PLACE remembers, below zero, which node took its entries."""
-    leaf = 1 if node >= len(tree.before) else 0
-    tree.links[node, SIZE] = 0
-    tree.links[node, PARENT] = tree.state[FREE + leaf]
-    tree.links[node, PLACE] = -heir
-    tree.state[FREE + leaf] = node
+    tree.cells[node, SIZE] = 0
+    tree.cells[node, PARENT] = tree.cells[0, FREE]
+    tree.cells[node, PLACE] = -heir
+    tree.cells[0, FREE] = node
 
 
 @njit(cache=True)
 def adopt(tree, node, start):  # type: ignore[no-untyped-def]
     """Tell the entries from `start` on where they are now."""
-    if node >= len(tree.before):
-        for j in range(start, tree.links[node, SIZE]):
-            tree.leaf_of[tree.items[node, j]] = node
+    if tree.cells[node, LEVEL] == 0:
+        for j in range(start, tree.cells[node, SIZE]):
+            tree.leaf_of[tree.cells[node, ITEMS + j]] = node
     else:
-        for j in range(start, tree.links[node, SIZE]):
-            child = tree.items[node, j]
-            tree.links[child, PARENT] = node
-            tree.links[child, PLACE] = j
+        for j in range(start, tree.cells[node, SIZE]):
+            child = tree.cells[node, ITEMS + j]
+            tree.cells[child, PARENT] = node
+            tree.cells[child, PLACE] = j
 
 
 @njit(cache=True)
-def open_gap(tree, node, at):  # type: ignore[no-untyped-def]
-    """Move the entries from `at` on one to the right."""
-    size = tree.links[node, SIZE]
-    for j in range(size, at, -1):
-        tree.keys[node, j] = tree.keys[node, j - 1]
-        tree.items[node, j] = tree.items[node, j - 1]
-    if node < len(tree.before):
-        for j in range(size, at, -1):
-            tree.sep_slots[node, j] = tree.sep_slots[node, j - 1]
-            tree.before[node, j] = tree.before[node, j - 1]
-    tree.links[node, SIZE] = size + 1
+def shift_right(row, start, stop):  # type: ignore[no-untyped-def]
+    """row[start + 1 : stop + 1] = row[start:stop]."""
+    for k in range(Index(stop - start)):
+        j = Index(stop) - k
+        row[j] = row[j - Index(1)]
 
 
 @njit(cache=True)
-def close_gap(tree, node, at):  # type: ignore[no-untyped-def]
-    """Drop the entry `at`: move those behind it one to the left."""
-    size = tree.links[node, SIZE] - 1
-    for j in range(at, size):
-        tree.keys[node, j] = tree.keys[node, j + 1]
-        tree.items[node, j] = tree.items[node, j + 1]
-    if node < len(tree.before):
-        for j in range(at, size):
-            tree.sep_slots[node, j] = tree.sep_slots[node, j + 1]
-            tree.before[node, j] = tree.before[node, j + 1]
-    tree.keys[node, size] = np.inf
-    tree.links[node, SIZE] = size
+def shift_left(row, start, stop):  # type: ignore[no-untyped-def]
+    """row[start:stop] = row[start + 1 : stop + 1]."""
+    for j in range(Index(start), Index(stop)):
+        row[j] = row[j + Index(1)]
 
 
 @njit(cache=True)
-def move_entries(tree, source, start, target, shift):  # type: ignore[no-untyped-def]
-    """Append the entries of `source` from `start` on to `target`; `shift` is added to `before`."""
-    size = tree.links[source, SIZE]
-    filled = tree.links[target, SIZE]
+def put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
+    """Write a pair into a leaf that has room, as its entry `at`."""
+    size = tree.cells[leaf, SIZE]
+    shift_right(tree.keys[leaf], at, size)
+    shift_right(tree.cells[leaf], ITEMS + at, ITEMS + size)
+    tree.keys[leaf, at] = priority
+    tree.cells[leaf, ITEMS + at] = slot
+    tree.cells[leaf, SIZE] = size + 1
+    tree.leaf_of[slot] = leaf
+
+
+@njit(cache=True)
+def put_child(tree, node, at, child, rows):  # type: ignore[no-untyped-def]
+    """Enter a child, with so many `rows` left of it, into an inner node that has room."""
+    size = tree.cells[node, SIZE]
+    row = tree.cells[node]
+    shift_right(tree.keys[node], at, size)
+    shift_right(row, BOUND_SLOTS + at, BOUND_SLOTS + size)
+    shift_right(row, BEFORE + at, BEFORE + size)
+    shift_right(row, ITEMS + at, ITEMS + size)
+    slots = ITEMS if tree.cells[child, LEVEL] == 0 else BOUND_SLOTS
+    tree.keys[node, at] = tree.keys[child, 0]
+    row[BOUND_SLOTS + at] = tree.cells[child, slots]
+    row[BEFORE + at] = rows
+    row[ITEMS + at] = child
+    row[SIZE] = size + 1
+    adopt(tree, node, at)
+
+
+@njit(cache=True)
+def drop_child(tree, node, at):  # type: ignore[no-untyped-def]
+    """Take a child out of an inner node."""
+    size = tree.cells[node, SIZE] - 1
+    row = tree.cells[node]
+    shift_left(tree.keys[node], at, size)
+    shift_left(row, BOUND_SLOTS + at, BOUND_SLOTS + size)
+    shift_left(row, BEFORE + at, BEFORE + size)
+    shift_left(row, ITEMS + at, ITEMS + size)
+    row[SIZE] = size
+    clear_entries(tree, node, size)
+    adopt(tree, node, at)
+
+
+@njit(cache=True)
+def move_entries(tree, source, start, target, rows):  # type: ignore[no-untyped-def]
+    """Append the entries of `source` from `start` on to `target`; counts grow by `rows`."""
+    size = tree.cells[source, SIZE]
+    filled = tree.cells[target, SIZE]
     for j in range(start, size):
         k = filled + j - start
         tree.keys[target, k] = tree.keys[source, j]
-        tree.items[target, k] = tree.items[source, j]
-        tree.keys[source, j] = np.inf
-        if source < len(tree.before):
-            tree.sep_slots[target, k] = tree.sep_slots[source, j]
-            tree.before[target, k] = tree.before[source, j] + shift
-    tree.links[source, SIZE] = start
-    tree.links[target, SIZE] = filled + size - start
+        tree.cells[target, ITEMS + k] = tree.cells[source, ITEMS + j]
+    if tree.cells[source, LEVEL] > 0:
+        for j in range(start, size):
+            k = filled + j - start
+            tree.cells[target, BOUND_SLOTS + k] = tree.cells[source, BOUND_SLOTS + j]
+            tree.cells[target, BEFORE + k] = tree.cells[source, BEFORE + j] + rows
+    tree.cells[source, SIZE] = start
+    tree.cells[target, SIZE] = filled + size - start
+    clear_entries(tree, source, start)
     adopt(tree, target, filled)
 
 
@@ -261,29 +322,16 @@ def move_entries(tree, source, start, target, shift):  # type: ignore[no-untyped
 def count_up(tree, leaf, change):  # type: ignore[no-untyped-def]
     """Add `change` to every count to the right of a leaf, from its parent up to the root."""
     node = leaf
-    for _ in range(tree.state[HEIGHT]):
-        parent = tree.links[node, PARENT]
-        for j in range(tree.links[node, PLACE] + 1, tree.links[parent, SIZE]):
-            tree.before[parent, j] += change
+    while node != tree.cells[0, ROOT]:
+        parent = tree.cells[node, PARENT]
+        row = tree.cells[parent]
+        place = tree.cells[node, PLACE]
+        for j in range(Index(BEFORE + 1 + place), Index(BEFORE + row[SIZE])):
+            row[j] += change
         node = parent
 
 
 # --- inserting -------------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def grow_root(tree):  # type: ignore[no-untyped-def]
-    """Put a new root above the old one, which becomes its only child."""
-    child = tree.state[ROOT]
-    root = take_node(tree, 0)
-    tree.keys[root, 0] = -np.inf
-    tree.items[root, 0] = child
-    tree.sep_slots[root, 0] = 0
-    tree.before[root, 0] = 0
-    tree.links[root, SIZE] = 1
-    adopt(tree, root, 0)
-    tree.state[ROOT] = root
-    tree.state[HEIGHT] += 1
 
 
 @njit(cache=True)
@@ -292,80 +340,65 @@ def attach(tree, node, right, rows):  # type: ignore[no-untyped-def]
 
     A full parent is split first, and its own right half then has to be entered one level up.
     """
-    while True:
-        if node == tree.state[ROOT]:
-            grow_root(tree)
-        parent = tree.links[node, PARENT]
-        parent_right = 0
-        parent_rows = 0
-        if tree.links[parent, SIZE] == WIDTH:
-            parent_rows = tree.before[parent, HALF]
-            parent_right = take_node(tree, 0)
-            move_entries(tree, parent, HALF, parent_right, -parent_rows)
-        owner = tree.links[node, PARENT]  # the parent, or its right half
-        at = tree.links[node, PLACE] + 1
-        open_gap(tree, owner, at)
-        tree.keys[owner, at] = tree.keys[right, 0]
-        leaf = right >= len(tree.before)
-        tree.sep_slots[owner, at] = tree.items[right, 0] if leaf else tree.sep_slots[right, 0]
-        tree.items[owner, at] = right
-        tree.before[owner, at] = tree.before[owner, at - 1] + rows
-        adopt(tree, owner, at)
-        if parent_right == 0:
-            return
+    while right != 0:
+        level = tree.cells[node, LEVEL]
+        if node == tree.cells[0, ROOT]:  # a new root, of which the old one is the only child
+            root = take_node(tree, level + 1)
+            put_child(tree, root, 0, node, 0)
+            tree.keys[root, 0] = -np.inf
+            tree.cells[0, ROOT] = root
+        parent = tree.cells[node, PARENT]
+        parent_right = tree.cells[0, ROWS] * 0
+        parent_rows = tree.cells[parent, BEFORE + INNER_WIDTH // 2]
+        if tree.cells[parent, SIZE] == INNER_WIDTH:
+            parent_right = take_node(tree, level + 1)
+            move_entries(tree, parent, INNER_WIDTH // 2, parent_right, -parent_rows)
+        owner = tree.cells[node, PARENT]  # the parent, or its right half
+        place = tree.cells[node, PLACE]
+        put_child(tree, owner, place + 1, right, tree.cells[owner, BEFORE + place] + rows)
         node = parent
         right = parent_right
         rows = parent_rows
 
 
 @njit(cache=True)
-def put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
-    """Write a pair into a leaf that has room."""
-    open_gap(tree, leaf, at)
-    tree.keys[leaf, at] = priority
-    tree.items[leaf, at] = slot
-    tree.leaf_of[slot] = leaf
+def split_and_put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
+    """Split a full leaf, write a pair into one of the two, and return that one.
+
+    Half of the entries move to the new leaf. But where the pair goes last under its parent, the old
+    leaf stays full: rows that enter in order, as new rows do at the maximum, then fill every leaf.
+    """
+    parent = tree.cells[leaf, PARENT]
+    last = leaf == tree.cells[0, ROOT] or tree.cells[leaf, PLACE] + 1 == tree.cells[parent, SIZE]
+    keep = LEAF_WIDTH if at == LEAF_WIDTH and last else LEAF_WIDTH // 2
+    right = take_node(tree, 0)
+    move_entries(tree, leaf, keep, right, 0)
+    target = leaf
+    if at >= keep:
+        target = right
+        at -= keep
+    put(tree, target, at, priority, slot)
+    attach(tree, leaf, right, keep)
+    count_up(tree, target, 1)
+    mend(tree, right)  # beside a small leaf, half a leaf may be too little
+    mend(tree, leaf)
 
 
 @njit(cache=True)
 def insert(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
     """Insert a pair whose leaf was found earlier in the same batch."""
     at = pairs_below(tree, leaf, priority, slot)
-    if at == 0 or at == tree.links[leaf, SIZE]:
+    if at == 0 or at == tree.cells[leaf, SIZE]:
         # Between two entries of a leaf a pair is right whatever became of the leaf since. At an
         # end it may belong to a leaf split off or merged meanwhile: look again.
-        leaf = leaf_for(tree, priority, slot)
+        leaf, _ = leaf_for(tree, priority, slot)
         at = pairs_below(tree, leaf, priority, slot)
-    if tree.links[leaf, SIZE] < WIDTH:
-        put(tree, leaf, at, priority, slot)
-        count_up(tree, leaf, 1)
-    else:
+    tree.cells[0, ROWS] += 1
+    if tree.cells[leaf, SIZE] == LEAF_WIDTH:
         split_and_put(tree, leaf, at, priority, slot)
-    tree.state[ROWS] += 1
-
-
-@njit(cache=True)
-def split_and_put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
-    """Split a full leaf, and write a pair into one of the two.
-
-    Half of the entries move to the new leaf. But where the pair goes last under its parent, the old
-    leaf stays full: rows that enter in order, as new rows do at the maximum, then fill every leaf.
-    """
-    parent = tree.links[leaf, PARENT]
-    last = tree.links[leaf, PLACE] + 1 >= tree.links[parent, SIZE] or leaf == tree.state[ROOT]
-    keep = WIDTH if at == WIDTH and last else HALF
-    right = take_node(tree, 1)
-    move_entries(tree, leaf, keep, right, 0)
-    if at < keep:
-        put(tree, leaf, at, priority, slot)
-        attach(tree, leaf, right, keep)
-        count_up(tree, leaf, 1)
     else:
-        put(tree, right, at - keep, priority, slot)
-        attach(tree, leaf, right, keep)
-        count_up(tree, right, 1)
-    mend(tree, right)  # beside a small leaf, half a leaf may be too little
-    mend(tree, leaf)
+        put(tree, leaf, at, priority, slot)
+        count_up(tree, leaf, 1)
 
 
 # --- removing --------------------------------------------------------------------------------
@@ -375,10 +408,25 @@ def split_and_put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-de
 def remove(tree, slot):  # type: ignore[no-untyped-def]
     """Remove a slot; its leaf may be left with too few entries."""
     leaf = tree.leaf_of[slot]
-    close_gap(tree, leaf, entry_of(tree, leaf, slot))
+    at = entry_of(tree, leaf, slot)
+    size = tree.cells[leaf, SIZE] - 1
+    shift_left(tree.keys[leaf], at, size)
+    shift_left(tree.cells[leaf], ITEMS + at, ITEMS + size)
+    tree.keys[leaf, size] = np.inf
+    tree.cells[leaf, SIZE] = size
     tree.leaf_of[slot] = 0
+    tree.cells[0, ROWS] -= 1
     count_up(tree, leaf, -1)
-    tree.state[ROWS] -= 1
+
+
+@njit(cache=True)
+def fit_together(tree, parent, at):  # type: ignore[no-untyped-def]
+    """Whether child `at` of a parent and the child left of it hold so little as to be merged."""
+    if at <= 0 or at >= tree.cells[parent, SIZE]:
+        return False
+    left = tree.cells[parent, ITEMS + at - 1]
+    together = tree.cells[left, SIZE] + tree.cells[tree.cells[parent, ITEMS + at], SIZE]
+    return together <= (MERGE_LEAVES if tree.cells[left, LEVEL] == 0 else MERGE_INNER)
 
 
 @njit(cache=True)
@@ -389,194 +437,159 @@ def merge(tree, parent, at):  # type: ignore[no-untyped-def]
     they are merged as well if they hold too little, and so on down.
     """
     while True:
-        left = tree.items[parent, at - 1]
-        right = tree.items[parent, at]
-        junction = tree.links[left, SIZE]
-        rows = tree.before[parent, at] - tree.before[parent, at - 1]
+        left = tree.cells[parent, ITEMS + at - 1]
+        right = tree.cells[parent, ITEMS + at]
+        junction = tree.cells[left, SIZE]
+        rows = tree.cells[parent, BEFORE + at] - tree.cells[parent, BEFORE + at - 1]
         move_entries(tree, right, 0, left, rows)
         free_node(tree, right, left)
-        close_gap(tree, parent, at)
-        adopt(tree, parent, at)
-        if left >= len(tree.before):
-            return
+        drop_child(tree, parent, at)
         parent = left
         at = junction
-        if not fit_together(tree, parent, at):
+        if tree.cells[left, LEVEL] == 0 or not fit_together(tree, parent, at):
             return
-
-
-@njit(cache=True)
-def fit_together(tree, parent, at):  # type: ignore[no-untyped-def]
-    """Whether child `at` of a parent and the child left of it hold so little as to be merged."""
-    if at <= 0 or at >= tree.links[parent, SIZE]:
-        return False
-    left = tree.items[parent, at - 1]
-    together = tree.links[left, SIZE] + tree.links[tree.items[parent, at], SIZE]
-    return together <= (MERGE_LEAVES if left >= len(tree.before) else MERGE_INNER)
 
 
 @njit(cache=True)
 def mend(tree, node):  # type: ignore[no-untyped-def]
     """Merge a node that lost entries with its neighbours, then its parent if that lost any."""
-    while tree.links[node, PLACE] < 0:  # merged already: go to the node that took its entries
-        node = -tree.links[node, PLACE]
-    while node != tree.state[ROOT]:
-        parent = tree.links[node, PARENT]
-        size = tree.links[parent, SIZE]
-        while fit_together(tree, parent, tree.links[node, PLACE]):
-            node = tree.items[parent, tree.links[node, PLACE] - 1]
-            merge(tree, parent, tree.links[node, PLACE] + 1)
-        while fit_together(tree, parent, tree.links[node, PLACE] + 1):
-            merge(tree, parent, tree.links[node, PLACE] + 1)
-        if tree.links[parent, SIZE] == size:
-            break
+    while tree.cells[node, PLACE] < 0:  # merged already: go to the node that took its entries
+        node = -tree.cells[node, PLACE]
+    merged = True
+    while merged and node != tree.cells[0, ROOT]:
+        merged = False
+        parent = tree.cells[node, PARENT]
+        while fit_together(tree, parent, tree.cells[node, PLACE]):
+            node = tree.cells[parent, ITEMS + tree.cells[node, PLACE] - 1]
+            merge(tree, parent, tree.cells[node, PLACE] + 1)
+            merged = True
+        while fit_together(tree, parent, tree.cells[node, PLACE] + 1):
+            merge(tree, parent, tree.cells[node, PLACE] + 1)
+            merged = True
         node = parent
-    while tree.state[HEIGHT] > 0 and tree.links[tree.state[ROOT], SIZE] == 1:
-        root = tree.state[ROOT]
-        child = tree.items[root, 0]
+    root = tree.cells[0, ROOT]
+    while tree.cells[root, LEVEL] > 0 and tree.cells[root, SIZE] == 1:
+        child = tree.cells[root, ITEMS]
         free_node(tree, root, child)
-        tree.links[child, PARENT] = 0
-        tree.links[child, PLACE] = 0
-        tree.state[ROOT] = child
-        tree.state[HEIGHT] -= 1
+        tree.cells[child, PARENT] = 0
+        tree.cells[child, PLACE] = 0
+        tree.cells[0, ROOT] = child
+        root = child
 
 
 # --- whole batches ---------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def place_rows(  # type: ignore[no-untyped-def]
-    keys, items, sep_slots, before, links, leaf_of, state, slots, priorities, nodes
-):
-    """Give distinct slots these priorities, wherever they were; `nodes` is int32[B] scratch."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
-    for b in range(len(slots)):
-        nodes[b] = tree.leaf_of[slots[b]]
-    for b in range(len(slots)):
-        if nodes[b] != 0:
-            remove(tree, slots[b])
-    for b in range(len(slots)):
-        if nodes[b] != 0:
-            mend(tree, nodes[b])
-    nodes[:] = tree.state[ROOT]
-    for _ in range(tree.state[HEIGHT]):  # level by level, so that cache misses overlap
-        for b in range(len(slots)):
-            node = nodes[b]
-            nodes[b] = tree.items[node, child_for(tree, node, priorities[b], slots[b])]
-    for b in range(len(slots)):
-        insert(tree, nodes[b], priorities[b], slots[b])
+def place_rows(keys, cells, leaf_of, slots, priorities, nodes):  # type: ignore[no-untyped-def]
+    """Give distinct slots these priorities, wherever they were; `nodes` is int32[BLOCK] scratch."""
+    tree = Tree(keys, cells, leaf_of)
+    for start in range(0, len(slots), BLOCK):
+        count = min(BLOCK, len(slots) - start)
+        for b in range(count):
+            nodes[b] = tree.leaf_of[slots[start + b]]
+        fetch(tree, nodes[:count])
+        for b in range(count):
+            if nodes[b] != 0:
+                remove(tree, slots[start + b])
+        for b in range(count):
+            if nodes[b] != 0:
+                mend(tree, nodes[b])
+        nodes[:count] = tree.cells[0, ROOT]
+        for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
+            for b in range(count):
+                j = child_for(tree, nodes[b], priorities[start + b], slots[start + b])
+                nodes[b] = tree.cells[nodes[b], ITEMS + j]
+        fetch(tree, nodes[:count])
+        for b in range(count):
+            insert(tree, nodes[b], priorities[start + b], slots[start + b])
 
 
 @njit(cache=True)
-def load_rows(  # type: ignore[no-untyped-def]
-    keys, items, sep_slots, before, links, leaf_of, state, slots, priorities, fill
-):
-    """Build the tree of an empty order from pairs in ascending order, `fill` entries per node."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
-    rows = len(slots)
-    first = tree.state[FRESH + 1]
-    count = max(1, -(-rows // fill))
+def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyped-def]
+    """Build the tree of an empty order from pairs in ascending order, nodes three quarters full."""
+    tree = Tree(keys, cells, leaf_of)
+    tree.cells[0, ROWS] = len(slots)
+    tree.cells[0, FREE] = 0
+    tree.cells[0, FRESH] = 1
+    fill = LEAF_WIDTH * 3 // 4
+    first = 1  # the nodes of one level have consecutive numbers, first .. first + count - 1
+    count = max(1, -(-len(slots) // fill))
     for k in range(count):
-        leaf = take_node(tree, 1)
-        start = k * rows // count
-        size = (k + 1) * rows // count - start
+        leaf = take_node(tree, 0)
+        start = k * len(slots) // count
+        size = (k + 1) * len(slots) // count - start
         for j in range(size):
             tree.keys[leaf, j] = priorities[start + j]
-            tree.items[leaf, j] = slots[start + j]
-        tree.links[leaf, SIZE] = size
+            tree.cells[leaf, ITEMS + j] = slots[start + j]
+        tree.cells[leaf, SIZE] = size
         adopt(tree, leaf, 0)
-    tree.state[HEIGHT] = 0
-    while count > 1:  # the nodes of one level have consecutive numbers, first .. first + count - 1
-        first, count = load_level(tree, first, count, fill)
-        tree.state[HEIGHT] += 1
-    tree.state[ROOT] = first
-    tree.state[ROWS] = rows
+    fill = INNER_WIDTH * 3 // 4
+    level = 0
+    while count > 1:
+        level += 1
+        parents = -(-count // fill)
+        for k in range(parents):
+            node = take_node(tree, level)
+            rows = 0
+            for child in range(first + k * count // parents, first + (k + 1) * count // parents):
+                put_child(tree, node, tree.cells[node, SIZE], child, rows)
+                rows += rows_under(tree, child)
+        first += count
+        count = parents
+    tree.cells[0, ROOT] = first
     node = first
-    for _ in range(tree.state[HEIGHT]):  # nothing is below the left edge
+    while tree.cells[node, LEVEL] > 0:  # nothing is below the left edge
         tree.keys[node, 0] = -np.inf
-        tree.sep_slots[node, 0] = 0
-        node = tree.items[node, 0]
-
-
-@njit(cache=True)
-def load_level(tree, first_child, children, fill):  # type: ignore[no-untyped-def]
-    """Put a level of parents above consecutive nodes; return the first of them and how many."""
-    count = -(-children // fill)
-    first = tree.state[FRESH]
-    for k in range(count):
-        node = take_node(tree, 0)
-        start = k * children // count
-        size = (k + 1) * children // count - start
-        rows = 0
-        for j in range(size):
-            child = first_child + start + j
-            leaf = child >= len(tree.before)
-            tree.keys[node, j] = tree.keys[child, 0]
-            tree.sep_slots[node, j] = tree.items[child, 0] if leaf else tree.sep_slots[child, 0]
-            tree.items[node, j] = child
-            tree.before[node, j] = rows
-            rows += rows_under(tree, child)
-        tree.links[node, SIZE] = size
-        adopt(tree, node, 0)
-    return first, count
+        node = tree.cells[node, ITEMS]
 
 
 @njit(cache=True)
 def rows_under(tree, node):  # type: ignore[no-untyped-def]
     """How many rows a node covers: the counts along its right edge."""
     rows = 0
-    while node < len(tree.before):
-        last = tree.links[node, SIZE] - 1
-        rows += tree.before[node, last]
-        node = tree.items[node, last]
-    return rows + tree.links[node, SIZE]
+    while tree.cells[node, LEVEL] > 0:
+        last = tree.cells[node, SIZE] - 1
+        rows += tree.cells[node, BEFORE + last]
+        node = tree.cells[node, ITEMS + last]
+    return rows + tree.cells[node, SIZE]
 
 
 @njit(cache=True)
-def leaf_at(tree, position):  # type: ignore[no-untyped-def]
-    """Leaf that holds a position, and the entry in it."""
-    node = tree.state[ROOT]
-    for _ in range(tree.state[HEIGHT]):
-        j = tree.links[node, SIZE] - 1
-        while tree.before[node, j] > position:
-            j -= 1
-        position -= tree.before[node, j]
-        node = tree.items[node, j]
-    return node, position
-
-
-@njit(cache=True)
-def priority_at(  # type: ignore[no-untyped-def]
-    keys, items, sep_slots, before, links, leaf_of, state, position
-):
-    """Priority of the row at a position."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
-    leaf, entry = leaf_at(tree, position)
-    return tree.keys[leaf, entry]
-
-
-@njit(cache=True)
-def list_rows(  # type: ignore[no-untyped-def]
-    keys, items, sep_slots, before, links, leaf_of, state, slots
-):
+def list_rows(keys, cells, leaf_of, slots):  # type: ignore[no-untyped-def]
     """Write all slots in rank order: the highest priority first."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
-    position = np.int64(tree.state[ROWS]) - 1
+    tree = Tree(keys, cells, leaf_of)
+    position = len(slots) - 1
     done = 0
     while position >= 0:
         leaf, entry = leaf_at(tree, position)
         for j in range(entry, -1, -1):
-            slots[done] = tree.items[leaf, j]
+            slots[done] = tree.cells[leaf, ITEMS + j]
             done += 1
         position -= entry + 1
 
 
 @njit(cache=True)
-def row_ranges(  # type: ignore[no-untyped-def]
-    keys, items, sep_slots, before, links, leaf_of, state, slots, first, count
-):
-    """Write, for each slot, the first rank of the rows of equal priority and how many they are."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
+def slot_at(keys, cells, leaf_of, position):  # type: ignore[no-untyped-def]
+    """Slot of the row at a position."""
+    tree = Tree(keys, cells, leaf_of)
+    leaf, entry = leaf_at(tree, position)
+    return tree.cells[leaf, ITEMS + entry]
+
+
+@njit(cache=True)
+def row_priorities(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyped-def]
+    """Write the priority of each slot."""
+    tree = Tree(keys, cells, leaf_of)
+    for b in range(len(slots)):
+        leaf = tree.leaf_of[slots[b]]
+        priorities[b] = tree.keys[leaf, entry_of(tree, leaf, slots[b])]
+
+
+@njit(cache=True)
+def row_ranges(keys, cells, leaf_of, slots, starts, stops):  # type: ignore[no-untyped-def]
+    """Write, for each slot, the positions start .. stop - 1 of the rows of equal priority."""
+    tree = Tree(keys, cells, leaf_of)
     start = 0
     stop = 0
     for b in range(len(slots)):
@@ -584,9 +597,9 @@ def row_ranges(  # type: ignore[no-untyped-def]
         entry = entry_of(tree, leaf, slots[b])
         position = position_of(tree, leaf, entry)
         if not start <= position < stop:
-            start, stop = equals(tree, leaf, entry)
-        first[b] = tree.state[ROWS] - stop + 1
-        count[b] = stop - start
+            start, stop = equals(tree, leaf, entry, position)
+        starts[b] = start
+        stops[b] = stop
 
 
 # --- the power law over ranks ----------------------------------------------------------------
@@ -688,8 +701,20 @@ def guess_rank(mass, alpha, constant):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def rank_at(mass, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
     """Smallest rank r in 1..rows with H(r) > mass, else rows."""
-    rank = np.int64(min(max(guess_rank(mass, alpha, constant), 0.0), rows - 1.0)) + 1
-    low = 0  # H(low) <= mass
+    real = math.floor(min(max(guess_rank(mass, alpha, constant), 0.0), rows - 1.0)) + 1.0
+    rank = np.int64(real)
+    own = real**-alpha
+    high = table[rank] if rank <= TABLE else constant + smooth_sum(real, own, alpha)
+    rounding = 1e-13 * high
+    if rounding < high - mass < own - rounding:  # H(rank - 1) = high - own, up to rounding
+        return rank
+    return search_rank(mass, rank, rows, alpha, constant, table)
+
+
+@njit(cache=True)
+def search_rank(mass, rank, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
+    """Smallest rank as above, from a first guess that is most often right or off by one."""
+    low = np.int64(0)  # H(low) <= mass
     high = rows
     if mass < mass_up_to(rank, alpha, constant, table):
         if rank == 1 or mass_up_to(rank - 1, alpha, constant, table) <= mass:
@@ -716,108 +741,65 @@ def member_probability(first, last, total, alpha, table):  # type: ignore[no-unt
 
 
 @njit(cache=True)
+def spread(starts, stops, rows, alpha, constant, table, probabilities):  # type: ignore[no-untyped-def]
+    """Write the chance of one row of each tie group of positions start .. stop - 1."""
+    total = mass_up_to(rows, alpha, constant, table)
+    for b in range(len(starts)):
+        if b > 0 and starts[b] == starts[b - 1] and stops[b] == stops[b - 1]:
+            probabilities[b] = probabilities[b - 1]
+        else:
+            probabilities[b] = member_probability(
+                rows - stops[b] + 1, rows - starts[b], total, alpha, table
+            )
+
+
+@njit(cache=True)
+def seek(tree, positions, nodes, entries):  # type: ignore[no-untyped-def]
+    """Find the leaves (`nodes`) and the `entries` in them that hold these positions.
+
+    Level by level for the whole batch, so that the cache misses of different rows overlap.
+    """
+    entries[:] = positions
+    nodes[:] = tree.cells[0, ROOT]
+    for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
+        for b in range(len(positions)):
+            node = nodes[b]
+            j = child_at(tree, node, entries[b])
+            entries[b] -= tree.cells[node, BEFORE + j]
+            nodes[b] = tree.cells[node, ITEMS + j]
+
+
+@njit(cache=True)
 def draw_rows(  # type: ignore[no-untyped-def]
-    keys,
-    items,
-    sep_slots,
-    before,
-    links,
-    leaf_of,
-    state,
-    uniforms,
-    alpha,
-    constant,
-    table,
-    nodes,
-    offsets,
-    slots,
-    probabilities,
+    keys, cells, leaf_of, uniforms, alpha, constant, table, scratch, slots, probabilities
 ):
-    """Draw one row per uniform; `nodes` and `offsets` are int32[B] scratch."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
-    rows = np.int64(tree.state[ROWS])
+    """Draw one row per uniform; `scratch` is int32[3, B]."""
+    tree = Tree(keys, cells, leaf_of)
+    positions, nodes, entries = scratch[0], scratch[1], scratch[2]
+    rows = np.int64(tree.cells[0, ROWS])
     total = mass_up_to(rows, alpha, constant, table)
     for b in range(len(uniforms)):
-        slots[b] = rows - rank_at(uniforms[b] * total, rows, alpha, constant, table)
-        offsets[b] = slots[b]
-    seek(tree, nodes, offsets)
+        positions[b] = rows - rank_at(uniforms[b] * total, rows, alpha, constant, table)
+    seek(tree, positions, nodes, entries)
     start = np.int64(0)
     stop = np.int64(0)
     below = 0.0
     probability = 0.0
     moved = False
     for b in range(len(uniforms)):
-        position = slots[b]
+        position = np.int64(positions[b])
         if not start <= position < stop:
-            start, stop = equals(tree, nodes[b], offsets[b])
-            below = mass_up_to(rows - stop, alpha, constant, table)
+            start, stop = equals(tree, nodes[b], np.int64(entries[b]), position)
             probability = member_probability(rows - stop + 1, rows - start, total, alpha, table)
-        count = stop - start
-        if count > 1:
+            if stop - start > 1:
+                below = mass_up_to(rows - stop, alpha, constant, table)
+        if stop - start > 1:
             share = (uniforms[b] * total - below) / total / probability
-            member = min(max(np.int64(share), 0), count - 1)
-            slots[b] = stop - 1 - member
-            moved = moved or slots[b] != position
+            member = min(max(np.int64(share), 0), stop - start - 1)
+            positions[b] = stop - 1 - member
+            moved = moved or positions[b] != position
         probabilities[b] = probability
     if moved:
-        for b in range(len(uniforms)):
-            offsets[b] = slots[b]
-        seek(tree, nodes, offsets)
+        seek(tree, positions, nodes, entries)
     for b in range(len(uniforms)):
-        slots[b] = tree.items[nodes[b], offsets[b]]
-
-
-@njit(cache=True)
-def row_probabilities(  # type: ignore[no-untyped-def]
-    keys,
-    items,
-    sep_slots,
-    before,
-    links,
-    leaf_of,
-    state,
-    slots,
-    alpha,
-    constant,
-    table,
-    probabilities,
-):
-    """Write the chance of each slot in one draw."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
-    rows = np.int64(tree.state[ROWS])
-    total = mass_up_to(rows, alpha, constant, table)
-    start = np.int64(0)
-    stop = np.int64(0)
-    probability = 0.0
-    for b in range(len(slots)):
-        leaf = tree.leaf_of[slots[b]]
-        entry = entry_of(tree, leaf, slots[b])
-        position = position_of(tree, leaf, entry)
-        if not start <= position < stop:
-            start, stop = equals(tree, leaf, entry)
-            probability = member_probability(rows - stop + 1, rows - start, total, alpha, table)
-        probabilities[b] = probability
-
-
-@njit(cache=True)
-def last_probability(  # type: ignore[no-untyped-def]
-    keys, items, sep_slots, before, links, leaf_of, state, alpha, constant, table
-):
-    """Chance of a row of the lowest priority in one draw."""
-    tree = Tree(keys, items, sep_slots, before, links, leaf_of, state)
-    rows = np.int64(tree.state[ROWS])
-    leaf, entry = leaf_at(tree, np.int64(0))
-    start, stop = equals(tree, leaf, entry)
-    total = mass_up_to(rows, alpha, constant, table)
-    return member_probability(rows - stop + 1, rows - start, total, alpha, table)
-
-
-@njit(cache=True)
-def row_priorities(keys, items, leaf_of, slots, priorities):  # type: ignore[no-untyped-def]
-    """Write the priority of each slot."""
-    for b in range(len(slots)):
-        leaf = leaf_of[slots[b]]
-        for j in range(WIDTH):
-            if items[leaf, j] == slots[b]:
-                priorities[b] = keys[leaf, j]
-                break  # a later match would be a stale entry
+        slots[b] = tree.cells[nodes[b], ITEMS + entries[b]]

@@ -7,39 +7,41 @@ import numpy.typing as npt
 
 from prioritized_replay import _rank_kernels as kernels
 from prioritized_replay._rank_kernels import (
+    BEFORE,
+    BLOCK,
+    BOUND_SLOTS,
     FREE,
     FRESH,
-    HEIGHT,
+    INNER_WIDTH,
+    ITEMS,
+    LEAF_WIDTH,
+    LEVEL,
     MERGE_INNER,
     MERGE_LEAVES,
     PARENT,
     PLACE,
     ROOT,
+    ROW,
     ROWS,
     SIZE,
-    WIDTH,
     Floats,
     Ints,
     Longs,
 )
 from prioritized_replay.rank_law import RankLaw
 
-FILL = 48  # entries per node after a rebuild: room to grow, and no node that must be merged
+Flags = npt.NDArray[np.bool_]
 
 
-def node_limits(capacity: int) -> tuple[int, int]:
-    """Return the largest numbers of inner nodes and of leaves that an order can ever need.
+def most_nodes(capacity: int) -> int:
+    """Return the largest number of nodes that an order can ever need.
 
-    Two neighbours under one parent hold at least 57 entries together if they are leaves, 32 if they
-    are inner nodes. So n rows have at most 2 n / 57 leaves and one more per lowest parent, and a
-    level of n nodes at most n / 16 parents and one more per node above those. Summed over the
-    levels, of which there are fewer than 10, that is less than 1/26 leaf per slot and 1/13 inner
-    node per leaf, and a few.
+    Two neighbours under one parent hold at least 61 pairs together if they are leaves, and 16
+    children if they are inner nodes. So n rows have at most 2 n / 61 leaves and one more per lowest
+    parent, and a level of n nodes has at most n / 8 parents and one more per node above those.
+    Summed over the levels, of which there are fewer than 12, that is less than n / 22 and a few.
     """
-    if capacity <= WIDTH:
-        return 0, 1  # one leaf takes them all
-    leaves = capacity // 26 + 40
-    return leaves // 13 + 40, leaves
+    return 1 if capacity <= LEAF_WIDTH else capacity // 22 + 64
 
 
 class RankOrder:
@@ -72,32 +74,24 @@ class RankOrder:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        inner, leaves = node_limits(capacity)
-        inner += 1  # number 0 is nobody
-        self._tree = kernels.Tree(
-            # All but leaf_of is written before it is read, so no page is touched too early.
-            keys=np.empty((inner + leaves, WIDTH)),
-            items=np.empty((inner + leaves, WIDTH), np.int32),
-            sep_slots=np.empty((inner, WIDTH), np.int32),
-            before=np.empty((inner, WIDTH), np.int32),
-            links=np.empty((inner + leaves, 3), np.int32),
-            leaf_of=np.zeros(capacity, np.int32),
-            state=np.zeros(7, np.int32),
-        )
-        self.clear()
+        # Every cell but leaf_of is written before it is read: no page is touched too early.
+        bytes_ = np.empty((most_nodes(capacity) + 1) * ROW * 8 + 64, np.uint8)
+        bytes_ = bytes_[-bytes_.ctypes.data % 64 :][: len(bytes_) - 64]  # whole cache lines
+        keys = bytes_.view(np.float64).reshape(-1, ROW)
+        self._tree = kernels.Tree(keys, keys.view(np.int32), np.zeros(capacity, np.int32))
+        self._load(np.empty(0, np.int64), np.empty(0))
 
     def __len__(self) -> int:
-        return int(self._tree.state[ROWS])
+        return int(self._tree.cells[0, ROWS])
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, whether the system has given their pages memory yet or not."""
-        return sum(array.nbytes for array in self._tree)
+        return self._tree.keys.nbytes + self._tree.leaf_of.nbytes
 
     def clear(self) -> None:
         """Forget all rows."""
-        if len(self):
-            self._tree.leaf_of[:] = 0
+        self._tree.leaf_of[:] = 0
         self._load(np.empty(0, np.int64), np.empty(0))
 
     def rebuild(self, slots: Longs, priorities: Floats) -> None:
@@ -115,11 +109,7 @@ class RankOrder:
         self._load(slots[ascending], priorities[ascending])
 
     def _load(self, slots: Longs, priorities: Floats) -> None:
-        state = self._tree.state
-        state[:] = 0
-        state[FRESH] = 1
-        state[FRESH + 1] = len(self._tree.before)
-        kernels.load_rows(*self._tree, slots, priorities, FILL)
+        kernels.load_rows(*self._tree, slots, priorities)
 
     def set(self, slots: Longs, priorities: Floats) -> None:
         """Give rows these priorities, wherever they were; rows not present enter. O(B log N).
@@ -131,7 +121,7 @@ class RankOrder:
         priorities
             float64[B].
         """
-        nodes = np.empty(len(slots), np.int32)
+        nodes = np.empty(BLOCK, np.int32)
         kernels.place_rows(*self._tree, slots, priorities, nodes)
 
     def insert_run(self, first_slot: int, count: int, priority: float) -> None:
@@ -160,8 +150,7 @@ class RankOrder:
             Chance of each row in one draw, > 0.
         """
         size = len(uniforms)
-        nodes = np.empty(size, np.int32)
-        offsets = np.empty(size, np.int32)
+        scratch = np.empty((3, size), np.int32)
         slots = np.empty(size, np.int64)
         probabilities = np.empty(size)
         kernels.draw_rows(
@@ -170,8 +159,7 @@ class RankOrder:
             law.alpha,
             law.constant,
             law.table,
-            nodes,
-            offsets,
+            scratch,
             slots,
             probabilities,
         )
@@ -179,16 +167,15 @@ class RankOrder:
 
     def probabilities(self, slots: Longs, law: RankLaw) -> Floats:
         """Chance of each of these slots (int64[B], all present) in one draw: float64[B]."""
+        starts, stops = self._ranges(slots)
         probabilities = np.empty(len(slots))
-        kernels.row_probabilities(
-            *self._tree, slots, law.alpha, law.constant, law.table, probabilities
-        )
+        kernels.spread(starts, stops, len(self), law.alpha, law.constant, law.table, probabilities)
         return probabilities
 
     def smallest_probability(self, law: RankLaw) -> float:
         """Chance of a row of the lowest priority, which no other row falls below."""
-        found = kernels.last_probability(*self._tree, law.alpha, law.constant, law.table)
-        return float(found)
+        lowest = np.array([self._slot_at(0)])
+        return float(self.probabilities(lowest, law)[0])
 
     def ranges(self, slots: Longs) -> tuple[Longs, Longs]:
         """Tie groups of these slots (int64[B], all present).
@@ -200,17 +187,19 @@ class RankOrder:
         count : int64[B]
             How many rows share the priority.
         """
-        first_rank = np.empty(len(slots), np.int64)
-        count = np.empty(len(slots), np.int64)
-        kernels.row_ranges(*self._tree, slots, first_rank, count)
-        return first_rank, count
+        starts, stops = self._ranges(slots)
+        return len(self) + 1 - stops, stops - starts
+
+    def _ranges(self, slots: Longs) -> tuple[Longs, Longs]:
+        starts = np.empty(len(slots), np.int64)
+        stops = np.empty(len(slots), np.int64)
+        kernels.row_ranges(*self._tree, slots, starts, stops)
+        return starts, stops
 
     def priorities(self, slots: Longs) -> Floats:
         """Priorities of these slots (int64[B], all present): float64[B]."""
         priorities = np.empty(len(slots))
-        kernels.row_priorities(
-            self._tree.keys, self._tree.items, self._tree.leaf_of, slots, priorities
-        )
+        kernels.row_priorities(*self._tree, slots, priorities)
         return priorities
 
     def slots_in_order(self) -> Longs:
@@ -221,36 +210,38 @@ class RankOrder:
 
     def highest(self) -> float:
         """Return the largest priority."""
-        return self._priority_at(len(self) - 1)
+        return float(self.priorities(np.array([self._slot_at(len(self) - 1)]))[0])
 
     def lowest(self) -> float:
         """Return the smallest priority."""
-        return self._priority_at(0)
+        return float(self.priorities(np.array([self._slot_at(0)]))[0])
 
-    def _priority_at(self, position: int) -> float:
+    def _slot_at(self, position: int) -> int:
         if len(self) == 0:
             raise ValueError("an empty order has no highest and no lowest priority")
-        return float(kernels.priority_at(*self._tree, position))
+        return int(kernels.slot_at(*self._tree, position))
 
     def check(self) -> None:
         """Raise AssertionError, with the numbers, where the tree breaks one of its rules."""
         tree = self._tree
-        leaves = _Level(tree, np.array([tree.state[ROOT]]))
-        inner = 0
-        for _ in range(tree.state[HEIGHT]):
-            level = leaves
-            inner += len(level.nodes)
-            leaves = _Level(tree, tree.items[level.nodes][level.used])
-            level.check_children(tree, leaves)
-        leaves.check_rows(tree)
-        for kind, first, live in ((0, 1, inner), (1, len(tree.before), len(leaves.nodes))):
-            freed = 0
-            node = int(tree.state[FREE + kind])
-            while node != 0:
-                freed += 1
-                node = int(tree.links[node, PARENT])
-            taken = int(tree.state[FRESH + kind]) - first
-            assert live + freed == taken, f"{taken} nodes taken, {live} live and {freed} free"
+        level = _Level(tree, tree.cells[0, ROOT : ROOT + 1])
+        live = 1
+        while level.number > 0:
+            children = _Level(
+                tree, tree.cells[level.nodes, ITEMS : ITEMS + level.width][level.used]
+            )
+            level.check_children(tree, children)
+            level = children
+            live += len(level.nodes)
+        level.check_rows(tree)
+        freed = 0
+        node = int(tree.cells[0, FREE])
+        while node != 0:
+            freed += 1
+            node = int(tree.cells[node, PARENT])
+        taken = int(tree.cells[0, FRESH]) - 1
+        assert live + freed == taken, f"{taken} nodes taken, {live} live and {freed} free"
+        assert taken <= most_nodes(self.capacity), f"{taken} nodes in {self.capacity} slots"
 
 
 class _Level:
@@ -258,77 +249,81 @@ class _Level:
 
     def __init__(self, tree: kernels.Tree, nodes: Ints) -> None:
         self.nodes = nodes
-        self.sizes = tree.links[nodes, SIZE]
-        self.used = np.arange(WIDTH) < self.sizes[:, None]
-        keys = tree.keys[nodes]
+        self.number = int(tree.cells[nodes[0], LEVEL])
+        self.width = INNER_WIDTH if self.number else LEAF_WIDTH
+        self.slots_column = BOUND_SLOTS if self.number else ITEMS
+        self.sizes = tree.cells[nodes, SIZE]
+        self.used = np.arange(self.width) < self.sizes[:, None]
+        keys = tree.keys[nodes, : self.width]
         self.keys = keys[self.used]
-        unused = np.isposinf(keys) | self.used
-        self._require(unused.all(axis=1), "an unused key that is not +inf")
-        self._require(self.sizes <= WIDTH, "more entries than it is wide")
+        self.slots = self.column(tree, self.slots_column)
+        self.require(tree.cells[nodes, LEVEL] == self.number, "a wrong level")
+        self.require(self.sizes <= self.width, "more entries than it is wide")
+        self.require((np.isposinf(keys) | self.used).all(axis=1), "an unused key that is not +inf")
+        order = np.ones(len(self.keys), bool)
+        order[1:] = above(self.keys[1:], self.slots[1:], self.keys[:-1], self.slots[:-1])
+        self.require_entries(order, "entries out of order")
 
-    def _require(self, fine: npt.NDArray[np.bool_], broken: str) -> None:
+    def column(self, tree: kernels.Tree, start: int) -> Ints:
+        """Return the used cells of all nodes from column `start` on."""
+        cells: Ints = tree.cells[self.nodes, start : start + self.width][self.used]
+        return cells
+
+    def require(self, fine: Flags, broken: str) -> None:
+        """Name the first node that is not fine."""
         bad = np.flatnonzero(~fine)
         if bad.size:
-            raise AssertionError(f"node {self.nodes[bad[0]]} of {len(self.nodes)} has {broken}")
+            node, size = self.nodes[bad[0]], self.sizes[bad[0]]
+            raise AssertionError(f"node {node} (level {self.number}, size {size}) has {broken}")
 
-    def _require_entries(self, fine: npt.NDArray[np.bool_], broken: str) -> None:
+    def require_entries(self, fine: Flags, broken: str) -> None:
+        """Name the first node of which some used entry is not fine."""
         table = np.ones_like(self.used)
         table[self.used] = fine
-        self._require(table.all(axis=1), broken)
-
-    def _ascending(self, slots: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Whether each entry is above the one before it, across all nodes."""
-        above = self.keys[1:] > self.keys[:-1]
-        above |= (self.keys[1:] == self.keys[:-1]) & (slots[1:] > slots[:-1])
-        return np.concatenate((np.ones(min(len(self.keys), 1), bool), above))
+        self.require(table.all(axis=1), broken)
 
     def check_children(self, tree: kernels.Tree, children: _Level) -> None:
         """Compare an inner level with the level below it."""
-        slots = tree.sep_slots[self.nodes][self.used]
-        self._require(self.sizes >= 1, "no child")
-        self._require_entries(self._ascending(slots), "bounds out of order")
+        self.require(self.sizes >= 1, "no child")
         parents = np.repeat(self.nodes, self.sizes)
-        places = np.broadcast_to(np.arange(WIDTH), self.used.shape)[self.used]
-        links = tree.links[children.nodes]
-        self._require_entries(
-            (links[:, PARENT] == parents) & (links[:, PLACE] == places), "a child that denies it"
-        )
-        rows = np.array([kernels.rows_under(tree, node) for node in children.nodes])
-        table = np.zeros(self.used.shape, np.int64)
-        table[self.used] = rows
-        before = table.cumsum(axis=1) - table
-        wrong = (before == tree.before[self.nodes]) | ~self.used
-        self._require(wrong.all(axis=1), "a wrong count")
-        is_leaf = children.nodes[0] >= len(tree.before)
-        least = 1 + (MERGE_LEAVES if is_leaf else MERGE_INNER)
-        together = children.sizes[1:] + children.sizes[:-1]
-        pairs = (parents[1:] != parents[:-1]) | (together >= least)
-        children._require(np.concatenate(([True], pairs)), "too little, with its left neighbour")
-        # Bounds: not above any entry of the child, above every entry of the child before.
-        child_slots = (tree.items if is_leaf else tree.sep_slots)[children.nodes]
-        child_keys = tree.keys[children.nodes]
-        full = children.sizes > 0
-        last = np.arange(len(full)), np.maximum(children.sizes - 1, 0)
-        low = (child_keys[:, 0] > self.keys) | (
-            (child_keys[:, 0] == self.keys) & (child_slots[:, 0] >= slots)
-        )
-        children._require(low | ~full, "an entry below its bound")
-        high = (child_keys[last][:-1] < self.keys[1:]) | (
-            (child_keys[last][:-1] == self.keys[1:]) & (child_slots[last][:-1] < slots[1:])
-        )
-        children._require(np.append(high, True) | ~full, "an entry above the next bound")
-        if not is_leaf:
-            same = (child_keys[:, 0] == self.keys) & (child_slots[:, 0] == slots)
-            children._require(same, "a bound that is not its parent's")
+        places = np.broadcast_to(np.arange(self.width), self.used.shape)[self.used]
+        links = tree.cells[children.nodes]
+        same = (links[:, PARENT] == parents) & (links[:, PLACE] == places)
+        self.require_entries(same, "a child that denies it")
+        rows = np.zeros(self.used.shape, np.int64)
+        rows[self.used] = [kernels.rows_under(tree, node) for node in children.nodes]
+        counts = np.where(self.used, rows.cumsum(axis=1) - rows, kernels.MOST)
+        stored = tree.cells[self.nodes, BEFORE : BEFORE + self.width]
+        self.require((stored == counts).all(axis=1), "a wrong count")
+        least = 1 + (MERGE_INNER if children.number else MERGE_LEAVES)
+        alone = parents[1:] != parents[:-1]
+        enough = children.sizes[1:] + children.sizes[:-1] >= least
+        children.require(np.append(True, alone | enough), "too little, with its left neighbour")
+        # Every entry of a child lies between the child's own bound and the next one.
+        keys = tree.keys[children.nodes]
+        first = links[:, children.slots_column]
+        top = np.arange(len(links)), np.maximum(children.sizes - 1, 0)
+        last = links[:, children.slots_column :][top]
+        empty = children.sizes == 0
+        low = above(self.keys, self.slots, keys[:, 0], first)
+        children.require(empty | ~low, "an entry below its bound")
+        high = above(self.keys[1:], self.slots[1:], keys[top][:-1], last[:-1])
+        children.require(empty | np.append(high, True), "an entry above the next bound")
+        if children.number:
+            equal = (keys[:, 0] == self.keys) & (first == self.slots)
+            children.require(equal, "a first bound that is not its own")
 
     def check_rows(self, tree: kernels.Tree) -> None:
         """Compare the leaves with the rows."""
-        slots = tree.items[self.nodes][self.used]
-        self._require_entries(self._ascending(slots), "pairs out of order")
         owners = np.repeat(self.nodes, self.sizes)
-        self._require_entries(tree.leaf_of[slots] == owners, "a slot that is said to be elsewhere")
-        rows = tree.state[ROWS]
-        present = np.count_nonzero(tree.leaf_of)
-        assert len(slots) == rows == present, (
-            f"{rows} rows, {len(slots)} in leaves, {present} known"
-        )
+        self.require_entries(tree.leaf_of[self.slots] == owners, "a slot said to be elsewhere")
+        rows, found = tree.cells[0, ROWS], len(self.slots)
+        known = np.count_nonzero(tree.leaf_of)
+        assert rows == found == known, f"{rows} rows, {found} in leaves, {known} known"
+
+
+def above(keys: Floats, slots: Ints, other_keys: Floats, other_slots: Ints) -> Flags:
+    """Whether pairs are above others."""
+    higher: Flags = keys > other_keys
+    higher |= (keys == other_keys) & (slots > other_slots)
+    return higher
