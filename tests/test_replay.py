@@ -178,6 +178,20 @@ def test_numbers_and_flags_as_numpy_hands_them_out():
     assert replay.sample(np.int64(3), beta=np.float32(0.5)).ids.shape == (3,)
 
 
+@by_sampler
+def test_nothing_at_all_may_be_asked_for(sampler):
+    replay = new(4, sampler)
+    replay.extend(transitions(np.arange(3)))
+    none = {name: column[:0] for name, column in transitions(np.arange(3)).items()}
+
+    assert replay.extend(none).tolist() == []
+    assert replay.extend(none, td_errors=[]).tolist() == []
+    assert replay.update_priorities([], []) == 0
+    assert replay.get([]).obs.shape == (0, 2)
+    assert replay.priorities([]).shape == (0,)
+    assert len(replay) == 3
+
+
 # --- updates ----------------------------------------------------------------------------------
 
 

@@ -257,6 +257,7 @@ class TreeMachine(RuleBasedStateMachine):
         if hasattr(self, "tree"):
             self.tree.check()
             assert self.tree.total == self.twin.total
+            assert self.tree.positive == np.count_nonzero(self.twin.mass)
 
 
 TestTreeMachine = TreeMachine.TestCase
