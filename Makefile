@@ -40,7 +40,7 @@ types: $(DEV)
 	$(BIN)/mypy
 
 layers: $(DEV)
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 
 docs: $(DEV)
 	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
