@@ -9,7 +9,10 @@ import pytest
 
 import prioritized_replay
 from prioritized_replay import dqn
+from prioritized_replay.dqn.options import EvaluateOptions, TrainOptions
 from prioritized_replay.dqn.run_folder import COLUMNS
+from prioritized_replay.experiments.comparison import CompareConfig
+from prioritized_replay.experiments.results import Result
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst")])
@@ -77,15 +80,25 @@ def test_every_statistic_of_a_buffer_is_defined():
     assert not {key for key in stats if f"``{key}``" not in page}
 
 
-def test_commands_in_the_docs_use_options_that_exist():
-    options = {field.name for field in dataclasses.fields(dqn_options("TrainOptions"))}
-    options |= {field.name for field in dataclasses.fields(dqn_options("EvaluateOptions"))}
-    used = set()
-    for text in TEXT.values():
-        for line in re.findall(r"^ +\$ per (?:train|evaluate) .*$", text, re.MULTILINE):
-            used |= set(re.findall(r"--([\w-]+)", line))
+def test_every_column_of_a_comparison_is_defined():
+    columns = [field.name for field in dataclasses.fields(Result)]
+    assert not {column for column in columns if f"``{column}``" not in TEXT["docs/cli.rst"]}
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("train", TrainOptions), ("evaluate", EvaluateOptions), ("compare", CompareConfig)],
+)
+def test_commands_in_the_docs_use_options_that_exist(command, options):
+    shown = re.compile(rf"(?:\$ |``|:command: )per {command} (.*?)(?:``|$)", re.MULTILINE)
+    used = {
+        option.replace("-", "_")
+        for text in TEXT.values()
+        for line in shown.findall(text)
+        for option in re.findall(r"--([\w-]+)", line)
+    }
     assert used
-    assert not {name for name in used if name.replace("-", "_") not in options}
+    assert not used - {field.name for field in dataclasses.fields(options)}
 
 
 def test_tables_hold_what_the_file_says(monkeypatch):
@@ -104,9 +117,3 @@ def test_tables_hold_what_the_file_says(monkeypatch):
     table = measured.pivot(runs, "n", "arm", "updates", [])
     plain = [[cell.replace("\xa0", " ") for cell in line] for line in table]
     assert plain == [["n", "a", "b"], ["2", "", "7"], ["16", "3 (1 to 2,000)", ""]]
-
-
-def dqn_options(name):
-    from prioritized_replay.dqn import options
-
-    return getattr(options, name)
