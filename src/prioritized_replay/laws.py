@@ -52,6 +52,9 @@ class Law(Protocol):
     def probabilities(self, slots: Ints) -> Floats:
         """Return P of live slots."""
 
+    def masses(self, slots: Ints) -> Floats:
+        """Return numbers in proportion to P of live slots."""
+
     def drawable(self) -> int:
         """Return how many slots have a positive probability."""
 
@@ -107,6 +110,10 @@ class UniformLaw:
     def probabilities(self, slots: Ints) -> Floats:
         """Return 1 / size for each slot."""
         return np.full(slots.size, 1.0 / self._size)
+
+    def masses(self, slots: Ints) -> Floats:
+        """Return 1 for each slot."""
+        return np.ones(slots.size)
 
     def drawable(self) -> int:
         """Return the number of live slots."""
@@ -190,6 +197,10 @@ class ProportionalLaw:
     def probabilities(self, slots: Ints) -> Floats:
         """Return mass / sum. O(B)."""
         return self._probabilities_of(self._masses.masses(slots))
+
+    def masses(self, slots: Ints) -> Floats:
+        """Return priority**alpha. O(B)."""
+        return self._masses.masses(slots)
 
     def drawable(self) -> int:
         """Return the number of positive masses. O(1)."""
@@ -275,6 +286,10 @@ class RankBasedLaw:
     def probabilities(self, slots: Ints) -> Floats:
         """Return P of live slots. O(B log N)."""
         return self._order.probabilities(slots, self._law)
+
+    def masses(self, slots: Ints) -> Floats:
+        """Return P, which is in proportion to itself. O(B log N)."""
+        return self.probabilities(slots)
 
     def drawable(self) -> int:
         """Return the number of live slots: every rank has a positive probability."""

@@ -207,7 +207,8 @@ class Sampler:
         self._tell_pending()
         slots = self.live_slots()
         priorities = np.zeros(0) if self._priorities is None else self._priorities[slots]
-        self._law.set_alpha(alpha, slots, priorities, self._largest_ever)
+        to_come = self._largest_ever if self._ever else 0.0  # what a new row may enter with
+        self._law.set_alpha(alpha, slots, priorities, to_come)
         if not isinstance(self._specification, Uniform):
             self._specification = replace(self._specification, alpha=alpha)
 
@@ -432,11 +433,12 @@ class Sampler:
             slots = np.concatenate([slots, more_slots])
             probabilities = np.concatenate([probabilities, more_probabilities])
         rest = np.setdiff1d(self.live_slots(), slots, assume_unique=True)
-        law = self.probabilities(rest)
-        rest, law = rest[law > 0.0], law[law > 0.0]
-        clocks = np.log(np.maximum(-np.log1p(-uniforms(rest.size)), TINY)) - np.log(law)
-        first = np.argsort(clocks, kind="stable")[:missing]
-        return np.concatenate([slots, rest[first]]), np.concatenate([probabilities, law[first]])
+        # Masses, where nothing is mixed in: they have not underflowed as P may have.
+        rates = self._law.masses(rest) if self._mix == 0.0 else self.probabilities(rest)
+        rest, rates = rest[rates > 0.0], rates[rates > 0.0]
+        clocks = np.log(np.maximum(-np.log1p(-uniforms(rest.size)), TINY)) - np.log(rates)
+        slots = np.concatenate([slots, rest[np.argsort(clocks, kind="stable")[:missing]]])
+        return slots, self.probabilities(slots)
 
 
 def _require_common(specification: Proportional | RankBased) -> None:
