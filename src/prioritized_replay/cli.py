@@ -1,0 +1,262 @@
+"""The command ``per``: words of the command line to calls, and every refusal to one line.
+
+Knows names, options and exit codes; knows nothing of how anything is done. Imports what a command
+needs when that command runs: ``per --help`` answers at once, and without the extras installed.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+_TRAIN = "pip install 'prioritized-replay[train]'"
+_HELP = """\
+usage: per COMMAND ...
+
+Prioritized experience replay: train with it, judge the result, reproduce the paper.
+
+commands:
+  train ENV_ID         train a Double DQN; tuned for CartPole-v1, Acrobot-v1, LunarLander-v3
+  evaluate RUN         play with a trained model: mean, IQM, confidence interval, a GIF
+  compare ENV_ID       train several samplers with several seeds: results, figure, summary
+  reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
+
+  per COMMAND --help   every option of a command, with its default
+  per --version        the version of the package
+
+start with:
+  per train CartPole-v1
+"""
+
+
+class _Refused(Exception):
+    """Ends the command: ``per COMMAND: message`` on stderr, and an exit code."""
+
+    def __init__(self, message: object, code: int = 2) -> None:
+        super().__init__(" ".join(str(message).split()))
+        self.code = code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words after ``per``; by default those of this process.
+
+    Returns
+    -------
+    int
+        0, 1 where something failed, 2 where the command line is at fault, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = "per"
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_HELP, end="")
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(f"per {metadata.version('prioritized-replay')}")
+            return 0
+        if words[0] not in _COMMANDS:
+            raise _Refused(f"there is no command {words[0]!r}{_near(words[0], _COMMANDS)}")
+        name = f"per {words[0]}"
+        code = _COMMANDS[words[0]](words[1:])
+        sys.stdout.flush()
+        return code
+    except _Refused as refusal:
+        return _complain(name, refusal, refusal.code)
+    except BrokenPipeError:
+        # The reader went away (`per ... | head`); nothing can be said to it, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _complain(name, error, 1)
+    except SystemExit as end:  # tyro, after showing the help
+        sys.stdout.flush()
+        return int(end.code or 0)
+    except KeyboardInterrupt:
+        return _complain(name, "interrupted", 130)
+
+
+def _complain(name: str, error: object, code: int) -> int:
+    print(f"{name}: {error}", file=sys.stderr)
+    return code
+
+
+def _train(words: Sequence[str]) -> int:
+    _need("torch", "gymnasium", "tyro", "rich", "matplotlib", "tensorboard")
+    if not words:
+        raise _Refused("which environment? For example: per train CartPole-v1")
+    import tyro
+
+    from prioritized_replay.dqn.config import preset
+    from prioritized_replay.dqn.options import TrainOptions
+
+    def parse(name: str, env_id: str, about: str) -> TrainOptions:
+        # The preset gives the defaults, all but the environment: that one has to be named.
+        values = dataclasses.asdict(preset(env_id)) | {"env_id": tyro.MISSING}
+        defaults = TrainOptions(**values)
+        return _parse(TrainOptions, words, name, default=defaults, description=about)
+
+    about = "Train a Double DQN with prioritized replay and keep the run in a folder."
+    env_id = words[0]
+    if env_id.startswith("-"):
+        hint = "The defaults are the environment's: see for example per train CartPole-v1 --help"
+        env_id = parse("per train", "any other", f"{about} {hint}").env_id
+    options = parse(f"per train {env_id}", env_id, about)
+    with _refusing():
+        config = options.config()
+    console = _console()
+    with _refusing(), console.status("starting"):
+        from prioritized_replay.dqn.run import Run
+
+        run = Run(config, options.path(), overwrite=options.overwrite, console=console)
+    return run.train()
+
+
+def _evaluate(words: Sequence[str]) -> int:
+    _need("torch", "gymnasium", "tyro", "rich", "matplotlib", "tensorboard")
+    from prioritized_replay.dqn.options import EvaluateOptions
+
+    about = "Play complete episodes with the model of a run and say how good it is."
+    options = _parse(EvaluateOptions, words, "per evaluate", description=about)
+    console = _console()
+    with _refusing():
+        with console.status("starting"):
+            from prioritized_replay.dqn.run import evaluate_run
+
+        evaluate_run(
+            options.run,
+            episodes=options.episodes,
+            model=options.model,
+            seed=options.seed,
+            gif=options.gif,
+            console=console,
+        )
+    return 0
+
+
+def _compare(words: Sequence[str]) -> int:
+    _need("torch", "gymnasium", "tyro", "rich", "matplotlib")
+    if not words:
+        raise _Refused("which environment? For example: per compare CartPole-v1")
+    from prioritized_replay.experiments.comparison import CompareConfig, compare
+
+    about = "Train an environment's preset with several samplers and seeds, and compare them."
+    with _refusing():
+        config = _parse(CompareConfig, words, "per compare", description=about)
+        compare(config)
+    return 0
+
+
+def _reproduce(words: Sequence[str]) -> int:
+    known = ("cliffwalk",)
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: per reproduce cliffwalk [OPTIONS]\n\n  per reproduce cliffwalk --help")
+        return 0 if words else 2
+    if words[0] not in known:
+        raise _Refused(f"there is no experiment {words[0]!r}; known: {', '.join(known)}")
+    _need("tyro", "rich", "matplotlib")
+    from prioritized_replay.experiments.cliffwalk import CliffwalkConfig, reproduce
+
+    about = "Reproduce the paper's Blind Cliffwalk: how many updates each way of replay needs."
+    with _refusing():
+        config = _parse(CliffwalkConfig, words[1:], "per reproduce cliffwalk", description=about)
+        reproduce(config)
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "reproduce": _reproduce,
+}
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _need(*modules: str) -> None:
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise _Refused(f"needs {', '.join(missing)}, not installed here: {_TRAIN}", 1)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what cannot be done as asked into one line; not for the inside of a training."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise _Refused(error) from error
+    except OSError as error:  # without a number it is ours: a folder that exists, is no run, ...
+        raise _Refused(error, 2 if error.errno is None else 1) from error
+    except (ImportError, MemoryError, RuntimeError) as error:
+        raise _Refused(error, 1) from error
+    except Exception as error:
+        if type(error).__module__ != "gymnasium.error":  # named, for it may not be installed
+            raise
+        raise _Refused(error) from error
+
+
+def _parse(kind: type[T], words: Sequence[str], name: str, **settings: Any) -> T:
+    """Let tyro read the words; what it rejects becomes one line instead of its box."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            result: T = tyro.cli(kind, args=list(words), prog=name, **settings)
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise _Refused(f"{_first_words(said.getvalue())}; see {name} --help") from end
+    return result
+
+
+def _first_words(box: str) -> str:
+    """Return what a box of tyro's says, up to its first rule, and the options it suggests."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
+    title_in_border = any(line.startswith("╭") for line in lines)
+    lines = [line.strip("│ ") for line in lines if not line.startswith(("╭", "╰"))]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if line and not line.strip("─-"):
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    body = parts if title_in_border else parts[1:]  # without Unicode the title is the first part
+    said = " ".join(" ".join(body[0] if body else lines).split()).rstrip(".")
+    said = re.sub(r"^Error parsing (--\S+):", r"\1:", said)
+    said = re.sub(r"^Error parsing \w+: ", "", said)  # a class: its own message names the option
+    said = re.sub(r"^Missing from .*?: ([A-Z_]+) .*", r"\1 is missing", said)
+    said = re.sub(r"invalid literal for int\(\) with base 10:", "must be a whole number, got", said)
+    said = re.sub(r"could not convert string to float:", "must be a number, got", said)
+    said = re.sub(
+        r"no type matching (\S+) could .*? from \[(.*?)\]\..*", r"must be \1, got \2", said
+    )
+    near = [line.split()[0] for part in body[1:] for line in part if line.startswith("--")]
+    return said + (f"; near: {', '.join(near)}" if near and "nrecognized" in said else "")
+
+
+def _near(word: str, known: Sequence[str] | dict[str, Any]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

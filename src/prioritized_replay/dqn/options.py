@@ -1,0 +1,67 @@
+"""What the command line takes for ``per train`` and ``per evaluate`` beyond the configuration.
+
+Knows names, defaults and help texts, in tyro's terms; knows nothing of what is done with them.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from prioritized_replay.dqn.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainConfig):
+    """Every field of the configuration, and where the run is kept."""
+
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
+    """Gymnasium environment, for example CartPole-v1."""
+
+    run_dir: Path | None = None
+    """Folder to keep the run in; None: runs/ENV_ID-REPLAY-seedSEED."""
+
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an earlier run in that folder."""
+
+    def __post_init__(self) -> None:
+        """Check nothing: :meth:`config` does, and says it in one line, where tyro draws a box."""
+
+    def config(self) -> TrainConfig:
+        """Return the checked configuration."""
+        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
+
+    def path(self) -> Path:
+        """Return the folder of the run.
+
+        Examples
+        --------
+        >>> TrainOptions(env_id="ALE/Pong-v5", seed=3).path().as_posix()
+        'runs/ALE-Pong-v5-rank-seed3'
+        """
+        if self.run_dir is not None:
+            return self.run_dir
+        environment = re.sub(r"[^\w.-]+", "-", self.env_id)
+        return Path("runs") / f"{environment}-{self.replay}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Which run is judged, and how."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, as `per train` named it."""
+
+    episodes: int = 100
+    """Complete episodes to play."""
+
+    model: Literal["best", "last"] = "best"
+    """The best model by the evaluations during training, or the last one."""
+
+    seed: int = 0
+    """Fixes the episodes; none of them was used to choose the best model."""
+
+    gif: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Record one more episode as an animated picture."""

@@ -1,0 +1,276 @@
+"""A run from its first step to its summary: it trains, shows, keeps, and stops cleanly.
+
+Knows the loop, the folder and the display, and connects them; knows no command line.
+"""
+
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gymnasium
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.display import Display, LivePanel, PlainLines, clock_time, live
+from prioritized_replay.dqn.evaluation import Evaluation, evaluate, greedy_actions, make_env
+from prioritized_replay.dqn.figures import draw_learning_curve
+from prioritized_replay.dqn.networks import make_network
+from prioritized_replay.dqn.recording import record_gif
+from prioritized_replay.dqn.run_folder import (
+    CURVE,
+    EVALUATION,
+    METRICS,
+    Model,
+    RunFolder,
+    check_free,
+)
+from prioritized_replay.dqn.training import Training
+
+
+class Run:
+    """A training, ready to begin: the environment is known to work and the folder is made.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    path : pathlib.Path
+        The run folder.
+    overwrite : bool
+        Whether an earlier run there is replaced.
+    console : rich.console.Console
+        Where progress and summary are shown.
+
+    Raises
+    ------
+    ValueError, ImportError, gymnasium.error.Error
+        The environment or the device cannot be used; nothing was written then.
+    FileExistsError
+        There is something at ``path`` that may not be replaced.
+    """
+
+    def __init__(
+        self, config: TrainConfig, path: Path, *, overwrite: bool, console: Console
+    ) -> None:
+        self._began = time.perf_counter()
+        check_free(path, overwrite=overwrite)
+        self._training = Training(config)
+        self._folder = RunFolder.create(path, config, overwrite=overwrite)
+        self._config = config
+        self._console = console
+        self._best_step = 0
+        spec = gymnasium.spec(config.env_id)
+        self._threshold = spec.reward_threshold
+
+    def train(self) -> int:
+        """Train, evaluate the best model, and say what came out; Ctrl-C and SIGTERM keep it.
+
+        Returns
+        -------
+        int
+            Exit code: 0, or 128 plus the number of the signal that stopped the run.
+        """
+        where = str(self._folder.path)
+        kind = LivePanel if live(self._console) else PlainLines
+        with self._folder, _terminate_as_interrupt():
+            try:
+                try:
+                    self._learn(kind(self._console, self._config, where, self._threshold))
+                finally:
+                    self._keep()
+                with self._console.status("evaluating the best model on new episodes"):
+                    evaluation = self._training.final_evaluation()
+                self._report(evaluation)
+            except KeyboardInterrupt as stop:
+                self._say_stopped()
+                return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+            finally:
+                self._training.close()
+        return 0
+
+    def _learn(self, display: Display) -> None:
+        with display:
+            for progress in self._training.run():
+                self._folder.log(progress, time.perf_counter() - self._began)
+                if progress.is_best:
+                    self._best_step = progress.step
+                if progress.evaluation is not None:
+                    self._save_models()
+                display.show(progress)
+
+    def _keep(self) -> None:
+        with _undisturbed():
+            if self._nothing_learnt():
+                self._folder.discard()
+                return
+            config = self._config
+            self._save_models()
+            draw_learning_curve(
+                self._folder.metrics(),
+                self._folder.path / CURVE,
+                title=f"{config.env_id}, {config.replay} replay, seed {config.seed}",
+                threshold=self._threshold,
+            )
+
+    def _save_models(self) -> None:
+        self._folder.save_model("last", self._training.agent.online_network.state_dict())
+        if self._training.best_state is not None:
+            self._folder.save_model("best", self._training.best_state)
+
+    def _nothing_learnt(self) -> bool:
+        training = self._training
+        return training.agent.updates == 0 and training.step < self._config.steps
+
+    def _report(self, evaluation: Evaluation) -> None:
+        seconds = time.perf_counter() - self._began
+        self._folder.save_evaluation(
+            evaluation,
+            env_id=self._config.env_id,
+            model="best",
+            model_step=self._best_step,
+            seconds=round(seconds, 1),
+        )
+        steps = self._config.steps
+        say = self._say
+        say("")
+        took = clock_time(seconds)
+        say(f"Trained {steps:,} steps in {took}; the best model is from step {self._best_step:,}.")
+        say(f"Evaluated on {len(evaluation.returns)} episodes that played no part in training:")
+        _say_scores(self._console, evaluation, self._threshold)
+        self._say_where((CURVE, METRICS, EVALUATION), "best")
+
+    def _say_stopped(self) -> None:
+        self._say("")
+        if self._nothing_learnt():
+            self._say("Stopped before anything was learnt: nothing is kept.")
+            return
+        done, steps = self._training.step, self._config.steps
+        best = self._training.best_evaluation
+        self._say(f"Stopped at step {done:,} of {steps:,}; what was learnt is saved.")
+        if best is not None:
+            at = f"step {self._best_step:,}, {len(best.returns)} episodes"
+            self._say(f"Best evaluation so far: mean return {best.mean:.1f} ({at}).")
+        self._say_where((CURVE, METRICS), "best" if best is not None else "last")
+
+    def _say_where(self, files: tuple[str, ...], model: Model) -> None:
+        path = self._folder.path
+        quoted = shlex.quote(str(path))
+        option = "" if model == "best" else f" --model {model}"
+        say = self._say
+        say("")
+        say(f"Look at it, in {path}{os.sep}")
+        say(f"  {', '.join(files)}")
+        say("Go on with")
+        say(f"  per evaluate {quoted}{option} --gif episode.gif")
+        say(f"  tensorboard --logdir {quoted}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def evaluate_run(
+    path: Path, *, episodes: int, model: Model, seed: int, gif: Path | None, console: Console
+) -> None:
+    """Evaluate a saved model and say how good it is; record an episode if asked to.
+
+    Raises
+    ------
+    FileNotFoundError
+        ``path`` is not a run, has no such model, or there is no folder for the recording.
+    ValueError
+        A number is out of bounds, the run is damaged, or the environment cannot be used.
+    ImportError
+        The environment needs a package that is not installed.
+    """
+    for name, number, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+        if number < least:
+            raise ValueError(f"{name} must be >= {least}, got {number}")
+    if gif is not None and gif.suffix.lower() != ".gif":
+        raise ValueError(f"gif must name a file that ends in .gif, got {gif}")
+    if gif is not None and not gif.parent.is_dir():
+        raise FileNotFoundError(f"{gif} cannot be written: there is no folder {gif.parent}")
+    folder = RunFolder.open(path)
+    config = folder.config
+    state = folder.load_model(model)
+    env = make_env(config.env_id)
+    space = env.observation_space
+    network = make_network(
+        space, env.action_space, hidden_sizes=config.hidden_sizes, dueling=config.dueling
+    )
+    env.close()
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the {model} model does not fit its config.json") from error
+    with console.status(f"playing {episodes} episodes"):
+        evaluation = evaluate(network, config.env_id, episodes, seed, epsilon=config.eval_epsilon)
+    head = f"{path}: {model} model, {episodes} episodes of {config.env_id}, seed {seed}"
+    console.print(head, markup=False, highlight=False, soft_wrap=True)
+    _say_scores(console, evaluation, gymnasium.spec(config.env_id).reward_threshold)
+    if gif is None:
+        return
+
+    def policy(observation: Any) -> int:
+        return int(greedy_actions(network, np.asarray(observation, dtype=space.dtype)[None])[0])
+
+    with console.status("recording an episode"):
+        recording = record_gif(policy, config.env_id, gif, seed=seed)
+    size = f"{recording.size / 1024:,.0f} KiB"
+    line = f"  {gif}: one episode, return {recording.episode_return:.1f}, {size}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_scores(console: Console, evaluation: Evaluation, threshold: float | None) -> None:
+    low, high = evaluation.interval
+    returns, lengths = evaluation.returns, evaluation.lengths
+    rows = [
+        ("mean return", evaluation.mean, f"95 % interval {low:.1f} to {high:.1f}"),
+        ("IQM", evaluation.iqm, "mean of the middle half"),
+        ("std", evaluation.std, f"from {returns.min():.1f} to {returns.max():.1f}"),
+        ("steps", lengths.mean(), "per episode"),
+    ]
+    if threshold is not None:
+        verdict = "reached" if evaluation.mean >= threshold else "not reached"
+        rows.append(("solved at", threshold, verdict))
+    for name, value, remark in rows:
+        number = Text(f"{value:>8.1f}", style="bold" if name == "mean return" else "")
+        console.print(Text.assemble(f"  {name:<12}", number, f"   {remark}"), soft_wrap=True)
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does; only the main thread may ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold off Ctrl-C and SIGTERM, so that an impatient second one does not spoil the saving."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,314 @@
+"""A run on disk: the files that a training leaves behind, and how they are read again.
+
+Knows files and their formats; knows nothing of learning, screens or command lines. Nothing that is
+read back is executed: settings are JSON, metrics CSV, models are loaded with ``weights_only``.
+"""
+
+import csv
+import json
+import math
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.evaluation import Evaluation
+from prioritized_replay.dqn.training import Progress
+
+Model = Literal["best", "last"]
+State = dict[str, torch.Tensor]
+
+CONFIG = "config.json"
+METRICS = "metrics.csv"
+CURVE = "learning_curve.png"
+EVALUATION = "evaluation.json"
+_EVENTS = "events.out.tfevents.*"
+_FORMAT = 1
+
+_NUMBERS = tuple(
+    f.name for f in fields(Progress) if f.name not in ("steps", "evaluation", "is_best")
+)
+COLUMNS = (
+    *_NUMBERS,
+    "seconds",
+    "evaluation_mean",
+    "evaluation_std",
+    "evaluation_iqm",
+    "evaluation_low",
+    "evaluation_high",
+    "is_best",
+)
+# How TensorBoard groups them; what is not named here is only in the CSV.
+_TAGS = {
+    "mean_return": "return/mean_of_last_100",
+    "last_return": "return/last_episode",
+    "evaluation_mean": "evaluation/mean",
+    "evaluation_iqm": "evaluation/iqm",
+    "loss": "learning/loss",
+    "td_error": "learning/td_error",
+    "learning_rate": "learning/learning_rate",
+    "epsilon": "exploration/epsilon",
+    "beta": "replay/beta",
+    "effective_sample_size": "replay/effective_sample_size",
+    "steps_per_second": "speed/steps_per_second",
+}
+
+
+class RunFolder:
+    """The folder of one run: make one with :meth:`create`, read one with :meth:`open`.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The folder, as it was named.
+    config : TrainConfig
+        What the run was told.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        self.path = path
+        self.config = config
+        self._metrics: Any = None
+        self._events: SummaryWriter | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig, *, overwrite: bool = False) -> Self:
+        """Make the folder and write ``config.json``; metrics can then be logged.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            Must not exist or be empty, or hold an older run if ``overwrite``. Of an older run only
+            the files that a run writes are removed.
+
+        Raises
+        ------
+        FileExistsError
+            There is something at ``path`` that may not be replaced.
+        OSError
+            The folder cannot be written.
+        """
+        check_free(path, overwrite=overwrite)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, config)
+        run._remove_files()
+        run._write_json(
+            CONFIG, {"format": _FORMAT, "config": config.to_dict(), "versions": _versions()}
+        )
+        run._metrics = (path / METRICS).open("w", newline="", encoding="utf-8")
+        csv.writer(run._metrics).writerow(COLUMNS)
+        run._metrics.flush()
+        run._events = SummaryWriter(str(path))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read what an earlier run left.
+
+        Raises
+        ------
+        FileNotFoundError
+            ``path`` is not the folder of a run.
+        ValueError
+            Its ``config.json`` is damaged, or of a version that is not known here.
+        """
+        if not (path / CONFIG).is_file():
+            reason = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
+            raise FileNotFoundError(f"{path} is not a run: {reason}")
+        try:
+            content = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']!r} is not known here, only {_FORMAT}")
+            config = TrainConfig.from_dict(content["config"])
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path / CONFIG} cannot be read: {_line(error)}") from error
+        return cls(path, config)
+
+    def log(self, progress: Progress, seconds: float) -> None:
+        """Append one report to the metrics and to the TensorBoard events.
+
+        Parameters
+        ----------
+        progress : Progress
+        seconds : float
+            Wall time since the run began.
+        """
+        assert self._metrics is not None, "only a created run can be logged to"
+        assert self._events is not None
+        row = _row(progress, seconds)
+        csv.writer(self._metrics).writerow([_cell(row[column]) for column in COLUMNS])
+        self._metrics.flush()  # so that nothing is lost if the process dies
+        for column, tag in _TAGS.items():
+            value = float(row[column])
+            if math.isfinite(value):
+                self._events.add_scalar(tag, value, progress.step)
+
+    def close(self) -> None:
+        """Close the files; the folder can still be read."""
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._events is not None:
+            self._events.close()
+
+    def discard(self) -> None:
+        """Remove the run: its files, and the folder if nothing else is in it."""
+        self.close()
+        self._remove_files()
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Return every column of ``metrics.csv``, float64[reports] each; an empty cell is NaN.
+
+        Raises
+        ------
+        ValueError
+            The file is missing or damaged.
+        """
+        path = self.path / METRICS
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            return {c: np.array([float(row[c] or "nan") for row in rows]) for c in COLUMNS}
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise ValueError(f"{path} cannot be read: {_line(error)}") from error
+
+    def save_model(self, model: Model, state: State) -> None:
+        """Write a network's ``state_dict``; an older file stays whole until the new one is."""
+        on_cpu = {name: tensor.detach().cpu() for name, tensor in state.items()}
+        self._replace(f"{model}_model.pt", lambda path: torch.save(on_cpu, path))
+
+    def has_model(self, model: Model) -> bool:
+        """Whether that model was saved; there is no best one before the first evaluation."""
+        return (self.path / f"{model}_model.pt").is_file()
+
+    def load_model(self, model: Model) -> State:
+        """Return the ``state_dict`` of a saved model, on the CPU. No code from the file is run.
+
+        Raises
+        ------
+        FileNotFoundError
+            The run has no such model.
+        ValueError
+            The file is damaged or holds anything but named tensors.
+        """
+        path = self.path / f"{model}_model.pt"
+        if not path.is_file():
+            other: Model = "last" if model == "best" else "best"
+            hint = f"; it has the {other} one" if self.has_model(other) else ""
+            raise FileNotFoundError(f"{self.path} has no {model} model{hint}")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # what torch raises on a damaged file is of many kinds
+            raise ValueError(f"{path} is damaged or not a model: {_line(error)}") from error
+        if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
+            raise ValueError(f"{path} is not a model: it holds no named tensors")
+        return dict(state)
+
+    def save_evaluation(self, evaluation: Evaluation, **about: Any) -> None:
+        """Write the reported evaluation, all its episodes, and what else is told ``about`` it."""
+        low, high = evaluation.interval
+        content = {
+            **about,
+            "episodes": len(evaluation.returns),
+            "mean": evaluation.mean,
+            "std": evaluation.std,
+            "iqm": evaluation.iqm,
+            "interval_95": [low, high],
+            "min": float(evaluation.returns.min()),
+            "max": float(evaluation.returns.max()),
+            "returns": evaluation.returns.tolist(),
+            "lengths": evaluation.lengths.tolist(),
+        }
+        self._write_json(EVALUATION, content)
+
+    def _remove_files(self) -> None:
+        names = (EVALUATION, CURVE, METRICS, "best_model.pt", "last_model.pt", CONFIG)
+        for old in [*(self.path / name for name in names), *self.path.glob(_EVENTS)]:
+            old.unlink(missing_ok=True)
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        text = json.dumps(content, indent=2) + "\n"
+        self._replace(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _replace(self, name: str, write: Callable[[Path], object]) -> None:
+        # Written beside and renamed: a process killed meanwhile leaves the old file, not half one.
+        unfinished = self.path / f"{name}.unfinished"
+        try:
+            write(unfinished)
+            os.replace(unfinished, self.path / name)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise ``FileExistsError`` unless a new run may be made at ``path``; changes nothing."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"{path} is a file: choose another place with --run-dir")
+    if not any(path.iterdir()):
+        return
+    if not (path / CONFIG).is_file() or not (path / METRICS).is_file():
+        raise FileExistsError(
+            f"{path} holds something other than a run, which is never replaced: "
+            "choose another place with --run-dir"
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f"{path} holds an earlier run: add --overwrite to replace it, "
+            "or choose another place with --run-dir"
+        )
+
+
+def _row(progress: Progress, seconds: float) -> dict[str, float]:
+    row = {name: float(getattr(progress, name)) for name in _NUMBERS}
+    evaluation = progress.evaluation
+    nan = math.nan
+    low, high = evaluation.interval if evaluation else (nan, nan)
+    return {
+        **row,
+        "seconds": round(seconds, 3),
+        "evaluation_mean": evaluation.mean if evaluation else nan,
+        "evaluation_std": evaluation.std if evaluation else nan,
+        "evaluation_iqm": evaluation.iqm if evaluation else nan,
+        "evaluation_low": low,
+        "evaluation_high": high,
+        "is_best": float(progress.is_best),
+    }
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.8g}"
+
+
+def _versions() -> dict[str, str]:
+    packages = ("prioritized-replay", "numpy", "numba", "torch", "gymnasium")
+    found = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,247 @@
+"""The files of a run: written whole, read back equal, and refused in one sentence when damaged."""
+
+import csv
+import json
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tests.reports import evaluation, progress
+
+from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.run_folder import COLUMNS, RunFolder
+
+CONFIG = preset("CartPole-v1", seed=5, hidden_sizes=(8, 4), tau=None)
+STATE = {"layers.0.weight": torch.arange(6.0).reshape(2, 3), "layers.0.bias": torch.zeros(2)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "run"
+
+
+def test_the_configuration_comes_back_equal(path):
+    RunFolder.create(path, CONFIG).close()
+    assert RunFolder.open(path).config == CONFIG
+
+
+def test_config_json_names_versions_and_no_place_of_this_machine(path):
+    RunFolder.create(path, CONFIG).close()
+    text = (path / "config.json").read_text()
+    versions = json.loads(text)["versions"]
+    assert versions["torch"] == torch.__version__
+    assert versions["numpy"] == np.__version__
+    assert set(versions) >= {"python", "prioritized-replay", "gymnasium"}
+    assert str(path.parent) not in text
+    assert str(Path.home()) + "/" not in text
+
+
+def test_metrics_come_back_and_a_missing_number_is_an_empty_cell(path):
+    judged = evaluation(10.0, 20.0, 60.0)
+    with RunFolder.create(path, CONFIG) as run:
+        run.log(progress(500, loss=math.nan), seconds=1.5)
+        assert len((path / "metrics.csv").read_text().splitlines()) == 2, (
+            "must not wait in a buffer"
+        )
+        run.log(progress(1_000, evaluation=judged, is_best=True), seconds=2.5)
+    with (path / "metrics.csv").open(newline="") as file:
+        header, first, _ = csv.reader(file)
+    assert tuple(header) == COLUMNS
+    assert first[header.index("loss")] == ""
+    metrics = RunFolder.open(path).metrics()
+    np.testing.assert_array_equal(metrics["step"], [500, 1_000])
+    np.testing.assert_array_equal(metrics["seconds"], [1.5, 2.5])
+    np.testing.assert_array_equal(metrics["loss"], [np.nan, 0.125])
+    np.testing.assert_array_equal(metrics["evaluation_mean"], [np.nan, 30.0])
+    np.testing.assert_array_equal(metrics["evaluation_low"], [np.nan, 10.0])
+    np.testing.assert_array_equal(metrics["evaluation_high"], [np.nan, 60.0])
+    np.testing.assert_array_equal(metrics["is_best"], [0, 1])
+
+
+def test_tensorboard_reads_the_events(path):
+    with RunFolder.create(path, CONFIG) as run:
+        run.log(progress(500, loss=math.nan), seconds=1.0)
+        run.log(progress(1_000, evaluation=evaluation(30.0)), seconds=2.0)
+    (file,) = path.glob("events.out.tfevents.*")
+    seen = {
+        (value.tag, event.step): value.tensor.float_val[0]
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+    }
+    assert seen["learning/loss", 1_000] == 0.125
+    assert ("learning/loss", 500) not in seen, "a point that is no number"
+    assert seen["return/mean_of_last_100", 500] == 20.5
+    assert seen["evaluation/mean", 1_000] == 30.0
+    assert seen["replay/effective_sample_size", 1_000] == 12.5
+
+
+def test_models_are_plain_tensors_and_come_back_equal(path):
+    run = RunFolder.create(path, CONFIG)
+    run.save_model("best", STATE)
+    plain = torch.load(path / "best_model.pt", weights_only=True)
+    loaded = RunFolder.open(path).load_model("best")
+    run.close()
+    assert plain.keys() == loaded.keys() == STATE.keys()
+    for name, tensor in STATE.items():
+        assert torch.equal(plain[name], tensor)
+        assert torch.equal(loaded[name], tensor)
+
+
+class Trap:
+    def __reduce__(self):
+        return (Path.touch, (Path("sprung"),))
+
+
+def test_a_model_that_carries_code_is_refused_and_not_run(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with RunFolder.create(path, CONFIG) as run:
+        torch.save({"weights": Trap()}, path / "best_model.pt")
+        (path / "last_model.pt").write_bytes(pickle.dumps(Trap()))
+        for model in ("best", "last"):
+            with pytest.raises(ValueError, match=f"{model}_model.pt is damaged or not a model"):
+                run.load_model(model)
+    assert not Path("sprung").exists()
+
+
+def test_a_damaged_model_is_one_sentence(path):
+    with RunFolder.create(path, CONFIG) as run:
+        run.save_model("last", STATE)
+        whole = (path / "last_model.pt").read_bytes()
+        for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
+            (path / "last_model.pt").write_bytes(whole[:length])
+            with pytest.raises(ValueError, match=r"last_model\.pt is damaged") as caught:
+                run.load_model("last")
+            assert "\n" not in str(caught.value)
+        torch.save([1, 2], path / "last_model.pt")
+        with pytest.raises(ValueError, match="holds no named tensors"):
+            run.load_model("last")
+
+
+def test_a_missing_model_says_which_there_is(path):
+    with RunFolder.create(path, CONFIG) as run:
+        with pytest.raises(FileNotFoundError, match=r"has no best model$"):
+            run.load_model("best")
+        run.save_model("last", STATE)
+        with pytest.raises(FileNotFoundError, match="has no best model; it has the last one"):
+            run.load_model("best")
+
+
+def test_a_save_that_fails_leaves_the_older_model_whole(path, monkeypatch):
+    with RunFolder.create(path, CONFIG) as run:
+        run.save_model("last", STATE)
+
+        def half(state, file):
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", half)
+        with pytest.raises(OSError, match="No space left"):
+            run.save_model("last", {})
+        assert torch.equal(run.load_model("last")["layers.0.weight"], STATE["layers.0.weight"])
+    assert not list(path.glob("*.unfinished"))
+
+
+def test_the_evaluation_is_kept_with_every_episode(path):
+    with RunFolder.create(path, CONFIG) as run:
+        run.save_evaluation(evaluation(1.0, 2.0, 6.0), model="best")
+    content = json.loads((path / "evaluation.json").read_text())
+    assert content["model"] == "best"
+    assert content["returns"] == [1.0, 2.0, 6.0]
+    assert content["lengths"] == [1, 2, 3]
+    assert (content["mean"], content["iqm"], content["interval_95"]) == (3.0, 2.0, [1.0, 6.0])
+    assert (content["min"], content["max"], content["episodes"]) == (1.0, 6.0, 3)
+
+
+def test_an_earlier_run_is_replaced_only_when_asked_and_other_files_stay(path):
+    with RunFolder.create(path, CONFIG) as run:
+        run.log(progress(500), seconds=1.0)
+        run.save_model("best", STATE)
+        run.save_evaluation(evaluation(1.0))
+    (path / "notes.txt").write_text("mine")
+    (path / "learning_curve.png").write_bytes(b"old")
+    before = {file: file.read_bytes() for file in path.iterdir()}
+
+    with pytest.raises(FileExistsError, match="add --overwrite to replace it"):
+        RunFolder.create(path, CONFIG)
+    assert {file: file.read_bytes() for file in path.iterdir()} == before
+
+    other = TrainConfig(env_id="Acrobot-v1")
+    with RunFolder.create(path, other, overwrite=True) as run:
+        assert not run.has_model("best")
+    names = {file.name for file in path.iterdir() if "tfevents" not in file.name}
+    assert names == {"config.json", "metrics.csv", "notes.txt"}
+    assert len(list(path.glob("*tfevents*"))) == 1
+    assert RunFolder.open(path).config == other
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_run_is_never_replaced(tmp_path, overwrite):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileExistsError, match="something other than a run"):
+        RunFolder.create(tmp_path, CONFIG, overwrite=overwrite)
+    with pytest.raises(FileExistsError, match="is a file"):
+        RunFolder.create(tmp_path / "thesis.tex", CONFIG, overwrite=overwrite)
+    assert {file.name for file in tmp_path.iterdir()} == {"thesis.tex", "config.json"}
+
+
+def test_an_empty_folder_may_be_used(tmp_path):
+    RunFolder.create(tmp_path, CONFIG).close()
+    assert RunFolder.open(tmp_path).config == CONFIG
+
+
+def test_discard_removes_the_run_and_nothing_else(path):
+    RunFolder.create(path, CONFIG).discard()
+    assert not path.exists()
+    run = RunFolder.create(path, CONFIG)
+    (path / "notes.txt").write_text("mine")
+    run.discard()
+    assert [file.name for file in path.iterdir()] == ["notes.txt"]
+
+
+def test_opening_what_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a run: there is no such folder"):
+        RunFolder.open(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"is not a run: it has no config\.json"):
+        RunFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe\x00",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"format": 2, "config": {"env_id": "CartPole-v1"}}',
+        b'{"format": 1, "config": {}}',
+        b'{"format": 1, "config": [1]}',
+        b'{"format": 1, "config": {"env_id": "CartPole-v1", "gama": 0.9}}',
+        b'{"format": 1, "config": {"env_id": "CartPole-v1", "gamma": 9}}',
+        b'{"format": 1, "config": {"env_id": "CartPole-v1", "steps": "many"}}',
+        b'{"format": 1, "config": ' + b"[" * 100_000,
+    ],
+)
+def test_a_damaged_configuration_is_one_sentence(path, content):
+    RunFolder.create(path, CONFIG).close()
+    (path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json cannot be read") as caught:
+        RunFolder.open(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200 + len(str(path)) * 2
+
+
+@pytest.mark.parametrize("content", ["", "step\n1\n", "a,b\n1,2\n"])
+def test_damaged_metrics_are_one_sentence(path, content):
+    with RunFolder.create(path, CONFIG) as run:
+        run.log(progress(500), seconds=1.0)
+    whole = (path / "metrics.csv").read_text()
+    (path / "metrics.csv").write_text(content or whole.replace("20.5", "2o.5"))
+    with pytest.raises(ValueError, match=r"metrics\.csv cannot be read"):
+        RunFolder.open(path).metrics()
