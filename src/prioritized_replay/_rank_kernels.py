@@ -512,9 +512,8 @@ def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyp
     tree.cells[0, ROWS] = len(slots)
     tree.cells[0, FREE] = 0
     tree.cells[0, FRESH] = 1
-    fill = LEAF_WIDTH * 3 // 4
     first = 1  # the nodes of one level have consecutive numbers, first .. first + count - 1
-    count = max(1, -(-len(slots) // fill))
+    count = nodes_for(len(slots), LEAF_WIDTH)
     for k in range(count):
         leaf = take_node(tree, 0)
         start = k * len(slots) // count
@@ -524,11 +523,10 @@ def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyp
             tree.cells[leaf, ITEMS + j] = slots[start + j]
         tree.cells[leaf, SIZE] = size
         adopt(tree, leaf, 0)
-    fill = INNER_WIDTH * 3 // 4
     level = 0
     while count > 1:
         level += 1
-        parents = -(-count // fill)
+        parents = nodes_for(count, INNER_WIDTH)
         for k in range(parents):
             node = take_node(tree, level)
             rows = 0
@@ -542,6 +540,12 @@ def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyp
     while tree.cells[node, LEVEL] > 0:  # nothing is below the left edge
         tree.keys[node, 0] = -np.inf
         node = tree.cells[node, ITEMS]
+
+
+@njit(cache=True)
+def nodes_for(entries, width):  # type: ignore[no-untyped-def]
+    """How many nodes to load entries into: three quarters full, or just one that takes them all."""
+    return 1 if entries <= width else -(-entries // (width * 3 // 4))
 
 
 @njit(cache=True)
