@@ -1,6 +1,7 @@
 """The command ``per``: help, one line for every refusal, and a run from its start to its GIF."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import types
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,16 +53,12 @@ def here(tmp_path, monkeypatch):
 def trained(tmp_path_factory):
     """Train once, for every test that only looks at what came out."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
+    out, err = io.StringIO(), io.StringIO()
+    words = ["train", "CartPole-v1", *TINY, "--replay", "proportional", "--seed", "3"]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(folder)
-        done = subprocess.run(
-            [*PER, "train", "CartPole-v1", *TINY, "--replay", "proportional", "--seed", "3"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    return folder / "runs" / "CartPole-v1-proportional-seed3", done.stdout, done.stderr
+        assert main(words) == 0
+    return folder / "runs" / "CartPole-v1-proportional-seed3", out.getvalue(), err.getvalue()
 
 
 def refused(capsys, *words, code=2):

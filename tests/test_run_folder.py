@@ -47,13 +47,13 @@ def test_metrics_come_back_and_a_missing_number_is_an_empty_cell(path):
         assert len((path / "metrics.csv").read_text().splitlines()) == 2, (
             "must not wait in a buffer"
         )
-        run.log(progress(1_000, evaluation=judged, is_best=True), seconds=2.5)
+        run.log(progress(123_456_789, evaluation=judged, is_best=True), seconds=2.5)
     with (path / "metrics.csv").open(newline="") as file:
         header, first, _ = csv.reader(file)
     assert tuple(header) == COLUMNS
     assert first[header.index("loss")] == ""
     metrics = RunFolder.open(path).metrics()
-    np.testing.assert_array_equal(metrics["step"], [500, 1_000])
+    np.testing.assert_array_equal(metrics["step"], [500, 123_456_789])
     np.testing.assert_array_equal(metrics["seconds"], [1.5, 2.5])
     np.testing.assert_array_equal(metrics["loss"], [np.nan, 0.125])
     np.testing.assert_array_equal(metrics["evaluation_mean"], [np.nan, 30.0])

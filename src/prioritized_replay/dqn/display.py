@@ -24,6 +24,7 @@ from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.training import Progress
 
 _WIDEST = 100  # columns; more would only pull the numbers apart
+_NARROW = 76  # below, the two columns of numbers are set under each other
 _SPARK = 20
 _LEVELS = "▁▂▃▄▅▆▇█"
 _STARTING = "[dim]starting; the first run on a machine compiles the replay, some 10 seconds[/]"
@@ -47,7 +48,7 @@ class Display(Protocol):
 
 
 class LivePanel:
-    """A panel that redraws itself in a terminal of 60 columns or more.
+    """A panel that redraws itself in a terminal.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ class LivePanel:
         self._best: Progress | None = None
         self._returns: list[float] = []
         self._spinner = Spinner("line" if self._ascii else "dots", _STARTING)
-        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=8)
+        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -137,8 +138,9 @@ class LivePanel:
         grid.add_column(style="dim", no_wrap=True)
         grid.add_column(justify="right", no_wrap=True, min_width=7)
         grid.add_column(ratio=1, no_wrap=True, overflow="crop")
-        grid.add_column(style="dim", no_wrap=True)
-        grid.add_column(justify="right", no_wrap=True, min_width=10)
+        if self._console.width >= _NARROW:
+            grid.add_column(style="dim", no_wrap=True)
+            grid.add_column(justify="right", no_wrap=True, min_width=10)
         spark = "" if self._ascii else sparkline(self._returns, _SPARK)
         best, evaluated = self._best, self._evaluated
         goal = "" if self._threshold is None else f"[dim]solved at {self._threshold:g}[/]"
@@ -157,8 +159,12 @@ class LivePanel:
             ("effective sample size", f"{_number(ess)} of {batch}"),
             ("steps per second", f"{progress.steps_per_second:,.0f}"),
         )
-        for row in zip(left, right, strict=True):
-            grid.add_row(*row[0], *row[1])
+        if self._console.width < _NARROW:
+            for cells in (*left, *right):
+                grid.add_row(*cells)
+        else:
+            for here, beside in zip(left, right, strict=True):
+                grid.add_row(*here, *beside)
         return grid
 
 

@@ -300,7 +300,9 @@ def _row(progress: Progress, seconds: float) -> dict[str, float]:
 
 
 def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.8g}"
+    if math.isnan(value):
+        return ""
+    return str(int(value)) if value.is_integer() else f"{value:.8g}"
 
 
 def _versions() -> dict[str, str]:
