@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from prioritized_replay.dqn.networks import make_network
+from prioritized_replay.dqn.networks import count_actions, make_network
 from prioritized_replay.dqn.td import Loss, td_error, td_loss, td_target
 from prioritized_replay.replay import Batch, ReplayBuffer
 from prioritized_replay.schedules import constant, linear
@@ -34,8 +34,8 @@ class DQN:
 
     Parameters
     ----------
-    observation_space : gymnasium.spaces.Box or gymnasium.spaces.Discrete
-        Of one environment.
+    observation_space : gymnasium.spaces.Space
+        Of one environment; a box or discrete unless ``online_network`` is given.
     action_space : gymnasium.spaces.Discrete
         Of one environment.
     memory_buffer : ReplayBuffer
@@ -140,16 +140,20 @@ class DQN:
             raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
         if optimizer is not None and online_network is None:
             raise ValueError("optimizer needs the online_network whose parameters it holds")
+        self._num_actions = count_actions(action_space)
+        self._observation_ndim = len(observation_space.shape or ())
         network_seed, explore_seed = np.random.SeedSequence(seed).spawn(2)
-        made = make_network(
-            observation_space,
-            action_space,
-            hidden_sizes=hidden_sizes,
-            dueling=dueling,
-            seed=int(network_seed.generate_state(1)[0]),
-        )
+        self._generator = np.random.default_rng(explore_seed)
+        if online_network is None:
+            online_network = make_network(
+                observation_space,
+                action_space,
+                hidden_sizes=hidden_sizes,
+                dueling=dueling,
+                seed=int(network_seed.generate_state(1)[0]),
+            )
         self.device = usable_device(device)
-        self.online_network = (online_network or made).to(self.device)
+        self.online_network = online_network.to(self.device)
         self.target_network = copy.deepcopy(self.online_network).requires_grad_(False)
         self.memory_buffer = memory_buffer
         self.double = double
@@ -168,9 +172,6 @@ class DQN:
         self._learning_rate = None if learning_rate is None else _schedule(learning_rate)
         self._beta = _schedule(beta)
         self._epsilon = _schedule(linear(1.0, 0.05, 10_000) if epsilon is None else epsilon)
-        self._num_actions = made.num_actions
-        self._observation_ndim = len(observation_space.shape or ())
-        self._generator = np.random.default_rng(explore_seed)
         self._parameters = list(self.online_network.parameters())
         self._pairs = list(zip(self.target_network.parameters(), self._parameters, strict=True))
         self.updates = 0

@@ -122,16 +122,27 @@ def make_network(
         ...
     ValueError: action_space must be Discrete: DQN needs numbered actions, got MultiBinary(3)
     """
+    return QNetwork(
+        observation_space,
+        count_actions(action_space),
+        hidden_sizes=hidden_sizes,
+        dueling=dueling,
+        seed=seed,
+    )
+
+
+def count_actions(action_space: spaces.Space) -> int:  # type: ignore[type-arg]
+    """Return A, the number of actions.
+
+    Raises
+    ------
+    ValueError
+        The actions are not numbered from 0.
+    """
     if not isinstance(action_space, spaces.Discrete):
         raise ValueError(
             f"action_space must be Discrete: DQN needs numbered actions, got {action_space}"
         )
     if action_space.start != 0:
         raise ValueError(f"action_space must start at 0, got {action_space}")
-    return QNetwork(
-        observation_space,
-        int(action_space.n),
-        hidden_sizes=hidden_sizes,
-        dueling=dueling,
-        seed=seed,
-    )
+    return int(action_space.n)
