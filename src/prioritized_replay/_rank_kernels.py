@@ -38,6 +38,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+# For functions that only other compiled ones call: no wrapper for Python, and no cache file, as the
+# callers' code contains theirs. That saves a third of the time to compile.
+inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
 Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -59,6 +63,7 @@ ROOT, ROWS, FREE, FRESH, SEEN = 0, 1, 2, 3, 4  # root, rows held; first freed, f
 BLOCK = 64  # rows whose leaves are fetched at a time
 MOST = np.iinfo(np.int32).max
 TABLE = 1024  # ranks whose sums of the power law are tabulated
+ZERO, ONE = np.int64(0), np.int64(1)  # plain 0 and 1 as arguments would be types of their own
 SMALLEST = 2.2250738585072014e-308  # no probability is below the smallest normal float64
 
 
@@ -73,7 +78,7 @@ class Tree(NamedTuple):
 # --- looking ---------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inner
 def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
     """Entry of an inner node under which the pair belongs: the last bound <= the pair."""
     count = 0
@@ -84,7 +89,7 @@ def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
     return count - 1
 
 
-@njit(cache=True)
+@inner
 def child_at(tree, node, position):  # type: ignore[no-untyped-def]
     """Entry of an inner node under which its row number `position` lies."""
     count = 0
@@ -93,7 +98,7 @@ def child_at(tree, node, position):  # type: ignore[no-untyped-def]
     return count - 1
 
 
-@njit(cache=True)
+@inner
 def pairs_below(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
     """How many pairs of a leaf are below the given one: where it is, or would be inserted."""
     count = 0
@@ -103,7 +108,7 @@ def pairs_below(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True)
+@inner
 def entry_of(tree, leaf, slot):  # type: ignore[no-untyped-def]
     """Entry of a leaf that holds the slot (the first match: entries beyond SIZE are stale)."""
     found = LEAF_WIDTH
@@ -112,7 +117,7 @@ def entry_of(tree, leaf, slot):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True)
+@inner
 def leaf_for(tree, priority, slot):  # type: ignore[no-untyped-def]
     """Leaf to which the pair belongs, and how many rows lie left of that leaf."""
     node = tree.cells[0, ROOT]
@@ -124,18 +129,18 @@ def leaf_for(tree, priority, slot):  # type: ignore[no-untyped-def]
     return node, rows
 
 
-@njit(cache=True)
+@inner
 def leaf_at(tree, position):  # type: ignore[no-untyped-def]
     """Leaf that holds a position, and the entry in it."""
     node = tree.cells[0, ROOT]
     while tree.cells[node, LEVEL] > 0:
-        j = child_at(tree, node, position)
+        j = child_at(tree, node, np.int32(position))
         position -= tree.cells[node, BEFORE + j]
         node = tree.cells[node, ITEMS + j]
     return node, position
 
 
-@njit(cache=True)
+@inner
 def position_of(tree, leaf, entry):  # type: ignore[no-untyped-def]
     """Position in the whole order of one entry of a leaf: counts summed on the way up."""
     node = leaf
@@ -147,7 +152,7 @@ def position_of(tree, leaf, entry):  # type: ignore[no-untyped-def]
     return position
 
 
-@njit(cache=True)
+@inner
 def equals(tree, leaf, entry, position):  # type: ignore[no-untyped-def]
     """Positions start..stop - 1 of the rows whose priority equals that of the one given."""
     priority = tree.keys[leaf, entry]
@@ -171,24 +176,24 @@ def equals(tree, leaf, entry, position):  # type: ignore[no-untyped-def]
     return start, last + pairs_below(tree, last_leaf, priority, np.int64(MOST))
 
 
-@njit(cache=True)
-def fetch(tree, nodes):  # type: ignore[no-untyped-def]
-    """Read one cell of each cache line of these nodes.
+@inner
+def fetch(tree, nodes, count):  # type: ignore[no-untyped-def]
+    """Read one cell of each cache line of the first `count` of these nodes.
 
     Nothing comes of it (the sum is kept so that the compiler keeps the reads), but the reads do not
     wait for each other as those of the work that follows would.
     """
     seen = 0
-    for node in nodes:
+    for b in range(count):
         for j in range(0, 2 * ROW, 16):
-            seen ^= tree.cells[node, j]
+            seen ^= tree.cells[nodes[b], j]
     tree.cells[0, SEEN] = seen
 
 
 # --- nodes and their entries -----------------------------------------------------------------
 
 
-@njit(cache=True)
+@inner
 def take_node(tree, level):  # type: ignore[no-untyped-def]
     """Return an empty node: a freed one, else the next untouched one."""
     node = tree.cells[0, FREE]
@@ -201,11 +206,11 @@ def take_node(tree, level):  # type: ignore[no-untyped-def]
     tree.cells[node, PARENT] = 0
     tree.cells[node, PLACE] = 0
     tree.cells[node, LEVEL] = level
-    clear_entries(tree, node, 0)
+    clear_entries(tree, node, ZERO)
     return node
 
 
-@njit(cache=True)
+@inner
 def clear_entries(tree, node, start):  # type: ignore[no-untyped-def]
     """Mark the entries from `start` on as unused."""
     if tree.cells[node, LEVEL] == 0:
@@ -217,7 +222,7 @@ def clear_entries(tree, node, start):  # type: ignore[no-untyped-def]
             tree.cells[node, BEFORE + j] = MOST
 
 
-@njit(cache=True)
+@inner
 def free_node(tree, node, heir):  # type: ignore[no-untyped-def]
     """Put a node on the free list; PLACE remembers, below zero, which node took its entries."""
     tree.cells[node, SIZE] = 0
@@ -226,7 +231,7 @@ def free_node(tree, node, heir):  # type: ignore[no-untyped-def]
     tree.cells[0, FREE] = node
 
 
-@njit(cache=True)
+@inner
 def adopt(tree, node, start):  # type: ignore[no-untyped-def]
     """Tell the entries from `start` on where they are now."""
     if tree.cells[node, LEVEL] == 0:
@@ -239,7 +244,7 @@ def adopt(tree, node, start):  # type: ignore[no-untyped-def]
             tree.cells[child, PLACE] = j
 
 
-@njit(cache=True)
+@inner
 def shift_right(row, start, stop):  # type: ignore[no-untyped-def]
     """row[start + 1 : stop + 1] = row[start:stop]."""
     for k in range(Index(stop - start)):
@@ -247,17 +252,17 @@ def shift_right(row, start, stop):  # type: ignore[no-untyped-def]
         row[j] = row[j - Index(1)]
 
 
-@njit(cache=True)
+@inner
 def shift_left(row, start, stop):  # type: ignore[no-untyped-def]
     """row[start:stop] = row[start + 1 : stop + 1]."""
     for j in range(Index(start), Index(stop)):
         row[j] = row[j + Index(1)]
 
 
-@njit(cache=True)
+@inner
 def put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
     """Write a pair into a leaf that has room, as its entry `at`."""
-    size = tree.cells[leaf, SIZE]
+    size = np.int64(tree.cells[leaf, SIZE])
     shift_right(tree.keys[leaf], at, size)
     shift_right(tree.cells[leaf], ITEMS + at, ITEMS + size)
     tree.keys[leaf, at] = priority
@@ -266,10 +271,10 @@ def put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
     tree.leaf_of[slot] = leaf
 
 
-@njit(cache=True)
+@inner
 def put_child(tree, node, at, child, rows):  # type: ignore[no-untyped-def]
     """Enter a child, with so many `rows` left of it, into an inner node that has room."""
-    size = tree.cells[node, SIZE]
+    size = np.int64(tree.cells[node, SIZE])
     row = tree.cells[node]
     shift_right(tree.keys[node], at, size)
     shift_right(row, BOUND_SLOTS + at, BOUND_SLOTS + size)
@@ -284,7 +289,7 @@ def put_child(tree, node, at, child, rows):  # type: ignore[no-untyped-def]
     adopt(tree, node, at)
 
 
-@njit(cache=True)
+@inner
 def drop_child(tree, node, at):  # type: ignore[no-untyped-def]
     """Take a child out of an inner node."""
     size = tree.cells[node, SIZE] - 1
@@ -298,11 +303,11 @@ def drop_child(tree, node, at):  # type: ignore[no-untyped-def]
     adopt(tree, node, at)
 
 
-@njit(cache=True)
+@inner
 def move_entries(tree, source, start, target, rows):  # type: ignore[no-untyped-def]
     """Append the entries of `source` from `start` on to `target`; counts grow by `rows`."""
     size = tree.cells[source, SIZE]
-    filled = tree.cells[target, SIZE]
+    filled = np.int64(tree.cells[target, SIZE])
     for j in range(start, size):
         k = filled + j - start
         tree.keys[target, k] = tree.keys[source, j]
@@ -318,7 +323,7 @@ def move_entries(tree, source, start, target, rows):  # type: ignore[no-untyped-
     adopt(tree, target, filled)
 
 
-@njit(cache=True)
+@inner
 def count_up(tree, leaf, change):  # type: ignore[no-untyped-def]
     """Add `change` to every count to the right of a leaf, from its parent up to the root."""
     node = leaf
@@ -334,57 +339,57 @@ def count_up(tree, leaf, change):  # type: ignore[no-untyped-def]
 # --- inserting -------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inner
 def attach(tree, node, right, rows):  # type: ignore[no-untyped-def]
     """Enter `right`, split off `node` which kept so many `rows`, in the parent beside it.
 
     A full parent is split first, and its own right half then has to be entered one level up.
     """
     while right != 0:
-        level = tree.cells[node, LEVEL]
+        level = np.int64(tree.cells[node, LEVEL])
         if node == tree.cells[0, ROOT]:  # a new root, of which the old one is the only child
             root = take_node(tree, level + 1)
-            put_child(tree, root, 0, node, 0)
+            put_child(tree, root, ZERO, node, ZERO)
             tree.keys[root, 0] = -np.inf
             tree.cells[0, ROOT] = root
         parent = tree.cells[node, PARENT]
-        parent_right = tree.cells[0, ROWS] * 0
-        parent_rows = tree.cells[parent, BEFORE + INNER_WIDTH // 2]
+        parent_right = np.int32(0)
+        parent_rows = np.int64(tree.cells[parent, BEFORE + INNER_WIDTH // 2])
         if tree.cells[parent, SIZE] == INNER_WIDTH:
             parent_right = take_node(tree, level + 1)
-            move_entries(tree, parent, INNER_WIDTH // 2, parent_right, -parent_rows)
+            move_entries(tree, parent, INNER_WIDTH // 2 * ONE, parent_right, -parent_rows)
         owner = tree.cells[node, PARENT]  # the parent, or its right half
-        place = tree.cells[node, PLACE]
+        place = np.int64(tree.cells[node, PLACE])
         put_child(tree, owner, place + 1, right, tree.cells[owner, BEFORE + place] + rows)
         node = parent
         right = parent_right
         rows = parent_rows
 
 
-@njit(cache=True)
+@inner
 def split_and_put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
-    """Split a full leaf, write a pair into one of the two, and return that one.
+    """Split a full leaf and write a pair into one of the two.
 
     Half of the entries move to the new leaf. But where the pair goes last under its parent, the old
     leaf stays full: rows that enter in order, as new rows do at the maximum, then fill every leaf.
     """
     parent = tree.cells[leaf, PARENT]
     last = leaf == tree.cells[0, ROOT] or tree.cells[leaf, PLACE] + 1 == tree.cells[parent, SIZE]
-    keep = LEAF_WIDTH if at == LEAF_WIDTH and last else LEAF_WIDTH // 2
-    right = take_node(tree, 0)
-    move_entries(tree, leaf, keep, right, 0)
+    keep = ONE * (LEAF_WIDTH if at == LEAF_WIDTH and last else LEAF_WIDTH // 2)
+    right = take_node(tree, ZERO)
+    move_entries(tree, leaf, keep, right, ZERO)
     target = leaf
     if at >= keep:
         target = right
         at -= keep
     put(tree, target, at, priority, slot)
     attach(tree, leaf, right, keep)
-    count_up(tree, target, 1)
-    mend(tree, right)  # beside a small leaf, half a leaf may be too little
-    mend(tree, leaf)
+    count_up(tree, target, ONE)
+    for half in (right, leaf):  # beside a small leaf, half a leaf may be too little
+        mend(tree, half)
 
 
-@njit(cache=True)
+@inner
 def insert(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
     """Insert a pair whose leaf was found earlier in the same batch."""
     at = pairs_below(tree, leaf, priority, slot)
@@ -398,28 +403,28 @@ def insert(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
         split_and_put(tree, leaf, at, priority, slot)
     else:
         put(tree, leaf, at, priority, slot)
-        count_up(tree, leaf, 1)
+        count_up(tree, leaf, ONE)
 
 
 # --- removing --------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@inner
 def remove(tree, slot):  # type: ignore[no-untyped-def]
     """Remove a slot; its leaf may be left with too few entries."""
     leaf = tree.leaf_of[slot]
     at = entry_of(tree, leaf, slot)
-    size = tree.cells[leaf, SIZE] - 1
+    size = np.int64(tree.cells[leaf, SIZE]) - 1
     shift_left(tree.keys[leaf], at, size)
     shift_left(tree.cells[leaf], ITEMS + at, ITEMS + size)
     tree.keys[leaf, size] = np.inf
     tree.cells[leaf, SIZE] = size
     tree.leaf_of[slot] = 0
     tree.cells[0, ROWS] -= 1
-    count_up(tree, leaf, -1)
+    count_up(tree, leaf, -ONE)
 
 
-@njit(cache=True)
+@inner
 def fit_together(tree, parent, at):  # type: ignore[no-untyped-def]
     """Whether child `at` of a parent and the child left of it hold so little as to be merged."""
     if at <= 0 or at >= tree.cells[parent, SIZE]:
@@ -429,7 +434,7 @@ def fit_together(tree, parent, at):  # type: ignore[no-untyped-def]
     return together <= (MERGE_LEAVES if tree.cells[left, LEVEL] == 0 else MERGE_INNER)
 
 
-@njit(cache=True)
+@inner
 def merge(tree, parent, at):  # type: ignore[no-untyped-def]
     """Merge child `at` of a parent into the child left of it.
 
@@ -439,9 +444,9 @@ def merge(tree, parent, at):  # type: ignore[no-untyped-def]
     while True:
         left = tree.cells[parent, ITEMS + at - 1]
         right = tree.cells[parent, ITEMS + at]
-        junction = tree.cells[left, SIZE]
+        junction = np.int64(tree.cells[left, SIZE])
         rows = tree.cells[parent, BEFORE + at] - tree.cells[parent, BEFORE + at - 1]
-        move_entries(tree, right, 0, left, rows)
+        move_entries(tree, right, ZERO, left, rows)
         free_node(tree, right, left)
         drop_child(tree, parent, at)
         parent = left
@@ -450,23 +455,26 @@ def merge(tree, parent, at):  # type: ignore[no-untyped-def]
             return
 
 
-@njit(cache=True)
+@inner
 def mend(tree, node):  # type: ignore[no-untyped-def]
     """Merge a node that lost entries with its neighbours, then its parent if that lost any."""
     while tree.cells[node, PLACE] < 0:  # merged already: go to the node that took its entries
-        node = -tree.cells[node, PLACE]
-    merged = True
-    while merged and node != tree.cells[0, ROOT]:
-        merged = False
+        node = np.int32(-tree.cells[node, PLACE])
+    merged = False
+    while node != tree.cells[0, ROOT]:
         parent = tree.cells[node, PARENT]
-        while fit_together(tree, parent, tree.cells[node, PLACE]):
-            node = tree.cells[parent, ITEMS + tree.cells[node, PLACE] - 1]
-            merge(tree, parent, tree.cells[node, PLACE] + 1)
+        at = np.int64(tree.cells[node, PLACE])
+        if not fit_together(tree, parent, at):
+            at += 1
+        if fit_together(tree, parent, at):
+            merge(tree, parent, at)
+            node = tree.cells[parent, ITEMS + at - 1]
             merged = True
-        while fit_together(tree, parent, tree.cells[node, PLACE] + 1):
-            merge(tree, parent, tree.cells[node, PLACE] + 1)
-            merged = True
-        node = parent
+        elif merged:
+            node = parent
+            merged = False
+        else:
+            break
     root = tree.cells[0, ROOT]
     while tree.cells[root, LEVEL] > 0 and tree.cells[root, SIZE] == 1:
         child = tree.cells[root, ITEMS]
@@ -488,19 +496,20 @@ def place_rows(keys, cells, leaf_of, slots, priorities, nodes):  # type: ignore[
         count = min(BLOCK, len(slots) - start)
         for b in range(count):
             nodes[b] = tree.leaf_of[slots[start + b]]
-        fetch(tree, nodes[:count])
+        fetch(tree, nodes, count)
         for b in range(count):
             if nodes[b] != 0:
                 remove(tree, slots[start + b])
         for b in range(count):
             if nodes[b] != 0:
                 mend(tree, nodes[b])
-        nodes[:count] = tree.cells[0, ROOT]
+        for b in range(count):
+            nodes[b] = tree.cells[0, ROOT]
         for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
             for b in range(count):
                 j = child_for(tree, nodes[b], priorities[start + b], slots[start + b])
                 nodes[b] = tree.cells[nodes[b], ITEMS + j]
-        fetch(tree, nodes[:count])
+        fetch(tree, nodes, count)
         for b in range(count):
             insert(tree, nodes[b], priorities[start + b], slots[start + b])
 
@@ -515,23 +524,25 @@ def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyp
     first = 1  # the nodes of one level have consecutive numbers, first .. first + count - 1
     count = nodes_for(len(slots), LEAF_WIDTH)
     for k in range(count):
-        leaf = take_node(tree, 0)
+        leaf = take_node(tree, ZERO)
         start = k * len(slots) // count
         size = (k + 1) * len(slots) // count - start
         for j in range(size):
             tree.keys[leaf, j] = priorities[start + j]
             tree.cells[leaf, ITEMS + j] = slots[start + j]
         tree.cells[leaf, SIZE] = size
-        adopt(tree, leaf, 0)
-    level = 0
+        adopt(tree, leaf, ZERO)
+    level = ZERO
     while count > 1:
         level += 1
         parents = nodes_for(count, INNER_WIDTH)
         for k in range(parents):
             node = take_node(tree, level)
-            rows = 0
-            for child in range(first + k * count // parents, first + (k + 1) * count // parents):
-                put_child(tree, node, tree.cells[node, SIZE], child, rows)
+            rows = ZERO
+            start = k * count // parents
+            for at in range((k + 1) * count // parents - start):
+                child = np.int32(first + start + at)
+                put_child(tree, node, at, child, rows)
                 rows += rows_under(tree, child)
         first += count
         count = parents
@@ -542,7 +553,7 @@ def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyp
         node = tree.cells[node, ITEMS]
 
 
-@njit(cache=True)
+@inner
 def nodes_for(entries, width):  # type: ignore[no-untyped-def]
     """How many nodes to load entries into: three quarters full, or just one that takes them all."""
     return 1 if entries <= width else -(-entries // (width * 3 // 4))
@@ -609,7 +620,7 @@ def row_ranges(keys, cells, leaf_of, slots, starts, stops):  # type: ignore[no-u
 # --- the power law over ranks ----------------------------------------------------------------
 
 
-@njit(cache=True)
+@inner
 def box_cox(rank, mass, alpha):  # type: ignore[no-untyped-def]
     """Integral of t**-alpha from 1 to a rank whose mass is rank**-alpha."""
     power = 1.0 - alpha
@@ -620,7 +631,7 @@ def box_cox(rank, mass, alpha):  # type: ignore[no-untyped-def]
     return math.log(rank)
 
 
-@njit(cache=True)
+@inner
 def smooth_sum(rank, mass, alpha):  # type: ignore[no-untyped-def]
     """H(rank) by Euler and Maclaurin, up to a constant that depends on alpha only."""
     if mass == 0.0:
@@ -653,7 +664,7 @@ def mass_up_to(rank, alpha, constant, table):  # type: ignore[no-untyped-def]
     return constant + smooth_sum(real, real**-alpha, alpha)
 
 
-@njit(cache=True)
+@inner
 def mass_between(first, last, alpha, table):  # type: ignore[no-untyped-def]
     """Sum of r**-alpha over the ranks first..last, without cancellation."""
     tabled = min(last, TABLE)
@@ -687,7 +698,7 @@ def mass_between(first, last, alpha, table):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True)
+@inner
 def guess_rank(mass, alpha, constant):  # type: ignore[no-untyped-def]
     """Real number close to the rank where H passes `mass`: `smooth_sum` inverted, roughly."""
     power = 1.0 - alpha
@@ -715,7 +726,7 @@ def rank_at(mass, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
     return search_rank(mass, rank, rows, alpha, constant, table)
 
 
-@njit(cache=True)
+@inner
 def search_rank(mass, rank, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
     """Smallest rank as above, from a first guess that is most often right or off by one."""
     low = np.int64(0)  # H(low) <= mass
@@ -757,14 +768,15 @@ def spread(starts, stops, rows, alpha, constant, table, probabilities):  # type:
             )
 
 
-@njit(cache=True)
+@inner
 def seek(tree, positions, nodes, entries):  # type: ignore[no-untyped-def]
     """Find the leaves (`nodes`) and the `entries` in them that hold these positions.
 
     Level by level for the whole batch, so that the cache misses of different rows overlap.
     """
-    entries[:] = positions
-    nodes[:] = tree.cells[0, ROOT]
+    for b in range(len(positions)):
+        entries[b] = positions[b]
+        nodes[b] = tree.cells[0, ROOT]
     for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
         for b in range(len(positions)):
             node = nodes[b]
