@@ -11,6 +11,7 @@ import prioritized_replay
 from prioritized_replay import dqn
 from prioritized_replay.dqn.options import EvaluateOptions, TrainOptions
 from prioritized_replay.dqn.run_folder import COLUMNS
+from prioritized_replay.experiments.cliffwalk import CliffwalkConfig
 from prioritized_replay.experiments.comparison import CompareConfig
 from prioritized_replay.experiments.results import Result
 
@@ -87,7 +88,12 @@ def test_every_column_of_a_comparison_is_defined():
 
 @pytest.mark.parametrize(
     ("command", "options"),
-    [("train", TrainOptions), ("evaluate", EvaluateOptions), ("compare", CompareConfig)],
+    [
+        ("train", TrainOptions),
+        ("evaluate", EvaluateOptions),
+        ("compare", CompareConfig),
+        ("reproduce cliffwalk", CliffwalkConfig),
+    ],
 )
 def test_commands_in_the_docs_use_options_that_exist(command, options):
     shown = re.compile(rf"(?:\$ |``|:command: )per {command} (.*?)(?:``|$)", re.MULTILINE)
@@ -105,15 +111,18 @@ def test_tables_hold_what_the_file_says(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
     import measured
 
-    runs = [
-        {"n": n, "arm": arm, "updates": updates}
-        for n, arm, updates in [
-            ("16", "a", "3"),
-            ("16", "a", "1"),
-            ("16", "a", "2000"),
-            ("2", "b", "7"),
-        ]
+    cells = [
+        ("16", "a", "3"),
+        ("16", "a", "1"),
+        ("16", "a", "2000"),
+        ("2", "b", "7"),
+        ("2", "c", ""),
     ]
+    runs = [dict(zip(("n", "arm", "updates"), cell, strict=True)) for cell in cells]
     table = measured.pivot(runs, "n", "arm", "updates", [])
     plain = [[cell.replace("\xa0", " ") for cell in line] for line in table]
-    assert plain == [["n", "a", "b"], ["2", "", "7"], ["16", "3 (1 to 2,000)", ""]]
+    assert plain == [
+        ["n", "a", "b", "c"],
+        ["2", "", "7", "not learnt"],
+        ["16", "3 (1 to 2,000)", "", ""],
+    ]

@@ -18,6 +18,7 @@ the file is not there, they say which command makes it.
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,6 +50,8 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def shown(value: float) -> str:
+    if value == math.inf:
+        return "not learnt"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.4g}"
 
 
@@ -71,9 +74,9 @@ def pivot(runs: list[Run], row: str, column: str, value: str, order: list[str]) 
         line = [label]
         for name in columns:
             values = [
-                float(run[value])
+                float(run[value] or "inf")  # an empty cell: never
                 for run in runs
-                if run[row] == label and run[column] == name and run[value] != ""
+                if run[row] == label and run[column] == name
             ]
             line.append(summary(values) if values else "")
         table.append(line)
