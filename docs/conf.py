@@ -35,3 +35,4 @@ html_static_path = ["static"]
 html_css_files = ["pages.css"]
 html_theme_options = {"navigation_with_keys": True}
 pygments_style = "friendly"
+pygments_dark_style = "monokai"
