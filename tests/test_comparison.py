@@ -175,7 +175,7 @@ def test_a_file_of_somebody_else_is_refused_and_left_alone(tmp_path, name):
     ResultFiles(tmp_path, CONFIG)
     (tmp_path / name).write_text("a,b\n1,2\n")
 
-    with pytest.raises(FileExistsError, match="does not have the columns"):
+    with pytest.raises(ValueError, match="does not have the columns"):
         ResultFiles(tmp_path, CONFIG)
 
     assert (tmp_path / name).read_text() == "a,b\n1,2\n"

@@ -5,17 +5,16 @@ Knows the two tables and their CSV files; knows nothing of training or of summar
 
 from __future__ import annotations
 
-import csv
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import numpy as np
 
 from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.experiments.tables import append_rows, read_rows, write_rows
 from prioritized_replay.experiments.trials import Outcome
 
 RESULTS, CURVES, SETTINGS = "results.csv", "curves.csv", "settings.json"
@@ -126,6 +125,8 @@ class ResultFiles:
     ------
     FileExistsError
         The folder holds runs with other settings; nothing was changed.
+    ValueError
+        A file there is not what it should be; nothing was changed.
     """
 
     def __init__(self, path: Path, config: TrainConfig) -> None:
@@ -144,66 +145,17 @@ class ResultFiles:
             raise FileExistsError(
                 f"{path} has results but no {SETTINGS}: choose another folder with --output"
             )
+        self.results = read_rows(self._results, Result)
+        done = {(result.arm, result.seed) for result in self.results}
+        self.points = [p for p in read_rows(self._curves, Point) if (p.arm, p.seed) in done]
         path.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        self.results = _read(self._results, Result)
-        done = {(result.arm, result.seed) for result in self.results}
-        self.points = [p for p in _read(self._curves, Point) if (p.arm, p.seed) in done]
-        _write(self._results, Result, self.results)
-        _write(self._curves, Point, self.points)
+        write_rows(self._results, Result, self.results)
+        write_rows(self._curves, Point, self.points)
 
     def append(self, result: Result, points: list[Point]) -> None:
         """Keep a finished run. Its row in the results comes last, and means that it is whole."""
-        _append(self._curves, points)
-        _append(self._results, [result])
+        append_rows(self._curves, Point, points)
+        append_rows(self._results, Result, [result])
         self.points += points
         self.results.append(result)
-
-
-Row = TypeVar("Row", Result, Point)
-
-# A cell of each type, by its name: NaN is an empty cell, a truth value 1 or 0.
-_FROM_CELL: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int": int,
-    "float": lambda cell: float(cell or "nan"),
-    "bool": lambda cell: bool(int(cell)),
-}
-
-
-def _to_cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    return "" if isinstance(value, float) and math.isnan(value) else value
-
-
-def _read(path: Path, kind: type[Row]) -> list[Row]:
-    """Read what is whole: a last line without its end was cut off."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    names = [field.name for field in fields(kind)]
-    rows = csv.DictReader(lines)
-    if lines and rows.fieldnames != names:
-        raise FileExistsError(
-            f"{path} does not have the columns {', '.join(names)}: choose another folder with "
-            "--output"
-        )
-    types = {field.name: str(field.type) for field in fields(kind)}
-    return [kind(**{name: _FROM_CELL[types[name]](row[name]) for name in names}) for row in rows]
-
-
-def _write(path: Path, kind: type[Row], rows: list[Row]) -> None:
-    """Replace the file in one step."""
-    beside = path.with_suffix(".part")
-    beside.write_text(",".join(field.name for field in fields(kind)) + "\n", encoding="utf-8")
-    _append(beside, rows)
-    beside.replace(path)
-
-
-def _append(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([_to_cell(getattr(r, f.name)) for f in fields(r)] for r in rows)
