@@ -13,16 +13,22 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
 from PIL import Image
+from tests.reports import evaluation
 
 from prioritized_replay.cli import main
+from prioritized_replay.dqn import run as run_module
+from prioritized_replay.dqn import training as training_module
 from prioritized_replay.dqn.config import TrainConfig, preset
 from prioritized_replay.dqn.display import PlainLines
 from prioritized_replay.dqn.evaluation import evaluate
 from prioritized_replay.dqn.networks import make_network
+from prioritized_replay.dqn.recording import Recording
 from prioritized_replay.dqn.run_folder import RunFolder
+from prioritized_replay.dqn.training import Training
 
 PER = [
     sys.executable,
@@ -32,6 +38,7 @@ PER = [
 TINY = (
     *("--steps", "900", "--warmup", "100", "--eval-every", "300", "--eval-episodes", "2"),
     *("--final-eval-episodes", "5", "--hidden-sizes", "16", "--batch-size", "16"),
+    *("--replay", "uniform"),
 )
 FILES = {
     "config.json",
@@ -309,6 +316,13 @@ def test_a_fault_of_ours_is_no_refusal_but_keeps_what_was_learnt(here, monkeypat
 # A run
 
 
+def cartpole_network():
+    env = gymnasium.make("CartPole-v1")
+    network = make_network(env.observation_space, env.action_space, hidden_sizes=(16,))
+    env.close()
+    return network
+
+
 def test_a_run_leaves_every_file(trained):
     run, _, _ = trained
     names = {file.name for file in run.iterdir() if "tfevents" not in file.name}
@@ -328,15 +342,10 @@ def test_a_run_leaves_every_file(trained):
 
 
 def test_the_models_load_without_code_and_fit_the_network(trained):
-    import gymnasium
-
     run, _, _ = trained
-    env = gymnasium.make("CartPole-v1")
     for model in ("best", "last"):
         state = torch.load(run / f"{model}_model.pt", weights_only=True)
-        network = make_network(env.observation_space, env.action_space, hidden_sizes=(16,))
-        network.load_state_dict(state)
-    env.close()
+        cartpole_network().load_state_dict(state)
 
 
 def test_the_summary_says_what_came_out_and_what_to_do_next(trained):
@@ -364,12 +373,36 @@ def test_lines_are_plain_where_there_is_no_terminal(trained):
     assert [line.split()[0] for line in lines] == ["300", "600", "900"], "evaluations only"
 
 
-def test_the_same_seed_trains_the_same_model(trained, here):
-    again = ["--replay", "proportional", "--seed", "3", "--run-dir", "again"]
-    assert main(["train", "CartPole-v1", *TINY, *again]) == 0
-    first = RunFolder.open(trained[0]).load_model("last")
-    second = RunFolder.open(Path("again")).load_model("last")
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_what_is_kept_is_what_that_configuration_trains(trained):
+    run = RunFolder.open(trained[0])
+    training = Training(run.config)
+    list(training.run())
+    training.close()
+    last = run.load_model("last")
+    for name, weights in training.agent.online_network.state_dict().items():
+        assert torch.equal(last[name], weights)
+    kept = json.loads((run.path / "evaluation.json").read_text())
+    assert kept["returns"] == training.final_evaluation().returns.tolist()
+
+
+def test_the_best_model_is_that_of_the_best_evaluation(here, capsys, monkeypatch):
+    scores, seen = iter([5.0, 9.0, 1.0, 2.0]), []
+
+    def judged(network, *_, **__):
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return evaluation(next(scores))
+
+    monkeypatch.setattr(training_module, "evaluate", judged)
+    assert main(["train", "CartPole-v1", *TINY, "--run-dir", "run"]) == 0
+    run = RunFolder.open(Path("run"))
+    best, last = run.load_model("best"), run.load_model("last")
+    for name in best:
+        assert torch.equal(best[name], seen[1][name])
+        assert torch.equal(last[name], seen[2][name])
+        assert torch.equal(best[name], seen[3][name]), "the one reported"
+        assert not torch.equal(best[name], last[name])
+    assert json.loads(Path("run/evaluation.json").read_text())["model_step"] == 600
+    assert "the best model is from step 600." in capsys.readouterr().out
 
 
 def test_evaluate_says_how_good_the_saved_model_is_and_records_it(trained, here, capsys):
@@ -379,11 +412,7 @@ def test_evaluate_says_how_good_the_saved_model_is_and_records_it(trained, here,
     out, err = capsys.readouterr()
     assert err == ""
 
-    import gymnasium
-
-    env = gymnasium.make("CartPole-v1")
-    network = make_network(env.observation_space, env.action_space, hidden_sizes=(16,))
-    env.close()
+    network = cartpole_network()
     network.load_state_dict(torch.load(run / "last_model.pt", weights_only=True))
     expected = evaluate(network, "CartPole-v1", 7, 5)
     low, high = expected.interval
@@ -404,6 +433,26 @@ def test_evaluate_says_how_good_the_saved_model_is_and_records_it(trained, here,
     assert Path("played.gif").stat().st_size < 500_000
 
 
+def test_the_recorded_episode_is_played_by_the_model(trained, here, monkeypatch):
+    policies = []
+
+    def record(policy, env_id, path, *, seed):
+        policies.append(policy)
+        return Recording(1.0, 1, 1, 1)
+
+    monkeypatch.setattr(run_module, "record_gif", record)
+    generator = torch.Generator().manual_seed(0)
+    network = cartpole_network()
+    for weights in network.parameters():
+        weights.data = torch.randn(weights.shape, generator=generator)
+    RunFolder.open(copied(trained, here)).save_model("best", network.state_dict())
+    assert main(["evaluate", ".", "--episodes", "1", "--gif", "a.gif"]) == 0
+    observations = torch.randn(200, 4, generator=generator)
+    expected = network(observations).argmax(dim=1).tolist()
+    assert [policies[0](obs.numpy().astype("float64")) for obs in observations] == expected
+    assert set(expected) == {0, 1}
+
+
 # Stopping
 
 
@@ -412,7 +461,7 @@ def test_ctrl_c_saves_what_was_learnt_and_says_where(here):
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     said = [process.stdout.readline() for _ in range(3)]  # the heading and two evaluations
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == ""
     assert "evaluation" in said[2]
@@ -477,7 +526,7 @@ def test_a_reader_that_goes_away_leaves_no_traceback(here):
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=120) == 1
     assert process.stderr.read() == ""
     process.stderr.close()
     assert RunFolder.open(Path("run")).load_model("last")
