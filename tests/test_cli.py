@@ -356,7 +356,7 @@ def test_the_summary_says_what_came_out_and_what_to_do_next(trained):
     low, high = kept["interval_95"]
     assert f"{kept['mean']:.1f}   95 % interval {low:.1f} to {high:.1f}" in out
     assert f"{kept['iqm']:.1f}   mean of the middle half" in out
-    assert f"the best model is from step {kept['model_step']:,}" in out
+    assert f"best model: step {kept['model_step']:,}" in out
     with (run / "metrics.csv").open(newline="") as file:
         best = [row["step"] for row in csv.DictReader(file) if row["is_best"] == "1"][-1]
     assert kept["model_step"] == int(best)
@@ -402,7 +402,7 @@ def test_the_best_model_is_that_of_the_best_evaluation(here, capsys, monkeypatch
         assert torch.equal(best[name], seen[3][name]), "the one reported"
         assert not torch.equal(best[name], last[name])
     assert json.loads(Path("run/evaluation.json").read_text())["model_step"] == 600
-    assert "the best model is from step 600." in capsys.readouterr().out
+    assert "best model: step 600." in capsys.readouterr().out
 
 
 def test_evaluate_says_how_good_the_saved_model_is_and_records_it(trained, here, capsys):

@@ -28,7 +28,7 @@ _NARROW = 76  # below, the two columns of numbers are set under each other
 _SPARK = 20
 _LEVELS = "▁▂▃▄▅▆▇█"
 _STARTING = "[dim]starting; the first run on a machine compiles the replay, some 10 seconds[/]"
-_REPLAY = {"rank": "rank-based", "proportional": "proportional", "uniform": "uniform"}
+REPLAY_NAMES = {"rank": "rank-based", "proportional": "proportional", "uniform": "uniform"}
 
 
 class Display(Protocol):
@@ -104,7 +104,7 @@ class LivePanel:
         config, progress = self._config, self._progress
         return Panel(
             self._spinner if progress is None else self._body(progress),
-            title=f"[bold]{escape(config.env_id)}[/], {_REPLAY[config.replay]} replay, "
+            title=f"[bold]{escape(config.env_id)}[/], {REPLAY_NAMES[config.replay]} replay, "
             f"seed {config.seed}",
             title_align="left",
             subtitle=f"[dim]{escape(self._where)}   Ctrl-C stops and saves[/]",
@@ -188,7 +188,7 @@ class PlainLines:
         self._clock = _Clock()
         self._said = time.monotonic()
         goal = "" if threshold is None else f", solved at {threshold:g}"
-        replay = _REPLAY[config.replay]
+        replay = REPLAY_NAMES[config.replay]
         self._head = (
             f"{config.env_id} with {replay} replay, seed {config.seed}, {config.steps:,} steps"
             f"{goal}; run folder {where}"

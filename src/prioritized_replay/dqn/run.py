@@ -20,7 +20,14 @@ from rich.console import Console
 from rich.text import Text
 
 from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.display import Display, LivePanel, PlainLines, clock_time, live
+from prioritized_replay.dqn.display import (
+    REPLAY_NAMES,
+    Display,
+    LivePanel,
+    PlainLines,
+    clock_time,
+    live,
+)
 from prioritized_replay.dqn.evaluation import Evaluation, evaluate, greedy_actions, make_env
 from prioritized_replay.dqn.figures import draw_learning_curve
 from prioritized_replay.dqn.networks import make_network
@@ -116,7 +123,7 @@ class Run:
             draw_learning_curve(
                 self._folder.metrics(),
                 self._folder.path / CURVE,
-                title=f"{config.env_id}, {config.replay} replay, seed {config.seed}",
+                title=f"{config.env_id}, {REPLAY_NAMES[config.replay]} replay, seed {config.seed}",
                 threshold=self._threshold,
             )
 
@@ -142,7 +149,8 @@ class Run:
         say = self._say
         say("")
         took = clock_time(seconds)
-        say(f"Trained {steps:,} steps in {took}; the best model is from step {self._best_step:,}.")
+        best = f"{self._best_step:,}"
+        say(f"Trained {steps:,} steps in {took} with all evaluations; best model: step {best}.")
         say(f"Evaluated on {len(evaluation.returns)} episodes that played no part in training:")
         _say_scores(self._console, evaluation, self._threshold)
         self._say_where((CURVE, METRICS, EVALUATION), "best")
