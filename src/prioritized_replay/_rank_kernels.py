@@ -22,8 +22,9 @@ with up to 4 pairs per leaf and 4 children per inner node ::
 - Entry j of an inner node says: every pair in child j is >= the bound (keys[j], BOUND_SLOTS[j]) and
   below the next bound. The bound of entry 0 is the bound of the node itself in its parent; -inf at
   the left edge. A bound need not be a live pair.
-- Unused keys are +inf and unused counts the largest int32, so that a search compares all entries in
-  one loop of constant length, which vectorises. Other unused cells are stale.
+- Unused keys are +inf and unused counts the largest int32, so that a search can look at all entries
+  without asking how many there are: loops of constant length vectorise. Other unused cells are
+  stale.
 - `leaf_of[slot]` is the leaf that holds a slot, and every node knows its PARENT and its PLACE in
   it, so a removal and the rank of a given slot need no search.
 - Neighbours under one parent that hold MERGE_LEAVES (or MERGE_INNER) entries or fewer together are
@@ -60,8 +61,9 @@ SIZE, PARENT, PLACE, LEVEL = 192, 193, 194, 195  # entries; node above, entry th
 # and those of row 0
 ROOT, ROWS, FREE, FRESH, SEEN = 0, 1, 2, 3, 4  # root, rows held; first freed, first untouched node
 
-BLOCK = 64  # rows whose leaves are fetched at a time
+BLOCK = 32  # rows whose leaves are fetched at a time
 MOST = np.iinfo(np.int32).max
+LOWEST, HIGHEST = np.int64(-1), np.int64(MOST)  # below and above every slot
 TABLE = 1024  # ranks whose sums of the power law are tabulated
 ZERO, ONE = np.int64(0), np.int64(1)  # plain 0 and 1 as arguments would be types of their own
 SMALLEST = 2.2250738585072014e-308  # no probability is below the smallest normal float64
@@ -83,8 +85,7 @@ def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
     """Entry of an inner node under which the pair belongs: the last bound <= the pair."""
     count = 0
     for j in range(INNER_WIDTH):
-        key = tree.keys[node, j]
-        bound = tree.cells[node, BOUND_SLOTS + j]
+        key, bound = tree.keys[node, j], tree.cells[node, BOUND_SLOTS + j]
         count += (key < priority) | ((key == priority) & (bound <= slot))
     return count - 1
 
@@ -92,10 +93,10 @@ def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
 @inner
 def child_at(tree, node, position):  # type: ignore[no-untyped-def]
     """Entry of an inner node under which its row number `position` lies."""
-    count = 0
-    for j in range(INNER_WIDTH):
-        count += tree.cells[node, BEFORE + j] <= position
-    return count - 1
+    j = 0
+    for step in (16, 8, 4, 2, 1):
+        j += step if tree.cells[node, BEFORE + j + step] <= position else 0
+    return j
 
 
 @inner
@@ -103,8 +104,8 @@ def pairs_below(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
     """How many pairs of a leaf are below the given one: where it is, or would be inserted."""
     count = 0
     for j in range(LEAF_WIDTH):
-        key = tree.keys[leaf, j]
-        count += (key < priority) | ((key == priority) & (tree.cells[leaf, ITEMS + j] < slot))
+        key, other = tree.keys[leaf, j], tree.cells[leaf, ITEMS + j]
+        count += (key < priority) | ((key == priority) & (other < slot))
     return count
 
 
@@ -163,17 +164,14 @@ def equals(tree, leaf, entry, position):  # type: ignore[no-untyped-def]
         and tree.keys[leaf, entry + 1] > priority
     ):
         return position, position + 1
-    first = 0
-    last = 0
-    for j in range(LEAF_WIDTH):
-        first += tree.keys[leaf, j] < priority
-        last += tree.keys[leaf, j] <= priority
+    first = pairs_below(tree, leaf, priority, LOWEST)
+    last = pairs_below(tree, leaf, priority, HIGHEST)
     if first > 0 and last < size:  # the group begins and ends in this leaf
         return position + first - entry, position + last - entry
-    first_leaf, first = leaf_for(tree, priority, np.int64(-1))
-    last_leaf, last = leaf_for(tree, priority, np.int64(MOST))
-    start = first + pairs_below(tree, first_leaf, priority, np.int64(-1))
-    return start, last + pairs_below(tree, last_leaf, priority, np.int64(MOST))
+    first_leaf, start = leaf_for(tree, priority, LOWEST)
+    last_leaf, stop = leaf_for(tree, priority, HIGHEST)
+    start += pairs_below(tree, first_leaf, priority, LOWEST)
+    return start, stop + pairs_below(tree, last_leaf, priority, HIGHEST)
 
 
 @inner
@@ -260,15 +258,36 @@ def shift_left(row, start, stop):  # type: ignore[no-untyped-def]
 
 
 @inner
-def put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
-    """Write a pair into a leaf that has room, as its entry `at`."""
-    size = np.int64(tree.cells[leaf, SIZE])
-    shift_right(tree.keys[leaf], at, size)
-    shift_right(tree.cells[leaf], ITEMS + at, ITEMS + size)
+def insert_pair(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
+    """Write a pair into a leaf that has room, as its entry `at`.
+
+    All entries are read and written, moved or not: loops of constant length take half the time.
+    """
+    for k in range(1, LEAF_WIDTH):
+        j = LEAF_WIDTH - k
+        old, new = tree.keys[leaf, j], tree.keys[leaf, j - 1]
+        tree.keys[leaf, j] = new if j > at else old
+    for k in range(1, LEAF_WIDTH):
+        j = ITEMS + LEAF_WIDTH - k
+        item, other = tree.cells[leaf, j], tree.cells[leaf, j - 1]
+        tree.cells[leaf, j] = other if j > ITEMS + at else item
     tree.keys[leaf, at] = priority
     tree.cells[leaf, ITEMS + at] = slot
-    tree.cells[leaf, SIZE] = size + 1
+    tree.cells[leaf, SIZE] += 1
     tree.leaf_of[slot] = leaf
+
+
+@inner
+def remove_pair(tree, leaf, at):  # type: ignore[no-untyped-def]
+    """Take the pair of entry `at` out of a leaf."""
+    for j in range(LEAF_WIDTH):
+        old, new = tree.keys[leaf, j], tree.keys[leaf, j + 1]
+        tree.keys[leaf, j] = new if j >= at else old
+    for j in range(ITEMS, ITEMS + LEAF_WIDTH):
+        item, other = tree.cells[leaf, j], tree.cells[leaf, j + 1]
+        tree.cells[leaf, j] = other if j >= ITEMS + at else item
+    tree.keys[leaf, LEAF_WIDTH - 1] = np.inf  # what came in from outside
+    tree.cells[leaf, SIZE] -= 1
 
 
 @inner
@@ -382,7 +401,7 @@ def split_and_put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-de
     if at >= keep:
         target = right
         at -= keep
-    put(tree, target, at, priority, slot)
+    insert_pair(tree, target, at, priority, slot)
     attach(tree, leaf, right, keep)
     count_up(tree, target, ONE)
     for half in (right, leaf):  # beside a small leaf, half a leaf may be too little
@@ -402,7 +421,7 @@ def insert(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
     if tree.cells[leaf, SIZE] == LEAF_WIDTH:
         split_and_put(tree, leaf, at, priority, slot)
     else:
-        put(tree, leaf, at, priority, slot)
+        insert_pair(tree, leaf, at, priority, slot)
         count_up(tree, leaf, ONE)
 
 
@@ -414,11 +433,7 @@ def remove(tree, slot):  # type: ignore[no-untyped-def]
     """Remove a slot; its leaf may be left with too few entries."""
     leaf = tree.leaf_of[slot]
     at = entry_of(tree, leaf, slot)
-    size = np.int64(tree.cells[leaf, SIZE]) - 1
-    shift_left(tree.keys[leaf], at, size)
-    shift_left(tree.cells[leaf], ITEMS + at, ITEMS + size)
-    tree.keys[leaf, size] = np.inf
-    tree.cells[leaf, SIZE] = size
+    remove_pair(tree, leaf, at)
     tree.leaf_of[slot] = 0
     tree.cells[0, ROWS] -= 1
     count_up(tree, leaf, -ONE)
@@ -427,11 +442,19 @@ def remove(tree, slot):  # type: ignore[no-untyped-def]
 @inner
 def fit_together(tree, parent, at):  # type: ignore[no-untyped-def]
     """Whether child `at` of a parent and the child left of it hold so little as to be merged."""
-    if at <= 0 or at >= tree.cells[parent, SIZE]:
+    size = tree.cells[parent, SIZE]
+    if at <= 0 or at >= size:
         return False
-    left = tree.cells[parent, ITEMS + at - 1]
-    together = tree.cells[left, SIZE] + tree.cells[tree.cells[parent, ITEMS + at], SIZE]
-    return together <= (MERGE_LEAVES if tree.cells[left, LEVEL] == 0 else MERGE_INNER)
+    right = tree.cells[parent, ITEMS + at]
+    if tree.cells[parent, LEVEL] > 1:
+        left = tree.cells[parent, ITEMS + at - 1]
+        return tree.cells[left, SIZE] + tree.cells[right, SIZE] <= MERGE_INNER
+    # The counts tell how many rows two leaves hold, with no look at a leaf far away in memory.
+    if at + 1 < size:
+        end = tree.cells[parent, BEFORE + at + 1]
+    else:
+        end = tree.cells[parent, BEFORE + at] + tree.cells[right, SIZE]
+    return end - tree.cells[parent, BEFORE + at - 1] <= MERGE_LEAVES
 
 
 @inner
@@ -716,14 +739,21 @@ def guess_rank(mass, alpha, constant):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def rank_at(mass, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
     """Smallest rank r in 1..rows with H(r) > mass, else rows."""
+    return rank_and_mass(mass, rows, alpha, constant, table)[0]
+
+
+@inner
+def rank_and_mass(mass, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
+    """Find the rank, and its own mass r**-alpha which the search needs anyway."""
     real = math.floor(min(max(guess_rank(mass, alpha, constant), 0.0), rows - 1.0)) + 1.0
     rank = np.int64(real)
     own = real**-alpha
     high = table[rank] if rank <= TABLE else constant + smooth_sum(real, own, alpha)
     rounding = 1e-13 * high
     if rounding < high - mass < own - rounding:  # H(rank - 1) = high - own, up to rounding
-        return rank
-    return search_rank(mass, rank, rows, alpha, constant, table)
+        return rank, own
+    rank = search_rank(mass, rank, rows, alpha, constant, table)
+    return rank, float(rank) ** -alpha
 
 
 @inner
@@ -795,26 +825,28 @@ def draw_rows(  # type: ignore[no-untyped-def]
     rows = np.int64(tree.cells[0, ROWS])
     total = mass_up_to(rows, alpha, constant, table)
     for b in range(len(uniforms)):
-        positions[b] = rows - rank_at(uniforms[b] * total, rows, alpha, constant, table)
+        rank, own = rank_and_mass(uniforms[b] * total, rows, alpha, constant, table)
+        positions[b] = rows - rank
+        probabilities[b] = max(own / total, SMALLEST)
     seek(tree, positions, nodes, entries)
     start = np.int64(0)
     stop = np.int64(0)
     below = 0.0
-    probability = 0.0
+    shared = 0.0
     moved = False
     for b in range(len(uniforms)):
         position = np.int64(positions[b])
         if not start <= position < stop:
             start, stop = equals(tree, nodes[b], np.int64(entries[b]), position)
-            probability = member_probability(rows - stop + 1, rows - start, total, alpha, table)
             if stop - start > 1:
+                shared = member_probability(rows - stop + 1, rows - start, total, alpha, table)
                 below = mass_up_to(rows - stop, alpha, constant, table)
         if stop - start > 1:
-            share = (uniforms[b] * total - below) / total / probability
+            share = (uniforms[b] * total - below) / total / shared
             member = min(max(np.int64(share), 0), stop - start - 1)
             positions[b] = stop - 1 - member
             moved = moved or positions[b] != position
-        probabilities[b] = probability
+            probabilities[b] = shared
     if moved:
         seek(tree, positions, nodes, entries)
     for b in range(len(uniforms)):

@@ -36,7 +36,7 @@ class RankLaw:
     2.083333333333333
     >>> law.rank(1.2, 4)  # H(1) = 1 <= 1.2 < H(2) = 1.5
     2
-    >>> law.probability(2, 3, 4)  # ranks 2 and 3 share (1/2 + 1/3) / H(4)
+    >>> round(law.probability(2, 3, 4), 12)  # ranks 2 and 3 share (1/2 + 1/3) / H(4)
     0.2
     """
 

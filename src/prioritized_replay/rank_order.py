@@ -126,8 +126,12 @@ class RankOrder:
 
     def insert_run(self, first_slot: int, count: int, priority: float) -> None:
         """Enter `count` slots from `first_slot` on, around the ring, all at one priority."""
-        slots = np.arange(first_slot, first_slot + count) % self.capacity
-        self.set(slots, np.full(count, priority))
+        slots = np.arange(first_slot, first_slot + count, dtype=np.int64)
+        if first_slot + count > self.capacity:
+            slots %= self.capacity
+        priorities = np.empty(count)
+        priorities.fill(priority)  # this and no more: it runs at every step of an environment
+        self.set(slots, priorities)
 
     def draw(self, uniforms: Floats, law: RankLaw) -> tuple[Longs, Floats]:
         """Draw one row for each uniform number, O(B log N).
