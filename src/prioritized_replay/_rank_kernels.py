@@ -39,6 +39,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from prioritized_replay._kernels import prefetch
+
 # For functions that only other compiled ones call: no wrapper for Python, and no cache file, as the
 # callers' code contains theirs. That saves a third of the time to compile.
 inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -59,9 +61,10 @@ BOUND_SLOTS, BEFORE = 64, 96  # of an inner node
 ITEMS = 128  # slots, or children
 SIZE, PARENT, PLACE, LEVEL = 192, 193, 194, 195  # entries; node above, entry there; 0 for a leaf
 # and those of row 0
-ROOT, ROWS, FREE, FRESH, SEEN = 0, 1, 2, 3, 4  # root, rows held; first freed, first untouched node
+ROOT, ROWS, FREE, FRESH = 0, 1, 2, 3  # root, rows held; first freed, first untouched node
 
-BLOCK = 32  # rows whose leaves are fetched at a time
+BLOCK = 64  # rows for which each step of an update is done together
+AHEAD = 6  # rows whose leaves are on their way from memory while one is worked on
 MOST = np.iinfo(np.int32).max
 LOWEST, HIGHEST = np.int64(-1), np.int64(MOST)  # below and above every slot
 TABLE = 1024  # ranks whose sums of the power law are tabulated
@@ -175,17 +178,11 @@ def equals(tree, leaf, entry, position):  # type: ignore[no-untyped-def]
 
 
 @inner
-def fetch(tree, nodes, count):  # type: ignore[no-untyped-def]
-    """Read one cell of each cache line of the first `count` of these nodes.
-
-    Nothing comes of it (the sum is kept so that the compiler keeps the reads), but the reads do not
-    wait for each other as those of the work that follows would.
-    """
-    seen = 0
-    for b in range(count):
-        for j in range(0, 2 * ROW, 16):
-            seen ^= tree.cells[nodes[b], j]
-    tree.cells[0, SEEN] = seen
+def fetch(tree, node):  # type: ignore[no-untyped-def]
+    """Ask for the cache lines of a node ahead of their use."""
+    start = Index(node) * Index(ROW)
+    for j in range(0, ROW, 8):
+        prefetch(tree.keys, start + Index(j))
 
 
 # --- nodes and their entries -----------------------------------------------------------------
@@ -513,15 +510,19 @@ def mend(tree, node):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def place_rows(keys, cells, leaf_of, slots, priorities, nodes):  # type: ignore[no-untyped-def]
-    """Give distinct slots these priorities, wherever they were; `nodes` is int32[BLOCK] scratch."""
+    """Give distinct slots these priorities, wherever they were; `nodes` is int32[BLOCK] scratch.
+
+    Block by block: each step is done for a whole block, so that cache misses overlap.
+    """
     tree = Tree(keys, cells, leaf_of)
     for start in range(0, len(slots), BLOCK):
         count = min(BLOCK, len(slots) - start)
         for b in range(count):
             nodes[b] = tree.leaf_of[slots[start + b]]
-        fetch(tree, nodes, count)
-        for b in range(count):
-            if nodes[b] != 0:
+        for b in range(-AHEAD, count):
+            if b + AHEAD < count:
+                fetch(tree, nodes[b + AHEAD])
+            if b >= 0 and nodes[b] != 0:
                 remove(tree, slots[start + b])
         for b in range(count):
             if nodes[b] != 0:
@@ -532,9 +533,11 @@ def place_rows(keys, cells, leaf_of, slots, priorities, nodes):  # type: ignore[
             for b in range(count):
                 j = child_for(tree, nodes[b], priorities[start + b], slots[start + b])
                 nodes[b] = tree.cells[nodes[b], ITEMS + j]
-        fetch(tree, nodes, count)
-        for b in range(count):
-            insert(tree, nodes[b], priorities[start + b], slots[start + b])
+        for b in range(-AHEAD, count):
+            if b + AHEAD < count:
+                fetch(tree, nodes[b + AHEAD])
+            if b >= 0:
+                insert(tree, nodes[b], priorities[start + b], slots[start + b])
 
 
 @njit(cache=True)
