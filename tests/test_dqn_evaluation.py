@@ -88,6 +88,22 @@ def test_every_episode_is_played_once_and_to_its_end(num_envs):
     assert result.lengths.dtype == np.int64
 
 
+class OddEven(nn.Module):
+    """Prefers action 1 where time + length is even."""
+
+    def forward(self, observations):
+        even = observations.sum(dim=1) % 2 == 0
+        return torch.stack([~even, even], dim=1).float()
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 40])
+def test_every_action_answers_its_own_episodes_observation(num_envs):
+    result = evaluate(OddEven(), "Marathon-v0", 40, seed=8, num_envs=num_envs)
+
+    expected = [sum((t + n) % 2 == 0 for t in range(n)) for n in lengths_of(8, 40)]
+    assert result.returns.tolist() == expected
+
+
 def test_short_episodes_are_not_counted_more_often():
     """Collecting the first 100 to end among many environments would favour the short ones."""
     result = evaluate(Always(1), "Marathon-v0", 100, seed=0, num_envs=50)
