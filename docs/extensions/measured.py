@@ -97,8 +97,7 @@ def comparison(runs: list[Run]) -> list[list[str]]:
     """One line per arm, uniform last, and for every other arm its difference from uniform."""
     threshold = float(runs[0]["threshold"])
     head = ["arm", f"runs that reach {threshold:g}", "final return", "against uniform"]
-    head += [f"steps to {threshold:g}, median", "steps per second, median"]
-    table = [head]
+    table = [[*head, f"steps to {threshold:g}, median"]]
     names = sorted({run["arm"] for run in runs}, key=lambda arm: (arm == "uniform", arm))
     arms = {arm: {run["seed"]: run for run in runs if run["arm"] == arm} for arm in names}
     for arm, by_seed in arms.items():
@@ -110,7 +109,6 @@ def comparison(runs: list[Run]) -> list[list[str]]:
             if arm != "uniform" and seed in arms.get("uniform", {})
         ]
         steps = statistics.median(float(row["steps_to_threshold"]) for row in rows)
-        speed = statistics.median(float(row["steps_per_second"]) for row in rows)
         table.append(
             [
                 arm,
@@ -118,7 +116,6 @@ def comparison(runs: list[Run]) -> list[list[str]]:
                 interval(bootstrap(np.array([float(row["final_mean"]) for row in rows]))),
                 interval(bootstrap(np.array(pairs), mean), "+,.1f") if pairs else "",
                 f"{steps:,.0f}" + (f"; {never} never" if never else ""),
-                f"{speed:,.0f}",
             ]
         )
     return table
