@@ -100,10 +100,11 @@ def test_probability_of_a_tie_group_has_no_cancellation(alpha, first, last):
     assert law.probability(first, last, rows) == pytest.approx(exact, rel=1e-12, abs=0)
 
 
-def test_late_single_ranks_keep_full_precision():
+def test_small_groups_keep_full_precision():
     law = RankLaw(0.7)
     rows = 10**7
-    for first, last in [(rows - 1, rows), (rows - 40, rows), (rows, rows)]:
+    groups = [(900, 900), (1000, 1012), (rows - 1, rows), (rows - 40, rows), (rows, rows)]
+    for first, last in groups:
         exact = mass_of_ranks(first, last, 0.7) / (last - first + 1) / law.total(rows)
         assert law.probability(first, last, rows) == pytest.approx(exact, rel=1e-14, abs=0)
 

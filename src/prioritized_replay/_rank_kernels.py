@@ -660,10 +660,7 @@ def box_cox(rank, mass, alpha):  # type: ignore[no-untyped-def]
 @inner
 def smooth_sum(rank, mass, alpha):  # type: ignore[no-untyped-def]
     """H(rank) by Euler and Maclaurin, up to a constant that depends on alpha only."""
-    if mass == 0.0:
-        return box_cox(rank, mass, alpha)
-    third = alpha * (alpha + 1.0) * (alpha + 2.0) / (720.0 * rank * rank * rank)
-    return box_cox(rank, mass, alpha) + mass * (0.5 - alpha / (12.0 * rank) + third)
+    return box_cox(rank, mass, alpha) + mass * (0.5 - alpha / (12.0 * rank))
 
 
 @njit(cache=True)
@@ -713,15 +710,8 @@ def mass_between(first, last, alpha, table):  # type: ignore[no-untyped-def]
     if abs(power) > 1e-20:
         stretch = math.expm1(power * stretch) / power
     high_mass = high**-alpha
-    low_slope = low_mass / low
-    high_slope = high_mass / high
-    third = (low_slope / (low * low) - high_slope / (high * high)) / 720.0
-    if third > 0.0:
-        third *= alpha * (alpha + 1.0) * (alpha + 2.0)
-    total += low * low_mass * stretch + 0.5 * (low_mass + high_mass) - third
-    if low_slope > high_slope:
-        total += alpha * (low_slope - high_slope) / 12.0
-    return total
+    ends = 0.5 * (low_mass + high_mass) + alpha / 12.0 * (low_mass / low - high_mass / high)
+    return total + low * low_mass * stretch + ends
 
 
 @inner
