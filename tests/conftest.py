@@ -1,6 +1,11 @@
 import os
+import signal
 
 from hypothesis import settings
+
+# A gate that a script starts in the background ignores Ctrl-C, and so would all that it starts:
+# the tests of stopping need it to arrive.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # "dev" looks for new counter-examples on every run; "ci" always tries the same ones, more of them.
 settings.register_profile("dev", max_examples=30, stateful_step_count=30, deadline=None)
