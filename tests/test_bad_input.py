@@ -29,7 +29,7 @@ CAPACITY = 8
 
 def history(sampler):
     """Twelve rows in a ring of 8, two open windows, some updates, one of them stale."""
-    replay = per.ReplayBuffer(CAPACITY, FIELDS, sampler=sampler, n_step=3, gamma=0.5, seed=4)
+    replay = per.ReplayBuffer(CAPACITY, FIELDS, sampler=sampler, n_step=4, gamma=0.5, seed=4)
     columns = transitions(np.arange(12))
     ids = replay.extend({**columns, "log_prob": np.arange(12.0)}, td_errors=np.arange(12.0) / 4)
     obs = np.ones(2)
@@ -219,13 +219,13 @@ def same(one, two):
 
 def go_on(replay):
     """What the next batch, the open windows and the next rows come to."""
-    batch = replay.sample(5, beta=0.7)
-    replay.update_priorities(batch.ids, np.arange(5.0))
+    batch = replay.sample(4, beta=0.7)
+    replay.update_priorities(batch.ids, np.arange(4.0))
     obs = np.ones(2)
     ids = replay.add(obs, 1, 1.0, obs, True, log_prob=0.0)
     return {
         "drawn": batch.ids, "weights": batch.weights, "obs": batch.obs,
-        "new": ids, "again": replay.sample(5).ids, **contents(replay),
+        "new": ids, "again": replay.sample(4).ids, **contents(replay),
     }  # fmt: skip
 
 
@@ -261,18 +261,39 @@ def test_an_empty_buffer_cannot_be_sampled(sampler):
 
 @pytest.mark.parametrize("sampler", [per.Proportional, per.RankBased])
 def test_a_batch_larger_than_the_buffer_needs_replacement(sampler):
-    without, replacing = (
+    without, twin, replacing = (
         per.ReplayBuffer(8, FIELDS, sampler=sampler(draw=draw), seed=1)
-        for draw in ("without_replacement", "stratified")
+        for draw in ("without_replacement", "without_replacement", "stratified")
     )
-    for replay in (without, replacing):
+    for replay in (without, twin, replacing):
         replay.extend(rows(5))
 
     with pytest.raises(ValueError, match="batch_size"):
         without.sample(6)
 
-    assert np.unique(without.sample(5).ids).size == 5
+    same(contents(without), contents(twin))
+    batch = without.sample(5)
+    assert np.unique(batch.ids).size == 5
+    np.testing.assert_array_equal(batch.ids, twin.sample(5).ids)
     assert replacing.sample(6).ids.size == 6
+
+
+@pytest.mark.parametrize("draw", ["stratified", "independent", "without_replacement"])
+def test_a_draw_from_zero_masses_changes_nothing(draw):
+    replay, twin = (
+        per.ReplayBuffer(8, FIELDS, sampler=per.Proportional(eps=0.0, draw=draw), seed=1)
+        for _ in range(2)
+    )
+    for buffer in (replay, twin):
+        ids = buffer.extend(rows(5), td_errors=np.zeros(5))
+
+    with pytest.raises(ValueError, match=r"eps|uniform_mix"):
+        replay.sample(2)
+
+    same(contents(replay), contents(twin))
+    for buffer in (replay, twin):
+        buffer.update_priorities(ids, np.arange(5.0))
+    same(go_on(replay), go_on(twin))
 
 
 @pytest.mark.parametrize(

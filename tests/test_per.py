@@ -93,6 +93,7 @@ def test_anneal_beta_can_be_called():
 
 def test_draws_are_without_replacement():
     buffer = memory(12, batch_size=12)
+    buffer.update_priority(buffer.draw_samples()[5], 10.0 ** np.arange(12))
 
     for _ in range(20):
         assert np.unique(buffer.draw_samples()[5]).size == 12

@@ -145,8 +145,9 @@ def test_get_names_the_first_id_that_is_gone(sampler):
     np.testing.assert_array_equal(batch.obs[:, 0], [9, 7, 7])
 
 
-def test_clearing_empties_the_buffer():
-    replay, ids = filled(per.Proportional(), np.arange(1.0, 6.0))
+@by_sampler
+def test_clearing_empties_the_buffer(sampler):
+    replay, ids = filled(sampler, np.arange(1.0, 6.0))
     batch = replay.sample(3)
 
     replay.clear()

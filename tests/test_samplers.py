@@ -318,6 +318,21 @@ def test_stratified_counts_stay_beside_their_expectation(kind):
 
 
 @by_class
+def test_every_stratum_has_a_uniform_of_its_own(kind):
+    """Of 16 equal rows 8 strata hold two each, and which of the two says nothing of the next."""
+    replay, ids = filled(kind(), np.ones(16), seed=5)
+    outcomes = np.zeros((7, 4))
+    for _ in range(4_000):
+        drawn = np.sort(replay.sample(8).ids - ids[0])
+        np.testing.assert_array_equal(drawn // 2, range(8))
+        which = drawn % 2
+        outcomes[range(7), 2 * which[:-1] + which[1:]] += 1
+
+    for counts in outcomes:
+        assert chi_square_excess(counts, np.full(4, 0.25)) < 1
+
+
+@by_class
 def test_independent_counts_do_not_keep_those_bounds(kind):
     """So the test above can tell the two modes apart."""
     td_errors = np.random.default_rng(15).permutation(np.linspace(0.1, 1.0, 40) ** 3)
@@ -601,6 +616,17 @@ def test_buffer_weights_divide_by_the_smallest_positive_probability():
     np.testing.assert_allclose(replay.get(ids[1:], beta=1.0).weights, [1, 1 / 3], rtol=3e-7)
 
 
+def test_buffer_weights_with_a_uniform_mix_divide_by_the_share_of_a_zero_row():
+    sampler = per.Proportional(alpha=1.0, eps=0.0, uniform_mix=0.25, weights="buffer")
+    replay, ids = filled(sampler, np.array([0.0, 1.0, 3.0, 0.0]))
+    law = mixed_law(np.array([0.0, 1.0, 3.0, 0.0]) / 4, 0.25)
+
+    np.testing.assert_allclose(replay.get(ids, beta=1.0).weights, law.min() / law, rtol=3e-7)
+    np.testing.assert_allclose(
+        replay.get(ids[1:2], beta=0.5).weights, (law[0] / law[1]) ** 0.5, rtol=3e-7
+    )
+
+
 def test_without_replacement_needs_as_many_rows_of_positive_probability():
     td_errors = np.array([0.0, 1.0, 0.0, 2.0, 3.0])
     sampler = per.Proportional(eps=0.0, draw="without_replacement")
@@ -654,6 +680,7 @@ def test_the_first_rows_of_an_empty_buffer_get_priority_one(kind, policy):
 
     np.testing.assert_array_equal(replay.priorities(first), 1.0)
     np.testing.assert_array_equal(replay.priorities(add_one(replay, 3)), 1.0)
+    replay.update_priorities(first, [5.0, 6.0, 7.0])
     replay.clear()
     np.testing.assert_array_equal(replay.priorities(add_one(replay, 4)), 1.0)
 

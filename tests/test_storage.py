@@ -221,16 +221,17 @@ def test_infinite_stays_infinite_and_finite_stays_finite():
 def test_a_return_that_overflows_its_field_is_refused(n_step):
     """Each reward fits float32, their sum does not; the steps before stay as they are."""
     replay = replay_of({}, n_step=n_step, gamma=1.0)
-    for _ in range(n_step - 1):
-        replay.add(**row(reward=3e38))
+    for k in range(n_step - 1):
+        replay.add(**row(reward=1e38, action=k))
 
     with pytest.raises(ValueError, match="reward"):
-        replay.add(**row(reward=3e38))
+        replay.add(**row(reward=3e38, action=99))
 
     assert len(replay) == 0
     assert replay.stats()["open_windows"] == n_step - 1
-    ids = replay.add(**row(reward=-3e38))
-    assert np.isfinite(replay.get(ids).reward).all()
+    batch = replay.get(replay.add(**row(reward=-3e38, action=98)))
+    np.testing.assert_allclose(batch.reward, [1e38 * (n_step - 1) - 3e38], rtol=1e-6)
+    np.testing.assert_array_equal(batch.action, [0])
 
 
 # --- how arrays lie in memory -----------------------------------------------------------------
