@@ -11,6 +11,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 from torch.testing import assert_close
 
 from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.evaluation import Evaluation
 from prioritized_replay.dqn.training import Training
 
 TINY = {
@@ -147,20 +148,27 @@ def test_same_seed_same_run_and_another_seed_another():
     assert first[0] != other[0]
 
 
-def test_best_is_the_latest_of_the_best_evaluations():
-    training = tiny(steps=3_000, eval_every=250)
-    kept = []
-    for report in training.run():
-        if report.evaluation is not None:
-            mean = report.evaluation.mean
-            assert report.is_best == (mean >= max([m for m, _ in kept], default=-math.inf))
-            state = training.agent.online_network.state_dict()
-            kept.append((mean, {name: value.clone() for name, value in state.items()}))
+def test_best_is_the_latest_of_the_best_evaluations(monkeypatch):
+    means = iter([1.0, 3.0, 2.0, 3.0, 1.0])
 
-    best = max(range(len(kept)), key=lambda k: (kept[k][0], k))
-    assert len(kept) == 12
-    assert training.best_evaluation.mean == kept[best][0]
-    assert_close(training.best_state, kept[best][1], rtol=0, atol=0)
+    def judged(episodes, seed):
+        mean = next(means)
+        returns = np.full(episodes, mean)
+        return Evaluation(returns, returns.astype(np.int64), mean, 0.0, mean, (mean, mean))
+
+    training = tiny(steps=500, eval_every=100, warmup=20)
+    monkeypatch.setattr(training, "_evaluate", judged)
+    is_best, states = [], []
+    for report in training.run(report_every=1_000):
+        is_best.append(report.is_best)
+        state = training.agent.online_network.state_dict()
+        states.append({name: value.clone() for name, value in state.items()})
+
+    assert is_best == [True, True, False, True, False]
+    assert training.best_evaluation.mean == 3.0
+    # Kept as it was then: learning went on after it.
+    assert_close(training.best_state, states[3], rtol=0, atol=0)
+    assert not torch.equal(states[3]["layers.0.weight"], states[4]["layers.0.weight"])
 
 
 def test_final_evaluation_is_of_the_best_model_and_leaves_the_present_one():
@@ -209,14 +217,15 @@ def test_stopping_leaves_the_agent_usable_and_the_run_can_go_on():
     assert training.step == 200
     assert training.agent.act(np.zeros(4, np.float32)) in (0, 1)
     training.agent.optimize()
-    rows = len(training.agent.memory_buffer)
 
     reports = list(training.run())
 
     assert reports[-1].step == training.step == 1_200
-    # Every step of both runs is a transition, those of the episode that was broken off too.
-    assert len(training.agent.memory_buffer) >= 1_200 - 2
-    assert rows >= 200 - 2
+    # The window open at step 200 was closed there: it bootstraps after one step of three.
+    memory = training.agent.memory_buffer
+    assert memory.get([197, 198, 199]).discount == pytest.approx([0.99**3, 0.99**2, 0.99])
+    memory.end_episode()
+    assert len(memory) == 1_200
 
 
 def test_every_step_becomes_a_transition():
