@@ -919,6 +919,7 @@ def test_statistics_are_plain_numbers():
 def test_statistics_say_what_happened(kind):
     td_errors = np.arange(1.0, 101.0)
     replay, _ = filled(kind(**({"eps": 0.0} if kind is per.Proportional else {})), td_errors)
+    replay.get(np.arange(100))
     assert replay.stats()["never_drawn"] == 1.0
 
     batch = replay.sample(64, beta=0.7)
