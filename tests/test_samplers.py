@@ -431,6 +431,15 @@ def test_without_replacement_every_row_comes_once(kind, exponent):
         assert np.isin(batch.ids, ids).all()
 
 
+def test_without_replacement_keeps_the_law_where_probabilities_underflow():
+    """Beside 1e300 both others have probability 0 in float64; one is 1e90 times likelier."""
+    sampler = per.Proportional(alpha=1.0, eps=0.0, draw="without_replacement")
+    replay, ids = filled(sampler, np.array([1e-100, 1e300, 1e-10]))
+
+    for _ in range(50):
+        np.testing.assert_array_equal(replay.sample(2).ids, ids[[1, 2]])
+
+
 @by_class
 def test_inclusion_without_replacement_in_a_larger_buffer(kind):
     """Against NumPy's sequential draws, with batches of a tenth and of half of the buffer."""
@@ -794,6 +803,18 @@ def test_alpha_can_be_set_on_a_filled_buffer(kind, normalisation):
         assert chi_square_excess(draw_counts(replay, ids, 20_000, 100), law) < 1
     new = add_one(replay, 99)
     assert replay.priorities(new) == before.max()
+
+
+def test_a_priority_that_is_gone_forbids_no_alpha():
+    """With "current", nothing enters at a maximum that no live row has."""
+    replay, ids = filled(per.Proportional(alpha=1.0, max_priority="current"), [1e200, 1.0])
+    with pytest.raises(ValueError, match="alpha"):
+        replay.alpha = 2.0
+    replay.update_priorities(ids[:1], [1.0])
+
+    replay.alpha = 2.0
+
+    np.testing.assert_allclose(replay.get(ids).probabilities, 0.5, rtol=1e-12)
 
 
 def test_the_state_of_sampling_lives_in_the_buffer():
