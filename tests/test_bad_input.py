@@ -134,6 +134,9 @@ BAD_CALLS = {
     "extend: discount NaN": (
         lambda r, i: r.extend(rows(terminated=MISSING, discount=np.array([0, 0.5, NAN]))),
         ValueError, "discount"),
+    "extend: discount a word": (
+        lambda r, i: r.extend(rows(terminated=MISSING, discount=np.array(["a", "b", "c"]))),
+        ValueError, "discount"),
     "extend: td error NaN": (
         lambda r, i: r.extend(rows(), td_errors=[1.0, NAN, 2.0]), ValueError, "td_errors"),
     "extend: too few td errors": (
@@ -315,6 +318,7 @@ def test_a_draw_from_zero_masses_changes_nothing(draw):
         ({"fields": {**FIELDS, "obs": (2,)}}, "obs"),
         ({"fields": {**FIELDS, "weights": per.Field((), "float32")}}, "weights"),
         ({"fields": {**FIELDS, "ids": per.Field((), "int64")}}, "ids"),
+        ({"fields": {**FIELDS, "td_error": per.Field()}}, "td_error"),
         ({"seed": "luck"}, "seed"),
         ({"seed": -1}, "seed"),
     ],

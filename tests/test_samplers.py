@@ -817,6 +817,26 @@ def test_a_priority_that_is_gone_forbids_no_alpha():
     np.testing.assert_allclose(replay.get(ids).probabilities, 0.5, rtol=1e-12)
 
 
+def test_the_priority_of_an_open_window_counts_when_alpha_is_set():
+    """Its row comes later: an alpha that could not take it then has to be refused now."""
+    fields = {name: per.Field() for name in ("obs", "action", "reward")}
+    sampler = per.Proportional(alpha=1.0, max_priority="current")
+    replay = per.ReplayBuffer(8, fields, sampler=sampler, n_step=3, seed=0)
+    replay.add(0.0, 0.0, 1.0, 1.0, False, td_error=1e200)
+    with pytest.raises(ValueError, match="alpha"):
+        replay.alpha = 2.0
+    assert replay.alpha == 1.0
+
+    ids = replay.end_episode()
+    replay.update_priorities(ids, [1.0])
+    replay.alpha = 2.0  # the window is closed, and its row has another priority
+
+    replay.alpha = 1.0
+    replay.add(0.0, 0.0, 1.0, 1.0, False, td_error=1e200)
+    replay.clear()
+    replay.alpha = 2.0  # the window is gone
+
+
 def test_the_state_of_sampling_lives_in_the_buffer():
     """One specification may serve many buffers."""
     sampler = per.Proportional(alpha=0.8)

@@ -1,4 +1,3 @@
-# mypy: disallow-untyped-decorators=False
 r"""Compiled loops of the exact rank order and of the power law over its ranks.
 
 They know flat arrays only: no validation, no allocation, no randomness, no recursion. They live in
@@ -84,7 +83,7 @@ class Tree(NamedTuple):
 
 
 @inner
-def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
+def child_for(tree, node, priority, slot):
     """Entry of an inner node under which the pair belongs: the last bound <= the pair."""
     count = 0
     for j in range(INNER_WIDTH):
@@ -94,7 +93,7 @@ def child_for(tree, node, priority, slot):  # type: ignore[no-untyped-def]
 
 
 @inner
-def child_at(tree, node, position):  # type: ignore[no-untyped-def]
+def child_at(tree, node, position):
     """Entry of an inner node under which its row number `position` lies."""
     j = 0
     for step in (16, 8, 4, 2, 1):
@@ -103,7 +102,7 @@ def child_at(tree, node, position):  # type: ignore[no-untyped-def]
 
 
 @inner
-def pairs_below(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
+def pairs_below(tree, leaf, priority, slot):
     """How many pairs of a leaf are below the given one: where it is, or would be inserted."""
     count = 0
     for j in range(LEAF_WIDTH):
@@ -113,7 +112,7 @@ def pairs_below(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
 
 
 @inner
-def entry_of(tree, leaf, slot):  # type: ignore[no-untyped-def]
+def entry_of(tree, leaf, slot):
     """Entry of a leaf that holds the slot (the first match: entries beyond SIZE are stale)."""
     found = LEAF_WIDTH
     for j in range(LEAF_WIDTH):
@@ -122,7 +121,7 @@ def entry_of(tree, leaf, slot):  # type: ignore[no-untyped-def]
 
 
 @inner
-def leaf_for(tree, priority, slot):  # type: ignore[no-untyped-def]
+def leaf_for(tree, priority, slot):
     """Leaf to which the pair belongs, and how many rows lie left of that leaf."""
     node = tree.cells[0, ROOT]
     rows = 0
@@ -134,7 +133,7 @@ def leaf_for(tree, priority, slot):  # type: ignore[no-untyped-def]
 
 
 @inner
-def leaf_at(tree, position):  # type: ignore[no-untyped-def]
+def leaf_at(tree, position):
     """Leaf that holds a position, and the entry in it."""
     node = tree.cells[0, ROOT]
     while tree.cells[node, LEVEL] > 0:
@@ -145,7 +144,7 @@ def leaf_at(tree, position):  # type: ignore[no-untyped-def]
 
 
 @inner
-def position_of(tree, leaf, entry):  # type: ignore[no-untyped-def]
+def position_of(tree, leaf, entry):
     """Position in the whole order of one entry of a leaf: counts summed on the way up."""
     node = leaf
     position = entry
@@ -157,7 +156,7 @@ def position_of(tree, leaf, entry):  # type: ignore[no-untyped-def]
 
 
 @inner
-def equals(tree, leaf, entry, position):  # type: ignore[no-untyped-def]
+def equals(tree, leaf, entry, position):
     """Positions start..stop - 1 of the rows whose priority equals that of the one given."""
     priority = tree.keys[leaf, entry]
     size = tree.cells[leaf, SIZE]
@@ -178,7 +177,7 @@ def equals(tree, leaf, entry, position):  # type: ignore[no-untyped-def]
 
 
 @inner
-def fetch(tree, node):  # type: ignore[no-untyped-def]
+def fetch(tree, node):
     """Ask for the cache lines of a node ahead of their use."""
     start = Index(node) * Index(ROW)
     for j in range(0, ROW, 8):
@@ -189,7 +188,7 @@ def fetch(tree, node):  # type: ignore[no-untyped-def]
 
 
 @inner
-def take_node(tree, level):  # type: ignore[no-untyped-def]
+def take_node(tree, level):
     """Return an empty node: a freed one, else the next untouched one."""
     node = tree.cells[0, FREE]
     if node != 0:
@@ -206,7 +205,7 @@ def take_node(tree, level):  # type: ignore[no-untyped-def]
 
 
 @inner
-def clear_entries(tree, node, start):  # type: ignore[no-untyped-def]
+def clear_entries(tree, node, start):
     """Mark the entries from `start` on as unused."""
     if tree.cells[node, LEVEL] == 0:
         for j in range(start, LEAF_WIDTH):
@@ -218,7 +217,7 @@ def clear_entries(tree, node, start):  # type: ignore[no-untyped-def]
 
 
 @inner
-def free_node(tree, node, heir):  # type: ignore[no-untyped-def]
+def free_node(tree, node, heir):
     """Put a node on the free list; PLACE remembers, below zero, which node took its entries."""
     tree.cells[node, SIZE] = 0
     tree.cells[node, PARENT] = tree.cells[0, FREE]
@@ -227,7 +226,7 @@ def free_node(tree, node, heir):  # type: ignore[no-untyped-def]
 
 
 @inner
-def adopt(tree, node, start):  # type: ignore[no-untyped-def]
+def adopt(tree, node, start):
     """Tell the entries from `start` on where they are now."""
     if tree.cells[node, LEVEL] == 0:
         for j in range(start, tree.cells[node, SIZE]):
@@ -240,7 +239,7 @@ def adopt(tree, node, start):  # type: ignore[no-untyped-def]
 
 
 @inner
-def shift_right(row, start, stop):  # type: ignore[no-untyped-def]
+def shift_right(row, start, stop):
     """row[start + 1 : stop + 1] = row[start:stop]."""
     for k in range(Index(stop - start)):
         j = Index(stop) - k
@@ -248,14 +247,14 @@ def shift_right(row, start, stop):  # type: ignore[no-untyped-def]
 
 
 @inner
-def shift_left(row, start, stop):  # type: ignore[no-untyped-def]
+def shift_left(row, start, stop):
     """row[start:stop] = row[start + 1 : stop + 1]."""
     for j in range(Index(start), Index(stop)):
         row[j] = row[j + Index(1)]
 
 
 @inner
-def insert_pair(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
+def insert_pair(tree, leaf, at, priority, slot):
     """Write a pair into a leaf that has room, as its entry `at`.
 
     All entries are read and written, moved or not: loops of constant length take half the time.
@@ -275,7 +274,7 @@ def insert_pair(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
 
 
 @inner
-def remove_pair(tree, leaf, at):  # type: ignore[no-untyped-def]
+def remove_pair(tree, leaf, at):
     """Take the pair of entry `at` out of a leaf."""
     for j in range(LEAF_WIDTH):
         old, new = tree.keys[leaf, j], tree.keys[leaf, j + 1]
@@ -288,7 +287,7 @@ def remove_pair(tree, leaf, at):  # type: ignore[no-untyped-def]
 
 
 @inner
-def put_child(tree, node, at, child, rows):  # type: ignore[no-untyped-def]
+def put_child(tree, node, at, child, rows):
     """Enter a child, with so many `rows` left of it, into an inner node that has room."""
     size = np.int64(tree.cells[node, SIZE])
     row = tree.cells[node]
@@ -306,7 +305,7 @@ def put_child(tree, node, at, child, rows):  # type: ignore[no-untyped-def]
 
 
 @inner
-def drop_child(tree, node, at):  # type: ignore[no-untyped-def]
+def drop_child(tree, node, at):
     """Take a child out of an inner node."""
     size = tree.cells[node, SIZE] - 1
     row = tree.cells[node]
@@ -320,7 +319,7 @@ def drop_child(tree, node, at):  # type: ignore[no-untyped-def]
 
 
 @inner
-def move_entries(tree, source, start, target, rows):  # type: ignore[no-untyped-def]
+def move_entries(tree, source, start, target, rows):
     """Append the entries of `source` from `start` on to `target`; counts grow by `rows`."""
     size = tree.cells[source, SIZE]
     filled = np.int64(tree.cells[target, SIZE])
@@ -340,7 +339,7 @@ def move_entries(tree, source, start, target, rows):  # type: ignore[no-untyped-
 
 
 @inner
-def count_up(tree, leaf, change):  # type: ignore[no-untyped-def]
+def count_up(tree, leaf, change):
     """Add `change` to every count to the right of a leaf, from its parent up to the root."""
     node = leaf
     while node != tree.cells[0, ROOT]:
@@ -356,7 +355,7 @@ def count_up(tree, leaf, change):  # type: ignore[no-untyped-def]
 
 
 @inner
-def attach(tree, node, right, rows):  # type: ignore[no-untyped-def]
+def attach(tree, node, right, rows):
     """Enter `right`, split off `node` which kept so many `rows`, in the parent beside it.
 
     A full parent is split first, and its own right half then has to be entered one level up.
@@ -383,7 +382,7 @@ def attach(tree, node, right, rows):  # type: ignore[no-untyped-def]
 
 
 @inner
-def split_and_put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-def]
+def split_and_put(tree, leaf, at, priority, slot):
     """Split a full leaf and write a pair into one of the two.
 
     Half of the entries move to the new leaf. But where the pair goes last under its parent, the old
@@ -406,7 +405,7 @@ def split_and_put(tree, leaf, at, priority, slot):  # type: ignore[no-untyped-de
 
 
 @inner
-def insert(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
+def insert(tree, leaf, priority, slot):
     """Insert a pair whose leaf was found earlier in the same batch."""
     at = pairs_below(tree, leaf, priority, slot)
     if at == 0 or at == tree.cells[leaf, SIZE]:
@@ -426,7 +425,7 @@ def insert(tree, leaf, priority, slot):  # type: ignore[no-untyped-def]
 
 
 @inner
-def remove(tree, slot):  # type: ignore[no-untyped-def]
+def remove(tree, slot):
     """Remove a slot; its leaf may be left with too few entries."""
     leaf = tree.leaf_of[slot]
     at = entry_of(tree, leaf, slot)
@@ -437,7 +436,7 @@ def remove(tree, slot):  # type: ignore[no-untyped-def]
 
 
 @inner
-def fit_together(tree, parent, at):  # type: ignore[no-untyped-def]
+def fit_together(tree, parent, at):
     """Whether child `at` of a parent and the child left of it hold so little as to be merged."""
     size = tree.cells[parent, SIZE]
     if at <= 0 or at >= size:
@@ -455,7 +454,7 @@ def fit_together(tree, parent, at):  # type: ignore[no-untyped-def]
 
 
 @inner
-def merge(tree, parent, at):  # type: ignore[no-untyped-def]
+def merge(tree, parent, at):
     """Merge child `at` of a parent into the child left of it.
 
     Where inner nodes are merged, two children that had different parents become neighbours:
@@ -476,7 +475,7 @@ def merge(tree, parent, at):  # type: ignore[no-untyped-def]
 
 
 @inner
-def mend(tree, node):  # type: ignore[no-untyped-def]
+def mend(tree, node):
     """Merge a node that lost entries with its neighbours, then its parent if that lost any."""
     while tree.cells[node, PLACE] < 0:  # merged already: go to the node that took its entries
         node = np.int32(-tree.cells[node, PLACE])
@@ -509,7 +508,7 @@ def mend(tree, node):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def place_rows(keys, cells, leaf_of, slots, priorities, nodes):  # type: ignore[no-untyped-def]
+def place_rows(keys, cells, leaf_of, slots, priorities, nodes):
     """Give distinct slots these priorities, wherever they were; `nodes` is int32[BLOCK] scratch.
 
     Block by block: each step is done for a whole block, so that cache misses overlap.
@@ -541,7 +540,7 @@ def place_rows(keys, cells, leaf_of, slots, priorities, nodes):  # type: ignore[
 
 
 @njit(cache=True)
-def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyped-def]
+def load_rows(keys, cells, leaf_of, slots, priorities):
     """Build the tree of an empty order from pairs in ascending order, nodes three quarters full."""
     tree = Tree(keys, cells, leaf_of)
     tree.cells[0, ROWS] = len(slots)
@@ -580,13 +579,13 @@ def load_rows(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyp
 
 
 @inner
-def nodes_for(entries, width):  # type: ignore[no-untyped-def]
+def nodes_for(entries, width):
     """How many nodes to load entries into: three quarters full, or just one that takes them all."""
     return 1 if entries <= width else -(-entries // (width * 3 // 4))
 
 
 @njit(cache=True)
-def rows_under(tree, node):  # type: ignore[no-untyped-def]
+def rows_under(tree, node):
     """How many rows a node covers: the counts along its right edge."""
     rows = 0
     while tree.cells[node, LEVEL] > 0:
@@ -597,7 +596,7 @@ def rows_under(tree, node):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def list_rows(keys, cells, leaf_of, slots):  # type: ignore[no-untyped-def]
+def list_rows(keys, cells, leaf_of, slots):
     """Write all slots in rank order: the highest priority first."""
     tree = Tree(keys, cells, leaf_of)
     position = len(slots) - 1
@@ -611,7 +610,7 @@ def list_rows(keys, cells, leaf_of, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def slot_at(keys, cells, leaf_of, position):  # type: ignore[no-untyped-def]
+def slot_at(keys, cells, leaf_of, position):
     """Slot of the row at a position."""
     tree = Tree(keys, cells, leaf_of)
     leaf, entry = leaf_at(tree, position)
@@ -619,7 +618,7 @@ def slot_at(keys, cells, leaf_of, position):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def row_priorities(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-untyped-def]
+def row_priorities(keys, cells, leaf_of, slots, priorities):
     """Write the priority of each slot."""
     tree = Tree(keys, cells, leaf_of)
     for b in range(len(slots)):
@@ -628,7 +627,7 @@ def row_priorities(keys, cells, leaf_of, slots, priorities):  # type: ignore[no-
 
 
 @njit(cache=True)
-def row_ranges(keys, cells, leaf_of, slots, starts, stops):  # type: ignore[no-untyped-def]
+def row_ranges(keys, cells, leaf_of, slots, starts, stops):
     """Write, for each slot, the positions start .. stop - 1 of the rows of equal priority."""
     tree = Tree(keys, cells, leaf_of)
     start = 0
@@ -647,7 +646,7 @@ def row_ranges(keys, cells, leaf_of, slots, starts, stops):  # type: ignore[no-u
 
 
 @inner
-def box_cox(rank, mass, alpha):  # type: ignore[no-untyped-def]
+def box_cox(rank, mass, alpha):
     """Integral of t**-alpha from 1 to a rank whose mass is rank**-alpha."""
     power = 1.0 - alpha
     if abs(power) > 0.1:
@@ -658,13 +657,13 @@ def box_cox(rank, mass, alpha):  # type: ignore[no-untyped-def]
 
 
 @inner
-def smooth_sum(rank, mass, alpha):  # type: ignore[no-untyped-def]
+def smooth_sum(rank, mass, alpha):
     """H(rank) by Euler and Maclaurin, up to a constant that depends on alpha only."""
     return box_cox(rank, mass, alpha) + mass * (0.5 - alpha / (12.0 * rank))
 
 
 @njit(cache=True)
-def fill_law(alpha, table):  # type: ignore[no-untyped-def]
+def fill_law(alpha, table):
     """Write H(0..TABLE), summed with compensation; return the constant for `smooth_sum`."""
     table[0] = 0.0
     total = 0.0
@@ -679,7 +678,7 @@ def fill_law(alpha, table):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def mass_up_to(rank, alpha, constant, table):  # type: ignore[no-untyped-def]
+def mass_up_to(rank, alpha, constant, table):
     """H(rank): the sum of r**-alpha over the ranks 1..rank."""
     if rank <= TABLE:
         return table[rank]
@@ -688,7 +687,7 @@ def mass_up_to(rank, alpha, constant, table):  # type: ignore[no-untyped-def]
 
 
 @inner
-def mass_between(first, last, alpha, table):  # type: ignore[no-untyped-def]
+def mass_between(first, last, alpha, table):
     """Sum of r**-alpha over the ranks first..last, without cancellation."""
     tabled = min(last, TABLE)
     total = 0.0
@@ -715,7 +714,7 @@ def mass_between(first, last, alpha, table):  # type: ignore[no-untyped-def]
 
 
 @inner
-def guess_rank(mass, alpha, constant):  # type: ignore[no-untyped-def]
+def guess_rank(mass, alpha, constant):
     """Real number close to the rank where H passes `mass`: `smooth_sum` inverted, roughly."""
     power = 1.0 - alpha
     area = mass - constant
@@ -730,13 +729,13 @@ def guess_rank(mass, alpha, constant):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def rank_at(mass, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
+def rank_at(mass, rows, alpha, constant, table):
     """Smallest rank r in 1..rows with H(r) > mass, else rows."""
     return rank_and_mass(mass, rows, alpha, constant, table)[0]
 
 
 @inner
-def rank_and_mass(mass, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
+def rank_and_mass(mass, rows, alpha, constant, table):
     """Find the rank, and its own mass r**-alpha which the search needs anyway."""
     real = math.floor(min(max(guess_rank(mass, alpha, constant), 0.0), rows - 1.0)) + 1.0
     rank = np.int64(real)
@@ -750,7 +749,7 @@ def rank_and_mass(mass, rows, alpha, constant, table):  # type: ignore[no-untype
 
 
 @inner
-def search_rank(mass, rank, rows, alpha, constant, table):  # type: ignore[no-untyped-def]
+def search_rank(mass, rank, rows, alpha, constant, table):
     """Smallest rank as above, from a first guess that is most often right or off by one."""
     low = np.int64(0)  # H(low) <= mass
     high = rows
@@ -772,14 +771,14 @@ def search_rank(mass, rank, rows, alpha, constant, table):  # type: ignore[no-un
 
 
 @njit(cache=True)
-def member_probability(first, last, total, alpha, table):  # type: ignore[no-untyped-def]
+def member_probability(first, last, total, alpha, table):
     """Chance of one of the rows that share the ranks first..last; `total` is H of all rows."""
     mass = mass_between(first, last, alpha, table)
     return max(mass / (total * (last - first + 1)), SMALLEST)
 
 
 @njit(cache=True)
-def spread(starts, stops, rows, alpha, constant, table, probabilities):  # type: ignore[no-untyped-def]
+def spread(starts, stops, rows, alpha, constant, table, probabilities):
     """Write the chance of one row of each tie group of positions start .. stop - 1."""
     total = mass_up_to(rows, alpha, constant, table)
     for b in range(len(starts)):
@@ -792,7 +791,7 @@ def spread(starts, stops, rows, alpha, constant, table, probabilities):  # type:
 
 
 @inner
-def seek(tree, positions, nodes, entries):  # type: ignore[no-untyped-def]
+def seek(tree, positions, nodes, entries):
     """Find the leaves (`nodes`) and the `entries` in them that hold these positions.
 
     Level by level for the whole batch, so that the cache misses of different rows overlap.
@@ -809,7 +808,7 @@ def seek(tree, positions, nodes, entries):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def draw_rows(  # type: ignore[no-untyped-def]
+def draw_rows(
     keys, cells, leaf_of, uniforms, alpha, constant, table, scratch, slots, probabilities
 ):
     """Draw one row per uniform; `scratch` is int32[3, B]."""

@@ -216,10 +216,6 @@ class RankOrder:
         """Return the largest priority."""
         return float(self.priorities(np.array([self._slot_at(len(self) - 1)]))[0])
 
-    def lowest(self) -> float:
-        """Return the smallest priority."""
-        return float(self.priorities(np.array([self._slot_at(0)]))[0])
-
     def _slot_at(self, position: int) -> int:
         if len(self) == 0:
             raise ValueError("an empty order has no highest and no lowest priority")

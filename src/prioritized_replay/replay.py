@@ -24,7 +24,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 REQUIRED = ("obs", "action", "reward")
-RESERVED = ("next_obs", "discount", "weights", "probabilities", "ids", "terminated", "truncated")
+RESERVED = {  # columns that every batch has, and arguments of `add`
+    *("next_obs", "discount", "terminated", "weights", "probabilities", "ids"),
+    *("self", "truncated", "td_error", "env", "info"),
+}
 SCALAR = Field((), "float64")
 
 
@@ -93,7 +96,7 @@ class ReplayBuffer:
         self._sampler = Sampler(specification, self._capacity)
         self._windows = OpenWindows(n_step, self._gamma)
         self._steps = Storage(n_step, columns)  # the first step of each open window
-        self._step_priorities: list[float | None] = [None] * n_step
+        self._step_priorities: list[float | None] = [None] * n_step  # None: the largest so far
         self._newest_step = 0  # row of `_steps` with the latest step
         self._issued = 0  # ids given so far: the next row's id
         self._stale_updates = 0
@@ -195,7 +198,8 @@ class ReplayBuffer:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        self._sampler.alpha = alpha
+        waiting = (priority for priority in self._step_priorities if priority is not None)
+        self._sampler.set_alpha(alpha, max(waiting, default=0.0))
 
     @property
     def nbytes(self) -> int:
@@ -448,6 +452,7 @@ class ReplayBuffer:
         """Forget all transitions and open windows. Ids go on where they were. O(N)."""
         self._sampler.clear()
         self._windows.clear()
+        self._step_priorities = [None] * self.n_step
         self._last_slots = np.zeros(0, np.int64)
         self._last_weights = WeightSummary(0.0, 0.0, 0.0)
 
@@ -508,15 +513,15 @@ class ReplayBuffer:
         if reward.ndim != 1:
             raise ValueError(f"reward must have shape (B,), got {reward.shape}")
         count = len(reward)
-        if "terminated" in given:
-            ended = casting.cast("terminated", given["terminated"], Field((), "bool"), (count,))
-            given["discount"] = np.where(ended, 0.0, self._gamma)
-        else:
-            given["terminated"] = np.equal(casting.as_array("discount", given["discount"]), 0)
         columns = {
             name: casting.cast(name, value, self._fields[name], (count,))
             for name, value in given.items()
         }
+        if "terminated" in columns:
+            gamma = np.float32(self._gamma)
+            columns["discount"] = np.where(columns["terminated"], np.float32(0.0), gamma)
+        else:
+            columns["terminated"] = columns["discount"] == 0
         discount = columns["discount"]
         if count and not (discount.min() >= 0.0 and discount.max() <= 1.0):
             wrong = discount[~((discount >= 0.0) & (discount <= 1.0))][0]
@@ -557,6 +562,7 @@ class ReplayBuffer:
             self._steps.columns["next_obs"][row] = next_obs
             self._storage.copy((self._issued + k) % self._capacity, self._steps, row)
             priorities.append(self._step_priorities[row])
+            self._step_priorities[row] = None
         self._windows.commit(closing)
         return self._issue(closing.count, priorities)
 
@@ -606,7 +612,7 @@ def _columns(fields: Mapping[str, Field]) -> dict[str, Field]:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
             raise ValueError(f"fields must have names that can be attributes, got {name!r}")
         if name in RESERVED or hasattr(Batch, name):
-            raise ValueError(f"fields must not use a name of the batch's own, got {name!r}")
+            raise ValueError(f"fields must not use a name with a meaning of its own, got {name!r}")
     if fields["reward"].shape != ():
         raise ValueError(f"fields['reward'] must have shape (), got {fields['reward'].shape}")
     return {

@@ -198,16 +198,29 @@ class Sampler:
 
     @property
     def alpha(self) -> float:
-        """The exponent in force; may be set at any time. O(N) for proportional, else O(1)."""
+        """The exponent in force; :meth:`set_alpha` changes it."""
         return self._law.alpha
 
-    @alpha.setter
-    def alpha(self, alpha: float) -> None:
+    def set_alpha(self, alpha: float, waiting: float = 0.0) -> None:
+        """Change alpha, at any time. O(N) for proportional, else O(1).
+
+        Parameters
+        ----------
+        alpha : float
+            >= 0.
+        waiting : float
+            The largest priority with which a row that is not here yet will be appended.
+
+        Raises
+        ------
+        ValueError
+            If alpha is out of range, or a priority, here or to come, too large for it.
+        """
         alpha = casting.number("alpha", alpha)
         self._tell_pending()
         slots = self.live_slots()
         priorities = np.zeros(0) if self._priorities is None else self._priorities[slots]
-        to_come = self._largest_ever if self._ever else 0.0  # what a new row may enter with
+        to_come = max(waiting, self._largest_ever) if self._ever else waiting
         self._law.set_alpha(alpha, slots, priorities, to_come)
         if not isinstance(self._specification, Uniform):
             self._specification = replace(self._specification, alpha=alpha)
@@ -257,7 +270,7 @@ class Sampler:
         priorities : float64[count], optional
             Their priorities; without them all enter at :meth:`entry_priority`.
         """
-        if priorities is None:
+        if priorities is None or self._priorities is None:  # uniform rows have none of their own
             if not self._pending:
                 self._pending_priority = self.entry_priority()
                 self._largest_ever = max(self._largest_ever, self._pending_priority)
@@ -268,8 +281,6 @@ class Sampler:
         self._advance(count)
         kept = min(count, self._capacity)
         slots = (np.arange(kept) + (self._next - kept)) % self._capacity
-        if isinstance(self._law, UniformLaw):
-            self._law.fill(int(slots[0]), kept, 1.0)
         self.set(slots, priorities[count - kept :])
 
     def set(self, slots: Ints, priorities: Floats) -> None:
@@ -343,15 +354,13 @@ class Sampler:
         w_i = (N P(i))**-beta (paper, section 3.4), divided as ``specification.weights`` says.
         Normalised ones are computed as (P(i) / P_min)**-beta, so that the largest is exactly 1.
         """
+        largest = 1.0  # also for a row that was named although it can not be drawn
         if self._weights == "raw":
-            least = 1.0 / self.size
-            largest = FLOAT32_MAX
+            least, largest = 1.0 / self.size, FLOAT32_MAX
+        elif self._weights == "buffer":
+            least = self._least_probability()
         else:
-            least = self._least_probability() if self._weights == "buffer" else 0.0
-            if self._weights == "batch":
-                positive = probabilities[probabilities > 0.0]
-                least = float(positive.min()) if positive.size else 1.0
-            largest = 1.0  # also for a row that was named although it can not be drawn
+            least = float(probabilities.min(initial=1.0, where=probabilities > 0.0))
         weights = np.empty(probabilities.size, np.float32)
         total, squares, lowest, highest = kernels.importance_weights(
             probabilities, least, beta, largest, weights
