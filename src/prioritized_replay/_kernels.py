@@ -2,7 +2,8 @@
 
 Every function is numba-compiled on first use and cached. Callers pass C-contiguous arrays of
 one dtype each (int64 for slots, float64 for masses and uniforms), so that each kernel is
-compiled for one signature only. Kernels hold the GIL on purpose: they are short.
+compiled for one signature only. Kernels hold the GIL on purpose: they are short. An array costs
+each call about 80 ns, so kernels take few and do much.
 """
 
 from __future__ import annotations
@@ -13,25 +14,56 @@ from numba import njit, types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, overload
 
+# For functions that only other compiled ones call: no wrapper for Python, and no cache file, as the
+# callers' code contains theirs. That saves a third of the time to compile.
+inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+# Places are unsigned: numba then leaves out the check for negative indices, which halves the time
+# of a search. All terms of such a sum must be unsigned, as numba turns int64 + uint64 into float64.
+
+Place = np.uint64
+ZERO = Place(0)
+ONE = Place(1)
+SEVEN = Place(7)
+EIGHT = Place(8)
+
+# --- memory ---------------------------------------------------------------------------------
+
+
+def prefetch(array, place):
+    """Ask for the cache line of array[place] (unsigned) ahead of its use; nothing in Python."""
+
+
+@intrinsic
+def _prefetch(typing_context, array, place):
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        line = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [line.type, number, number, number])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [line, number(0), number(3), number(1)])  # read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, place), code
+
+
+@overload(prefetch)
+def _compile_prefetch(array, place):
+    return lambda array, place: _prefetch(array, place)  # type: ignore[call-arg]
+
+
 # --- trees of fan-out 8 -------------------------------------------------------------------
 #
 # A tree is one float64 array. `starts[k]` is where level k begins: level 0 holds the leaves,
 # one for each slot, the last level the root alone. Node j of level k + 1 has the children
 # 8 j .. 8 j + 7 of level k, which fill one 64-byte cache line.
-#
-# Places in a tree are unsigned: numba then leaves out the check for negative indices, which
-# halves the time of a search (1024 targets among 1e6 slots: 61 us, signed 125 us). All terms
-# of such a sum must be unsigned, as numba turns int64 + uint64 into float64.
-
-ONE = np.uint64(1)
-SEVEN = np.uint64(7)
-EIGHT = np.uint64(8)
 
 
-@njit(cache=True)
+@inner
 def sum_of_children(tree, start, node):
     """Return the left-to-right sum of the children of a node, whose level begins at `start`."""
-    first = np.uint64(start) + EIGHT * np.uint64(node)
+    first = Place(start) + EIGHT * Place(node)
     total = tree[first]
     for k in range(ONE, EIGHT):
         total += tree[first + k]
@@ -46,7 +78,7 @@ def set_masses(tree, starts, slots, masses):
     """
     growth = 0
     for i in range(slots.size):
-        leaf = starts[0] + slots[i]
+        leaf = Place(starts[0]) + Place(slots[i])
         growth += int(masses[i] > 0.0) - int(tree[leaf] > 0.0)
         tree[leaf] = masses[i]
     for level in range(1, starts.size):
@@ -54,7 +86,8 @@ def set_masses(tree, starts, slots, masses):
         for i in range(slots.size):
             node = slots[i] >> (3 * level)
             if node != previous:  # neighbours often share a parent, always near the root
-                tree[starts[level] + node] = sum_of_children(tree, starts[level - 1], node)
+                parent = Place(starts[level]) + Place(node)
+                tree[parent] = sum_of_children(tree, starts[level - 1], node)
                 previous = node
     return growth
 
@@ -71,7 +104,8 @@ def fill_masses(tree, starts, first, stop, mass):
         tree[leaf] = mass
     for level in range(1, starts.size):
         for node in range(first >> (3 * level), ((stop - 1) >> (3 * level)) + 1):
-            tree[starts[level] + node] = sum_of_children(tree, starts[level - 1], node)
+            parent = Place(starts[level]) + Place(node)
+            tree[parent] = sum_of_children(tree, starts[level - 1], node)
     return growth
 
 
@@ -81,40 +115,88 @@ def find_masses(tree, starts, targets, slots):
 
     On return `slots` names the leaves and `targets` holds their masses. The target is kept
     below the mass of the node it stands in, so a node without mass is never entered, whatever
-    rounding does. All targets move down one level together: their cache misses overlap.
+    rounding does. All targets move down one level together: their cache misses overlap. The
+    lowest levels are too large for the nearest cache, so each node is asked for one level ahead:
+    1024 targets among 1e7 slots take 72 us instead of 117.
     """
-    root = tree[starts[starts.size - 1]]
+    root = tree[Place(starts[starts.size - 1])]
     for i in range(targets.size):
         slots[i] = 0
         if not targets[i] < root:
             targets[i] = np.nextafter(root, 0.0)
     for level in range(starts.size - 2, -1, -1):
-        start = np.uint64(starts[level])
-        for i in range(targets.size):
-            first = start + EIGHT * np.uint64(slots[i])
-            target = targets[i]
-            running = 0.0
-            below = 0.0
-            child = ONE - ONE
-            for k in range(SEVEN):
-                running += tree[first + k]
-                if running <= target:
-                    below = running
-                    child = k + ONE
-            slots[i] = 8 * slots[i] + np.int64(child)
-            mass = tree[first + child]
-            target -= below
-            if not target < mass:
-                target = np.nextafter(mass, 0.0)
-            targets[i] = target
+        start = Place(starts[level])
+        if level >= AHEAD_BELOW or level == 0:
+            for i in range(targets.size):
+                enter_child(tree, start, targets, slots, i)
+        else:
+            below = Place(starts[level - 1])
+            for i in range(targets.size):
+                enter_child(tree, start, targets, slots, i)
+                prefetch(tree, below + EIGHT * Place(slots[i]))
     for i in range(targets.size):
-        targets[i] = tree[starts[0] + slots[i]]
+        targets[i] = tree[Place(starts[0]) + Place(slots[i])]
+
+
+AHEAD_BELOW = 5  # levels from the sixth up hold few enough nodes to stay in the cache
+
+
+@inner
+def enter_child(tree, start, targets, slots, i):
+    """Move target i from its node to the child that holds it; children begin at `start`."""
+    first = start + EIGHT * Place(slots[i])
+    target = targets[i]
+    running = 0.0
+    below = 0.0
+    child = ZERO
+    for k in range(SEVEN):
+        running += tree[first + k]
+        if running <= target:
+            below = running
+            child = k + ONE
+    slots[i] = 8 * slots[i] + np.int64(child)
+    mass = tree[first + child]
+    target -= below
+    if not target < mass:
+        target = np.nextafter(mass, 0.0)
+    targets[i] = target
 
 
 @njit(cache=True)
+def draw_masses(tree, starts, uniforms, stratified, slots, probabilities):
+    """Draw a leaf for each uniform, by its mass; see :func:`point`. Write its probability too.
+
+    A mass that is positive keeps a positive probability when the division underflows.
+    """
+    root = tree[Place(starts[starts.size - 1])]
+    for i in range(uniforms.size):
+        probabilities[i] = point(uniforms, i, stratified) * root
+    find_masses(tree, starts, probabilities, slots)
+    for i in range(uniforms.size):
+        probabilities[i] = max(probabilities[i] / root, SMALLEST)
+
+
+@njit(cache=True)
+def set_priorities(tree, starts, stored, slots, priorities, alpha, limit, masses):
+    """Give slots their priorities and masses priority**alpha, unless one is larger than `limit`.
+
+    Of duplicates the last wins. Returns by how many the number of positive leaves has grown, and
+    the largest of the priorities; or, having changed nothing, 0 and infinity.
+    """
+    if not masses_of(priorities, alpha, masses) <= limit:
+        return 0, np.inf
+    for i in range(slots.size):
+        stored[Place(slots[i])] = priorities[i]
+    largest = 0.0
+    for i in range(slots.size):  # those that won
+        largest = max(largest, stored[Place(slots[i])])
+    return set_masses(tree, starts, slots, masses), largest
+
+
+@inner
 def least_of_children(tree, start, node):
     """Return the least of the children of a node, whose level begins at `start`."""
-    first = np.uint64(start) + EIGHT * np.uint64(node)
+    first = Place(start) + EIGHT * Place(node)
     least = tree[first]
     for k in range(ONE, EIGHT):
         least = min(least, tree[first + k])
@@ -147,41 +229,70 @@ def fill_minima(tree, starts, first, stop, value):
 
 # --- batches ------------------------------------------------------------------------------
 
+SMALLEST = 2.2250738585072014e-308  # positive masses and probabilities stay normal float64
 
-@njit(cache=True)
-def priorities_of(td_errors, eps, out):
-    """Write abs(td_error) + eps; return the first place that is not finite, or -1."""
-    for i in range(td_errors.size):
-        out[i] = abs(td_errors[i]) + eps
-        if not out[i] < np.inf:
-            return i
-    return -1
+
+@inner
+def point(uniforms, i, stratified):
+    """Return the i-th point of [0, 1): a uniform, or one in the i-th of B equal parts of it."""
+    return (i + uniforms[i]) / uniforms.size if stratified else uniforms[i]
 
 
 @njit(cache=True)
-def masses_of(priorities, alpha, least, out):
-    """Write priority**alpha, kept >= `least` where the priority is positive; return the largest."""
+def stratify(uniforms, out):
+    """Put uniform i into the i-th of B equal parts of [0, 1)."""
+    for i in range(uniforms.size):
+        out[i] = point(uniforms, i, True)
+
+
+@njit(cache=True)
+def priorities_of(ids, td_errors, eps, first_id, next_id, capacity, slots, priorities):
+    """Turn ids into slots and errors into priorities, abs(td_error) + eps, of rows still there.
+
+    Those have ids first_id .. next_id - 1. Returns how many they are. But where an id was never
+    issued or an error is not finite, returns -1 - i for its place i, ids first.
+    """
+    for i in range(ids.size):
+        if ids[i] < 0 or ids[i] >= next_id:
+            return -1 - i
+    for i in range(ids.size):
+        if not abs(td_errors[i]) + eps < np.inf:
+            return -1 - i
+    turn = first_id - first_id % capacity  # one division: a live id is less than two turns above
+    live = 0
+    for i in range(ids.size):
+        if ids[i] >= first_id:
+            slot = ids[i] - turn
+            slots[live] = slot - capacity if slot >= capacity else slot
+            priorities[live] = abs(td_errors[i]) + eps
+            live += 1
+    return live
+
+
+@njit(cache=True)
+def masses_of(priorities, alpha, out):
+    """Write priority**alpha, positive where the priority is; return the largest."""
     largest = 0.0
     for i in range(priorities.size):
         mass = priorities[i] ** alpha
-        if mass < least and priorities[i] > 0.0:
-            mass = least
+        if mass < SMALLEST and priorities[i] > 0.0:
+            mass = SMALLEST
         out[i] = mass
         largest = max(largest, mass)
     return largest
 
 
 @njit(cache=True)
-def stratify(uniforms, out):
-    """Put uniform i into the i-th of B equal parts of [0, 1)."""
-    size = uniforms.size
-    for i in range(size):
-        out[i] = (i + uniforms[i]) / size
+def importance_weights(probabilities, least, beta, largest, out, summary):
+    """Write (P / least)**-beta, at most `largest`; where `least` is 0, the batch's least counts.
 
-
-@njit(cache=True)
-def importance_weights(probabilities, least, beta, largest, out):
-    """Write (P / least)**-beta, at most `largest`, and return sum, sum of squares, min, max."""
+    `summary` receives the sum, the sum of squares, the least and the largest weight.
+    """
+    if least == 0.0:
+        least = 1.0
+        for i in range(probabilities.size):
+            if probabilities[i] > 0.0:
+                least = min(least, probabilities[i])
     total = 0.0
     squares = 0.0
     lowest = np.inf
@@ -195,90 +306,143 @@ def importance_weights(probabilities, least, beta, largest, out):
         squares += weight * weight
         lowest = min(lowest, weight)
         highest = max(highest, weight)
-    return total, squares, lowest, highest
+    summary[0] = total
+    summary[1] = squares
+    summary[2] = lowest
+    summary[3] = highest
+
+
+@inner
+def place_in(table, key):
+    """Return where a hash table holds a key >= 0, or has room for it; -1 marks room.
+
+    int64[2**k], at most half full.
+    """
+    mask = table.size - 1
+    place = (key * 0x9E3779B1) & mask
+    while table[place] != -1 and table[place] != key:
+        place = (place + 1) & mask
+    return place
 
 
 @njit(cache=True)
 def keep_last(keys, values, table):
     """Drop all but the last of equal keys, in place; return where the kept ones begin.
 
-    `table` is a scratch hash table: int64[2**k] with 2**k >= 2 B. O(B).
+    `table` is scratch, see :func:`place_in`. O(B).
     """
     table[:] = -1
-    mask = table.size - 1
     kept = keys.size
     for i in range(keys.size - 1, -1, -1):
-        key = keys[i]
-        place = (key * 0x9E3779B1) & mask
-        while table[place] != -1 and table[place] != key:
-            place = (place + 1) & mask
+        place = place_in(table, keys[i])
         if table[place] == -1:
-            table[place] = key
+            table[place] = keys[i]
             kept -= 1
-            keys[kept] = key
+            keys[kept] = keys[i]
             values[kept] = values[i]
     return kept
 
 
-# --- rows ---------------------------------------------------------------------------------
+@njit(cache=True)
+def keep_first(keys, values, table):
+    """Drop all but the first of equal keys, in place; return how many are kept.
 
-
-def prefetch(array, place):
-    """Ask for the cache line of array[place] (unsigned) ahead of its use; nothing in Python."""
-
-
-@intrinsic
-def _prefetch(typing_context, array, place):
-    def code(context, builder, signature, arguments):
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        line = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [line.type, number, number, number])
-        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [line, number(0), number(3), number(1)])  # read, keep, data
-        return context.get_dummy_value()
-
-    return types.void(array, place), code
-
-
-@overload(prefetch)
-def _compile_prefetch(array, place):
-    return lambda array, place: _prefetch(array, place)  # type: ignore[call-arg]
+    `table` is scratch, see :func:`place_in`. O(B).
+    """
+    table[:] = -1
+    kept = 0
+    for i in range(keys.size):
+        place = place_in(table, keys[i])
+        if table[place] == -1:
+            table[place] = keys[i]
+            keys[kept] = keys[i]
+            values[kept] = values[i]
+            kept += 1
+    return kept
 
 
 @njit(cache=True)
-def gather_rows(rows8, rows4, rows1, slots, layout, stride, mark, block8, block4, block1):
+def draw_ring(uniforms, stratified, end, size, capacity, slots, probabilities):
+    """Draw one of the last `size` slots before `end`, modulo N, for each uniform."""
+    for i in range(uniforms.size):
+        place = min(np.int64(point(uniforms, i, stratified) * size), size - 1)
+        slot = end - size + place
+        slots[i] = slot + capacity if slot < 0 else slot
+        probabilities[i] = 1.0 / size
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+GROUP = Place(32)  # rows that are on their way from memory while as many are copied
+FETCHED = Place(64)  # words of a row to ask for; the processor itself then fetches what follows
+
+
+@inner
+def fetch_rows(rows, slots, first, stop, words):
+    """Ask for the rows of slots[first:stop] ahead of their use."""
+    for i in range(first, stop):
+        start = Place(slots[i]) * words
+        for word in range(start & ~SEVEN, start + min(words, FETCHED), EIGHT):
+            prefetch(rows, word)
+
+
+@njit(cache=True)
+def gather_rows(rows, slots, layout, words, mark, block):
     """Copy fields of the rows at `slots` into contiguous columns of one block.
 
-    rows8, rows4, rows1 and block8, block4, block1 are the same bytes as words of 8, 4 and 1
-    bytes. Each line of `layout` says of one field: bytes in a word, words in the field, words
-    in a whole row, word of the row where it lies, word of the block where its column begins.
-    `stride` is the number of 8-byte words in a row. Byte `mark` of every row becomes 1, unless
-    `mark` is negative.
+    rows and block are arrays of 8-byte words. Each line of `layout` says of one field: bytes in
+    a unit (8, 4 or 1), units in the field, units in a whole row, unit of the row where it lies,
+    unit of the block where its column begins. A row has so many `words`, the first of all begins
+    a cache line. Byte `mark` of every row becomes 1, unless `mark` is negative.
 
-    Rows lie anywhere in memory: fetching them 8 ahead takes 1024 rows of 152 bytes among 1e6
-    from 135 to 52 us, unsigned places from 316 to 135.
+    Rows lie anywhere in memory, so they are fetched a group ahead: 1024 rows of 152 bytes among
+    1e6 take 30 us instead of 135, where touching their cache lines alone takes 20.
     """
-    words = np.uint64(stride)
-    for i in range(slots.size):
-        if i + 8 < slots.size:
-            ahead = np.uint64(slots[i + 8]) * words
-            for word in range(ahead, ahead + words, EIGHT):
-                prefetch(rows8, word)
-        slot = np.uint64(slots[i])
-        for f in range(layout.shape[0]):
-            width = layout[f, 0]
-            count = np.uint64(layout[f, 1])
-            source = slot * np.uint64(layout[f, 2]) + np.uint64(layout[f, 3])
-            target = np.uint64(layout[f, 4]) + np.uint64(i) * count
-            if width == 8:
-                for k in range(count):
-                    block8[target + k] = rows8[source + k]
-            elif width == 4:
-                for k in range(count):
-                    block4[target + k] = rows4[source + k]
+    rows4 = rows.view(np.uint32)
+    rows1 = rows.view(np.uint8)
+    block4 = block.view(np.uint32)
+    block1 = block.view(np.uint8)
+    words = Place(words)
+    size = Place(slots.size)
+    fetch_rows(rows, slots, ZERO, min(GROUP, size), words)
+    for first in range(ZERO, size, GROUP):
+        stop = min(first + GROUP, size)
+        fetch_rows(rows, slots, stop, min(stop + GROUP, size), words)
+        for field in range(layout.shape[0]):
+            unit = layout[field, 0]
+            if unit == 8:
+                copy_field(rows, slots, first, stop, layout[field], block)
+            elif unit == 4:
+                copy_field(rows4, slots, first, stop, layout[field], block4)
             else:
-                for k in range(count):
-                    block1[target + k] = rows1[source + k]
+                copy_field(rows1, slots, first, stop, layout[field], block1)
         if mark >= 0:
-            rows1[EIGHT * slot * words + np.uint64(mark)] = 1
+            for i in range(first, stop):
+                rows1[EIGHT * Place(slots[i]) * words + Place(mark)] = 1
+
+
+@inner
+def copy_field(rows, slots, first, stop, line, block):
+    """Copy one field of the rows at slots[first:stop] into its column."""
+    count = Place(line[1])
+    stride = Place(line[2])
+    offset = Place(line[3])
+    column = Place(line[4])
+    if count == ONE:
+        for i in range(first, stop):
+            block[column + i] = rows[Place(slots[i]) * stride + offset]
+    else:
+        for i in range(first, stop):
+            source = Place(slots[i]) * stride + offset
+            target = column + i * count
+            for k in range(count):
+                block[target + k] = rows[source + k]
+
+
+@njit(cache=True)
+def ids_of(slots, newest, capacity, ids):
+    """Write the ids of the rows at `slots`; the latest row has the id `newest`."""
+    slot = newest % capacity
+    for i in range(slots.size):
+        id = newest - slot + slots[i]
+        ids[i] = id if slots[i] <= slot else id - capacity

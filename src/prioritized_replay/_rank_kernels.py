@@ -38,11 +38,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from prioritized_replay._kernels import prefetch
-
-# For functions that only other compiled ones call: no wrapper for Python, and no cache file, as the
-# callers' code contains theirs. That saves a third of the time to compile.
-inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+from prioritized_replay._kernels import inner, keep_last, point, prefetch
 
 Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
 Ints = npt.NDArray[np.int32]
@@ -507,36 +503,57 @@ def mend(tree, node):
 # --- whole batches ---------------------------------------------------------------------------
 
 
-@njit(cache=True)
-def place_rows(keys, cells, leaf_of, slots, priorities, nodes):
-    """Give distinct slots these priorities, wherever they were; `nodes` is int32[BLOCK] scratch.
+def scratch_size(size):
+    """Words that :func:`place_rows` needs for so many rows."""
+    return size + size + BLOCK + (1 << (2 * size).bit_length())
 
-    Block by block: each step is done for a whole block, so that cache misses overlap.
+
+@njit(cache=True)
+def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
+    """Give slots these priorities, wherever they were; of duplicates the last counts.
+
+    `scratch` is int64[scratch_size(B)]. Block by block: each step is done for a whole block, so
+    that cache misses overlap. Returns the largest of the priorities.
     """
     tree = Tree(keys, cells, leaf_of)
-    for start in range(0, len(slots), BLOCK):
-        count = min(BLOCK, len(slots) - start)
+    size = len(slots)
+    kept = scratch[:size]
+    values = scratch[size : 2 * size].view(np.float64)
+    kept[:] = slots
+    values[:] = priorities
+    first = keep_last(kept, values, scratch[2 * size + BLOCK :])
+    nodes = scratch[2 * size : 2 * size + BLOCK]
+    for start in range(first, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        place_block(tree, kept[start:stop], values[start:stop], nodes)
+    return values[first:].max() if first < size else 0.0
+
+
+@inner
+def place_block(tree, slots, priorities, nodes):
+    """Give at most BLOCK distinct slots these priorities."""
+    count = len(slots)
+    for b in range(count):
+        nodes[b] = tree.leaf_of[slots[b]]
+    for b in range(-AHEAD, count):
+        if b + AHEAD < count:
+            fetch(tree, nodes[b + AHEAD])
+        if b >= 0 and nodes[b] != 0:
+            remove(tree, slots[b])
+    for b in range(count):
+        if nodes[b] != 0:
+            mend(tree, np.int32(nodes[b]))
+    for b in range(count):
+        nodes[b] = tree.cells[0, ROOT]
+    for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
         for b in range(count):
-            nodes[b] = tree.leaf_of[slots[start + b]]
-        for b in range(-AHEAD, count):
-            if b + AHEAD < count:
-                fetch(tree, nodes[b + AHEAD])
-            if b >= 0 and nodes[b] != 0:
-                remove(tree, slots[start + b])
-        for b in range(count):
-            if nodes[b] != 0:
-                mend(tree, nodes[b])
-        for b in range(count):
-            nodes[b] = tree.cells[0, ROOT]
-        for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
-            for b in range(count):
-                j = child_for(tree, nodes[b], priorities[start + b], slots[start + b])
-                nodes[b] = tree.cells[nodes[b], ITEMS + j]
-        for b in range(-AHEAD, count):
-            if b + AHEAD < count:
-                fetch(tree, nodes[b + AHEAD])
-            if b >= 0:
-                insert(tree, nodes[b], priorities[start + b], slots[start + b])
+            j = child_for(tree, nodes[b], priorities[b], slots[b])
+            nodes[b] = tree.cells[nodes[b], ITEMS + j]
+    for b in range(-AHEAD, count):
+        if b + AHEAD < count:
+            fetch(tree, nodes[b + AHEAD])
+        if b >= 0:
+            insert(tree, np.int32(nodes[b]), priorities[b], slots[b])
 
 
 @njit(cache=True)
@@ -809,15 +826,17 @@ def seek(tree, positions, nodes, entries):
 
 @njit(cache=True)
 def draw_rows(
-    keys, cells, leaf_of, uniforms, alpha, constant, table, scratch, slots, probabilities
-):
-    """Draw one row per uniform; `scratch` is int32[3, B]."""
+    keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
+    probabilities,
+):  # fmt: skip
+    """Draw one row per uniform, see :func:`_kernels.point`; `scratch` is int32[3, B]."""
     tree = Tree(keys, cells, leaf_of)
     positions, nodes, entries = scratch[0], scratch[1], scratch[2]
     rows = np.int64(tree.cells[0, ROWS])
     total = mass_up_to(rows, alpha, constant, table)
     for b in range(len(uniforms)):
-        rank, own = rank_and_mass(uniforms[b] * total, rows, alpha, constant, table)
+        target = point(uniforms, b, stratified) * total
+        rank, own = rank_and_mass(target, rows, alpha, constant, table)
         positions[b] = rows - rank
         probabilities[b] = max(own / total, SMALLEST)
     seek(tree, positions, nodes, entries)
@@ -834,7 +853,7 @@ def draw_rows(
                 shared = member_probability(rows - stop + 1, rows - start, total, alpha, table)
                 below = mass_up_to(rows - stop, alpha, constant, table)
         if stop - start > 1:
-            share = (uniforms[b] * total - below) / total / shared
+            share = (point(uniforms, b, stratified) * total - below) / total / shared
             member = min(max(np.int64(share), 0), stop - start - 1)
             positions[b] = stop - 1 - member
             moved = moved or positions[b] != position

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Field", "as_array", "cast", "errors", "flag", "ids", "integer", "number"]
+__all__ = ["Column", "Field", "as_array", "cast", "errors", "flag", "ids", "integer", "number"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 WIDEST = 8
+INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
+FIT = ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE", "ENSUREARRAY"]
+"""What kernels are compiled for: any other kind of array would have to be compiled for anew."""
 LARGEST = {np.dtype(f).itemsize: float(np.finfo(f).max) for f in ("float16", "float32", "float64")}
 
 
@@ -68,6 +71,49 @@ class Field:
     def nbytes(self) -> int:
         """Bytes in one transition."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+
+class Column:
+    """What :func:`cast` does to the values of one field, at less cost for those that fit as is.
+
+    Parameters
+    ----------
+    name : str
+        What an error blames.
+    field : Field
+        What values must become.
+    """
+
+    __slots__ = ("_dtype", "_field", "_high", "_low", "_name", "_numbers", "_shape")
+
+    def __init__(self, name: str, field: Field) -> None:
+        self._name = name
+        self._field = field
+        dtype = np.dtype(field.dtype)
+        self._dtype = dtype
+        self._shape = field.shape
+        self._numbers: tuple[type, ...] = ()  # kinds of number that need no more than bounds
+        self._low: float = 0
+        self._high: float = 1
+        if field.shape:
+            return
+        if dtype.kind == "f":
+            self._numbers = (float, int, np.float64, np.float32, np.int64)
+            self._low, self._high = -LARGEST[dtype.itemsize], LARGEST[dtype.itemsize]
+        else:
+            self._numbers = (bool, np.bool_) if dtype.kind == "b" else (int, np.int64, np.int32)
+            if dtype.kind != "b":
+                self._low, self._high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
+    def accept(self, value: Any) -> Any:
+        """Return a number or an array that can be assigned to an element of the column."""
+        kind = type(value)
+        if kind is np.ndarray:
+            if value.dtype is self._dtype and value.shape == self._shape:
+                return value
+        elif kind in self._numbers and self._low <= value <= self._high:
+            return value
+        return cast(self._name, value, self._field)
 
 
 def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Array:
@@ -139,6 +185,8 @@ def as_array(name: str, value: Any) -> Array:
 
 def integer(name: str, value: Any) -> int:
     """Return an integer >= 1."""
+    if type(value) is int and value >= 1:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
     return int(value)
@@ -146,6 +194,8 @@ def integer(name: str, value: Any) -> int:
 
 def number(name: str, value: Any, high: float = math.inf) -> float:
     """Return a finite number in [0, high]."""
+    if type(value) is float and 0.0 <= value <= high < math.inf:
+        return value
     try:
         result = math.nan if isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -164,7 +214,9 @@ def flag(name: str, value: Any) -> bool:
 
 
 def ids(ids: Any) -> Ints:
-    """Return ids, arrays or tensors, as int64[B]."""
+    """Return ids, arrays or tensors, as int64[B] fit for a kernel."""
+    if type(ids) is np.ndarray and ids.dtype is INT64 and ids.ndim == 1 and ids.flags.carray:
+        return ids
     array = as_array("ids", ids)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise ValueError(
@@ -172,14 +224,16 @@ def ids(ids: Any) -> Ints:
         )
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"ids must fit int64, got {array.max()}")
-    return array.astype(np.int64, copy=False)
+    return np.require(array, INT64, FIT)
 
 
 def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
-    """Return errors, arrays or tensors, as float64[count] of their own.
+    """Return errors, arrays or tensors, as float64[count] fit for a kernel.
 
     Whether they are finite is for the sampler to see.
     """
+    if type(td_errors) is np.ndarray and td_errors.dtype is FLOAT32 and td_errors.shape == (count,):
+        return td_errors.astype(FLOAT64)
     if hasattr(td_errors, "detach"):
         td_errors = td_errors.detach().cpu().double()  # NumPy knows no bfloat16
     array = as_array(name, td_errors)
@@ -188,4 +242,4 @@ def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
     allowed = {(count,), (count, 1)} | ({()} if count == 1 and name == "td_error" else set())
     if array.shape not in allowed:
         raise ValueError(f"{name} must have shape ({count},) or ({count}, 1), got {array.shape}")
-    return np.array(array.reshape(count), np.float64)
+    return np.require(array.reshape(count), FLOAT64, FIT)

@@ -37,23 +37,34 @@ class Law(Protocol):
     def require(self, priorities: Floats, name: str) -> None:
         """Raise ValueError, blaming the argument ``name``, at a priority that is too large."""
 
-    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+    def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Change alpha, given all live slots and the largest priority that may yet come."""
 
-    def set(self, slots: Ints, priorities: Floats) -> None:
-        """Give distinct slots their priorities."""
+    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
+        """Give slots their priorities, of duplicates the last; return the largest of these.
+
+        Raise ValueError, blaming the argument ``name``, at one that is too large.
+        """
 
     def fill(self, first: int, count: int, priority: float) -> None:
         """Give ``count`` slots from ``first`` on, modulo N, one priority."""
 
-    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
-        """Return the slots at these points of [0, 1) and their probabilities."""
+    def draw(
+        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+    ) -> None:
+        """Write a slot for each uniform of [0, 1), and its probability; see :func:`_kernels.point`.
+
+        Some slot must be drawable.
+        """
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return P of live slots."""
 
     def masses(self, slots: Ints) -> Floats:
         """Return numbers in proportion to P of live slots."""
+
+    def priorities(self, slots: Ints) -> Floats:
+        """Return the priorities of live slots."""
 
     def drawable(self) -> int:
         """Return how many slots have a positive probability."""
@@ -69,7 +80,7 @@ class Law(Protocol):
 
 
 class UniformLaw:
-    """Every live slot alike; priorities are accepted and ignored.
+    """Every live slot alike; priorities are accepted and ignored, each counts as 1.
 
     Slots are filled in ring order: the live ones are the last ``size`` before ``end``.
     """
@@ -88,30 +99,37 @@ class UniformLaw:
     def require(self, priorities: Floats, name: str) -> None:
         """Accept every priority."""
 
-    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+    def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Refuse any exponent but 0."""
         if alpha != 0.0:
             raise ValueError(f"alpha must be 0 for Uniform, got {alpha}")
 
-    def set(self, slots: Ints, priorities: Floats) -> None:
+    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
         """Do nothing: uniform rows have no priorities of their own."""
+        return 1.0
 
     def fill(self, first: int, count: int, priority: float) -> None:
         """Count the new slots. O(1)."""
         self._size = min(self._size + count, self._capacity)
         self._end = (first + count) % self._capacity
 
-    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
-        """Return equally likely live slots. O(B)."""
-        places = np.minimum((uniforms * self._size).astype(np.int64), self._size - 1)
-        slots = (places + (self._end - self._size)) % self._capacity
-        return slots, self.probabilities(slots)
+    def draw(
+        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+    ) -> None:
+        """Write equally likely live slots. O(B)."""
+        kernels.draw_ring(
+            uniforms, stratified, self._end, self._size, self._capacity, slots, probabilities
+        )
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return 1 / size for each slot."""
         return np.full(slots.size, 1.0 / self._size)
 
     def masses(self, slots: Ints) -> Floats:
+        """Return 1 for each slot."""
+        return np.ones(slots.size)
+
+    def priorities(self, slots: Ints) -> Floats:
         """Return 1 for each slot."""
         return np.ones(slots.size)
 
@@ -152,6 +170,7 @@ class ProportionalLaw:
         self.alpha = alpha
         self._capacity = capacity
         self._limit = HUGE / capacity  # no sum of N masses can overflow
+        self._priorities = np.zeros(capacity)
         self._masses = SumTree(capacity)
         self._least = MinTree(capacity) if track_least else None  # of positive masses
         self._largest = MinTree(capacity) if track_largest else None  # of negated priorities
@@ -160,22 +179,33 @@ class ProportionalLaw:
     def nbytes(self) -> int:
         """Bytes held."""
         trees = (self._masses, self._least, self._largest)
-        return sum(tree.nbytes for tree in trees if tree is not None)
+        return self._priorities.nbytes + sum(tree.nbytes for tree in trees if tree is not None)
 
     def require(self, priorities: Floats, name: str) -> None:
         """Raise ValueError if a mass is so large that a sum of N of them may overflow."""
         self._masses_of(priorities, self.alpha, name)
 
-    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+    def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Recompute every mass. O(N)."""
         self._masses_of(np.array([largest]), alpha, "alpha")
-        masses = self._masses_of(priorities, alpha, "alpha")
+        priorities = self._priorities[slots]
+        self._masses_of(priorities, alpha, "alpha")
         self.alpha = alpha
-        self._write(slots, priorities, masses)
+        self.set(slots, priorities, "alpha")
 
-    def set(self, slots: Ints, priorities: Floats) -> None:
+    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
         """Set masses and recompute what they are part of. O(B log N)."""
-        self._write(slots, priorities, self._masses_of(priorities, self.alpha, "priorities"))
+        masses = np.empty(slots.size)
+        largest = self._masses.set_priorities(
+            self._priorities, slots, priorities, self.alpha, self._limit, masses
+        )
+        if largest == np.inf:
+            raise self._too_large(priorities, self.alpha, name)
+        if self._least is not None:
+            self._least.set(slots, np.where(masses > 0.0, masses, np.inf))
+        if self._largest is not None:
+            self._largest.set(slots, -priorities)
+        return largest
 
     def fill(self, first: int, count: int, priority: float) -> None:
         """Set ``count`` contiguous masses. O(count + log N)."""
@@ -184,23 +214,34 @@ class ProportionalLaw:
         for start, stop in ((first, first + to_end), (0, count - to_end)):
             if stop > start:
                 self._masses.fill(start, stop, mass)
+                self._priorities[start:stop] = priority
                 if self._least is not None:
                     self._least.fill(start, stop, mass if mass > 0.0 else np.inf)
                 if self._largest is not None:
                     self._largest.fill(start, stop, -priority)
 
-    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
-        """Return the slots whose shares of the sum hold these points of [0, 1). O(B log N)."""
-        slots, masses = self._masses.find(uniforms * self._masses.total)
-        return slots, self._probabilities_of(masses)
+    def draw(
+        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+    ) -> None:
+        """Write the slots whose shares of the sum hold these points of [0, 1). O(B log N)."""
+        self._masses.draw(uniforms, stratified, slots, probabilities)
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return mass / sum. O(B)."""
-        return self._probabilities_of(self._masses.masses(slots))
+        masses = self._masses.masses(slots)
+        if self._masses.total == 0.0:
+            return np.zeros(masses.size)
+        probabilities = masses / self._masses.total
+        # A mass that is positive keeps a positive probability when the division underflows.
+        return np.maximum(probabilities, TINY, out=probabilities, where=masses > 0.0)
 
     def masses(self, slots: Ints) -> Floats:
         """Return priority**alpha. O(B)."""
         return self._masses.masses(slots)
+
+    def priorities(self, slots: Ints) -> Floats:
+        """Return the priorities as given. O(B)."""
+        return self._priorities[slots]
 
     def drawable(self) -> int:
         """Return the number of positive masses. O(1)."""
@@ -224,27 +265,15 @@ class ProportionalLaw:
 
     def _masses_of(self, priorities: Floats, alpha: float, name: str) -> Floats:
         masses = np.empty(priorities.size)
-        if not kernels.masses_of(priorities, alpha, TINY, masses) <= self._limit:
-            raise ValueError(
-                f"{name} must give priorities whose power alpha is <= {self._limit:.3g}, "
-                f"got priority {priorities.max():.6g} with alpha {alpha}"
-            )
+        if not kernels.masses_of(priorities, alpha, masses) <= self._limit:
+            raise self._too_large(priorities, alpha, name)
         return masses
 
-    def _write(self, slots: Ints, priorities: Floats, masses: Floats) -> None:
-        self._masses.set(slots, masses)
-        if self._least is not None:
-            self._least.set(slots, np.where(masses > 0.0, masses, np.inf))
-        if self._largest is not None:
-            self._largest.set(slots, -priorities)
-
-    def _probabilities_of(self, masses: Floats) -> Floats:
-        total = self._masses.total
-        if total == 0.0:
-            return np.zeros(masses.size)
-        probabilities = masses / total
-        # A mass that is positive keeps a positive probability when the division underflows.
-        return np.maximum(probabilities, TINY, out=probabilities, where=masses > 0.0)
+    def _too_large(self, priorities: Floats, alpha: float, name: str) -> ValueError:
+        return ValueError(
+            f"{name} must give priorities whose power alpha is <= {self._limit:.3g}, "
+            f"got priority {priorities.max():.6g} with alpha {alpha}"
+        )
 
 
 class RankBasedLaw:
@@ -266,22 +295,24 @@ class RankBasedLaw:
     def require(self, priorities: Floats, name: str) -> None:
         """Accept every finite priority: only the order counts."""
 
-    def set_alpha(self, alpha: float, slots: Ints, priorities: Floats, largest: float) -> None:
+    def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Change the exponent. O(1)."""
         self._law = RankLaw(alpha)
         self.alpha = alpha
 
-    def set(self, slots: Ints, priorities: Floats) -> None:
-        """Move or insert distinct slots. O(B log N)."""
-        self._order.set(slots, priorities)
+    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
+        """Move or insert slots. O(B log N)."""
+        return self._order.set(slots, priorities)
 
     def fill(self, first: int, count: int, priority: float) -> None:
         """Move or insert contiguous slots at one priority. O(count log N)."""
         self._order.insert_run(first, count, priority)
 
-    def find(self, uniforms: Floats) -> tuple[Ints, Floats]:
-        """Return the slots at these points of the law over ranks. O(B log N)."""
-        return self._order.draw(uniforms, self._law)
+    def draw(
+        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+    ) -> None:
+        """Write the slots at these points of the law over ranks. O(B log N)."""
+        self._order.draw_into(uniforms, self._law, stratified, slots, probabilities)
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return P of live slots. O(B log N)."""
@@ -290,6 +321,10 @@ class RankBasedLaw:
     def masses(self, slots: Ints) -> Floats:
         """Return P, which is in proportion to itself. O(B log N)."""
         return self.probabilities(slots)
+
+    def priorities(self, slots: Ints) -> Floats:
+        """Return the priorities as given. O(B)."""
+        return self._order.priorities(slots)
 
     def drawable(self) -> int:
         """Return the number of live slots: every rank has a positive probability."""

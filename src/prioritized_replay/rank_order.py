@@ -8,7 +8,6 @@ import numpy.typing as npt
 from prioritized_replay import _rank_kernels as kernels
 from prioritized_replay._rank_kernels import (
     BEFORE,
-    BLOCK,
     BOUND_SLOTS,
     FREE,
     FRESH,
@@ -111,18 +110,24 @@ class RankOrder:
     def _load(self, slots: Longs, priorities: Floats) -> None:
         kernels.load_rows(*self._tree, slots, priorities)
 
-    def set(self, slots: Longs, priorities: Floats) -> None:
+    def set(self, slots: Longs, priorities: Floats) -> float:
         """Give rows these priorities, wherever they were; rows not present enter. O(B log N).
 
         Parameters
         ----------
         slots
-            int64[B], distinct.
+            int64[B]. Of duplicates the last counts.
         priorities
             float64[B].
+
+        Returns
+        -------
+        float
+            The largest of these priorities.
         """
-        nodes = np.empty(BLOCK, np.int32)
-        kernels.place_rows(*self._tree, slots, priorities, nodes)
+        # One array for all scratch: each costs a call 80 ns.
+        scratch = np.empty(kernels.scratch_size(slots.size), np.int64)
+        return float(kernels.place_rows(*self._tree, slots, priorities, scratch))
 
     def insert_run(self, first_slot: int, count: int, priority: float) -> None:
         """Enter `count` slots from `first_slot` on, around the ring, all at one priority."""
@@ -153,13 +158,20 @@ class RankOrder:
         probabilities : float64[B]
             Chance of each row in one draw, > 0.
         """
-        size = len(uniforms)
-        scratch = np.empty((3, size), np.int32)
-        slots = np.empty(size, np.int64)
-        probabilities = np.empty(size)
+        slots = np.empty(len(uniforms), np.int64)
+        probabilities = np.empty(len(uniforms))
+        self.draw_into(uniforms, law, False, slots, probabilities)
+        return slots, probabilities
+
+    def draw_into(
+        self, uniforms: Floats, law: RankLaw, stratified: bool, slots: Longs, probabilities: Floats
+    ) -> None:
+        """Write what :meth:`draw` returns; where `stratified`, uniform i of B gives (i + u) / B."""
+        scratch = np.empty((3, len(uniforms)), np.int32)
         kernels.draw_rows(
             *self._tree,
             uniforms,
+            stratified,
             law.alpha,
             law.constant,
             law.table,
@@ -167,7 +179,6 @@ class RankOrder:
             slots,
             probabilities,
         )
-        return slots, probabilities
 
     def probabilities(self, slots: Longs, law: RankLaw) -> Floats:
         """Chance of each of these slots (int64[B], all present) in one draw: float64[B]."""

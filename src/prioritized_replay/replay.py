@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from prioritized_replay import _kernels as kernels
 from prioritized_replay import casting
 from prioritized_replay.batch import Batch
-from prioritized_replay.casting import Field
+from prioritized_replay.casting import Column, Field
 from prioritized_replay.n_step import Closing, OpenWindows
 from prioritized_replay.randomness import Seed, UniformStream
-from prioritized_replay.samplers import Proportional, Sampler, Specification, WeightSummary
+from prioritized_replay.samplers import Proportional, Sampler, Specification, not_finite
 from prioritized_replay.storage import Storage
 
 __all__ = ["Batch", "ReplayBuffer"]
@@ -24,11 +24,17 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 REQUIRED = ("obs", "action", "reward")
+STEP = ("obs", "action", "reward", "next_obs")  # what every call of `add` names
 RESERVED = {  # columns that every batch has, and arguments of `add`
     *("next_obs", "discount", "terminated", "weights", "probabilities", "ids"),
     *("self", "truncated", "td_error", "env", "info"),
 }
-SCALAR = Field((), "float64")
+COMPUTED = {  # columns of a batch that are not stored
+    "weights": Field((), "float32"),
+    "probabilities": Field((), "float64"),
+    "ids": Field((), "int64"),
+}
+INT64 = np.dtype(np.int64)
 
 
 class ReplayBuffer:
@@ -92,7 +98,9 @@ class ReplayBuffer:
         self._fields = columns
         self._gamma = casting.number("gamma", gamma, 1.0)
         self._uniforms = UniformStream(seed)
-        self._storage = Storage(self._capacity, columns)
+        self._storage = Storage(self._capacity, columns, COMPUTED)
+        self._extra = [name for name in fields if name not in REQUIRED]
+        self._accept = {name: Column(name, field).accept for name, field in columns.items()}
         self._sampler = Sampler(specification, self._capacity)
         self._windows = OpenWindows(n_step, self._gamma)
         self._steps = Storage(n_step, columns)  # the first step of each open window
@@ -101,7 +109,7 @@ class ReplayBuffer:
         self._issued = 0  # ids given so far: the next row's id
         self._stale_updates = 0
         self._last_slots: Ints = np.zeros(0, np.int64)
-        self._last_weights = WeightSummary(0.0, 0.0, 0.0)
+        self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Sampler.weigh`
 
     @classmethod
     def for_spaces(
@@ -258,16 +266,28 @@ class ReplayBuffer:
         -----
         O(row), and O(log N) per row once they are next drawn from.
         """
-        values = self._cast_step(obs, action, reward, next_obs, extra)
+        if (extra or self._extra) and extra.keys() != set(self._extra):
+            self._require_names({**dict.fromkeys(STEP), **extra})
+            raise ValueError(f"fields must be given once, got {', '.join(extra)}")
+        accept = self._accept
+        reward = accept["reward"](reward)
         is_terminated = casting.flag("terminated", terminated)
         ended = is_terminated or casting.flag("truncated", truncated)
+        one_step = self._windows.n_step == 1
+        values = [
+            accept["obs"](obs),
+            accept["action"](action),
+            reward,
+            self._gamma if one_step and not is_terminated else 0.0,
+            accept["next_obs"](next_obs),
+            is_terminated,
+        ]
+        values += [accept[name](extra[name]) for name in self._extra]
         priority = None if td_error is None else self._priority_of(td_error)
-        if self._windows.n_step == 1:
-            values["discount"] = np.float32(0.0 if is_terminated else self._gamma)
-            values["terminated"] = is_terminated
+        if one_step:
             self._storage.write(self._issued % self._capacity, values)
             return self._issue(1, [priority])
-        closing = self._windows.step(float(values["reward"]), ended=ended, terminated=is_terminated)
+        closing = self._windows.step(float(reward), ended=ended, terminated=is_terminated)
         rewards = self._cast_returns(closing)
         row = (self._newest_step + 1) % self._windows.n_step
         self._steps.write(row, values)
@@ -353,10 +373,14 @@ class ReplayBuffer:
         beta = casting.number("beta", beta, 1.0)
         if len(self) == 0:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
-        slots, probabilities = self._sampler.draw(batch_size, self._uniforms)
-        batch, self._last_weights = self._batch(slots, probabilities, beta, drawn=True)
+        block, columns = self._storage.new_batch(batch_size)
+        probabilities = columns["probabilities"]
+        slots = self._sampler.draw(batch_size, self._uniforms, probabilities)
+        self._sampler.weigh(probabilities, beta, columns["weights"], self._weight_sums)
+        self._storage.gather(slots, block, drawn=True)
+        kernels.ids_of(slots, self._issued - 1, self._capacity, columns["ids"])
         self._last_slots = slots
-        return batch
+        return Batch(columns)
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
         """Return named transitions, as :meth:`sample` would had it drawn these.
@@ -374,15 +398,15 @@ class ReplayBuffer:
             Naming the first id that is gone, or was never issued.
         """
         wanted = casting.ids(ids)
+        beta = casting.number("beta", beta, 1.0)
         self._require_live(wanted)
         slots = wanted % self._capacity
-        batch, _ = self._batch(
-            slots,
-            self._sampler.probabilities(slots),
-            casting.number("beta", beta, 1.0),
-            drawn=False,
-        )
-        return batch
+        block, columns = self._storage.new_batch(slots.size)
+        columns["probabilities"][:] = self._sampler.probabilities(slots)
+        self._sampler.weigh(columns["probabilities"], beta, columns["weights"], np.empty(4))
+        self._storage.gather(slots, block, drawn=False)
+        columns["ids"][:] = wanted
+        return Batch(columns)
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
         """Give transitions the priorities of their new TD errors.
@@ -411,19 +435,19 @@ class ReplayBuffer:
         O(B log N).
         """
         wanted = casting.ids(ids)
-        if wanted.size and not (wanted.min() >= 0 and wanted.max() < self._issued):
-            unknown = wanted[(wanted < 0) | (wanted >= self._issued)][0]
-            raise ValueError(f"ids must be >= 0 and < {self._issued}, got {unknown}")
-        priorities = self._sampler.priorities_of(casting.errors(td_errors, wanted.size))
-        live = wanted >= self._issued - len(self)
-        applied = int(np.count_nonzero(live))
+        errors = casting.errors(td_errors, wanted.size)
+        slots = np.empty(wanted.size, INT64)
+        priorities = np.empty(wanted.size)
+        applied = kernels.priorities_of(
+            wanted, errors, self._sampler.eps, self._issued - len(self), self._issued,
+            self._capacity, slots, priorities,
+        )  # fmt: skip
         if applied < wanted.size:
-            self._stale_updates += wanted.size - applied
-            wanted, priorities = wanted[live], priorities[live]
-        slots = wanted % self._capacity
-        table = np.empty(1 << (2 * applied).bit_length(), np.int64)
-        first = kernels.keep_last(slots, priorities, table)
-        self._sampler.set(slots[first:], priorities[first:])
+            if applied < 0:
+                raise self._refusal(wanted, errors, -1 - applied)
+            slots, priorities = slots[:applied], priorities[:applied]
+        self._sampler.set(slots, priorities)
+        self._stale_updates += wanted.size - applied
         return applied
 
     def priorities(self, ids: ArrayLike) -> Floats:
@@ -454,7 +478,7 @@ class ReplayBuffer:
         self._windows.clear()
         self._step_priorities = [None] * self.n_step
         self._last_slots = np.zeros(0, np.int64)
-        self._last_weights = WeightSummary(0.0, 0.0, 0.0)
+        self._weight_sums[:] = 0.0
 
     def stats(self) -> dict[str, float]:
         """Return the state of the buffer in plain numbers. O(N log N).
@@ -476,6 +500,7 @@ class ReplayBuffer:
             priorities = self._sampler.priorities(slots)
             quantiles = np.quantile(priorities, [0.05, 0.25, 0.5, 0.75, 0.95])
             never_drawn = 1.0 - float(np.mean(self._storage.drawn(slots)))
+        total, squares, lowest, highest = self._weight_sums.tolist()
         names = ("priority_p05", "priority_p25", "priority_p50", "priority_p75", "priority_p95")
         return {
             "size": len(self),
@@ -484,20 +509,11 @@ class ReplayBuffer:
             **{name: float(value) for name, value in zip(names, quantiles, strict=True)},
             "largest_priority": self._sampler.entry_priority(),
             "stale_updates": self._stale_updates,
-            "effective_sample_size": self._last_weights.effective_sample_size,
-            "weight_min": self._last_weights.weight_min,
-            "weight_max": self._last_weights.weight_max,
+            "effective_sample_size": total * total / squares if squares > 0.0 else 0.0,
+            "weight_min": lowest,
+            "weight_max": highest,
             "duplicates": self._last_slots.size - np.unique(self._last_slots).size,
             "never_drawn": never_drawn,
-        }
-
-    def _cast_step(
-        self, obs: Any, action: Any, reward: Any, next_obs: Any, extra: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        values = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
-        self._require_names(values, {"discount", "terminated"})
-        return {
-            name: casting.cast(name, value, self._fields[name]) for name, value in values.items()
         }
 
     def _cast_transitions(self, transitions: Mapping[str, Any]) -> dict[str, Array]:
@@ -508,7 +524,7 @@ class ReplayBuffer:
             raise ValueError(
                 f"transitions must have either discount or terminated, got {', '.join(given)}"
             )
-        self._require_names(given, {"discount", "terminated"})
+        self._require_names(given)
         reward = casting.as_array("reward", given["reward"])
         if reward.ndim != 1:
             raise ValueError(f"reward must have shape (B,), got {reward.shape}")
@@ -528,9 +544,9 @@ class ReplayBuffer:
             raise ValueError(f"discount must be in [0, 1], got {wrong}")
         return columns
 
-    def _require_names(self, given: Mapping[str, Any], optional: set[str]) -> None:
-        unknown = given.keys() - self._fields.keys() - optional
-        missing = self._fields.keys() - given.keys() - optional
+    def _require_names(self, given: Mapping[str, Any]) -> None:
+        unknown = given.keys() - self._fields.keys()
+        missing = self._fields.keys() - given.keys() - {"discount", "terminated"}
         if unknown or missing:
             kind, names = ("unknown", unknown) if unknown else ("missing", missing)
             raise ValueError(
@@ -583,15 +599,11 @@ class ReplayBuffer:
         self._issued += count
         return np.arange(self._issued - count, self._issued)
 
-    def _batch(
-        self, slots: Ints, probabilities: Floats, beta: float, *, drawn: bool
-    ) -> tuple[Batch, WeightSummary]:
-        columns = self._storage.read(slots, drawn=drawn)
-        columns["weights"], summary = self._sampler.weights(probabilities, beta)
-        columns["probabilities"] = probabilities
-        newest = self._issued - 1
-        columns["ids"] = newest - (newest - slots) % self._capacity
-        return Batch(columns), summary
+    def _refusal(self, ids: Ints, errors: Floats, place: int) -> ValueError:
+        """Return the error that blames one place of an update."""
+        if not 0 <= ids[place] < self._issued:
+            return ValueError(f"ids must be >= 0 and < {self._issued}, got {ids[place]}")
+        return not_finite("td_errors", errors, place)
 
     def _require_live(self, ids: Ints) -> None:
         gone = (ids < self._issued - len(self)) | (ids >= self._issued)

@@ -29,6 +29,7 @@ Weights = Literal["batch", "buffer", "raw"]
 MaxPriority = Literal["ever", "current"]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+INT64 = np.dtype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,6 @@ class RankBased:
 Specification = Uniform | Proportional | RankBased
 
 
-@dataclass(frozen=True)
-class WeightSummary:
-    """What a batch's importance weights add up to."""
-
-    effective_sample_size: float
-    weight_min: float
-    weight_max: float
-
-
 class Sampler:
     """The sampling state of one buffer: priorities, the law over slots, the maximum.
 
@@ -164,18 +156,17 @@ class Sampler:
         self._specification = specification
         self._mix = 0.0
         self._weights: Weights = "batch"
-        self._eps = 0.0
+        self.eps = 0.0
+        """What a priority is above the absolute error."""
         self._ever = True
-        self._priorities: Floats | None = None
         if isinstance(specification, Uniform):
             self._law: Law = UniformLaw(capacity)
         else:
             self._mix = specification.uniform_mix
             self._weights = specification.weights
             self._ever = specification.max_priority == "ever"
-            self._priorities = np.zeros(capacity)
             if isinstance(specification, Proportional):
-                self._eps = specification.eps
+                self.eps = specification.eps
                 self._law = ProportionalLaw(
                     capacity,
                     specification.alpha,
@@ -218,18 +209,15 @@ class Sampler:
         """
         alpha = casting.number("alpha", alpha)
         self._tell_pending()
-        slots = self.live_slots()
-        priorities = np.zeros(0) if self._priorities is None else self._priorities[slots]
         to_come = max(waiting, self._largest_ever) if self._ever else waiting
-        self._law.set_alpha(alpha, slots, priorities, to_come)
+        self._law.set_alpha(alpha, self.live_slots(), to_come)
         if not isinstance(self._specification, Uniform):
             self._specification = replace(self._specification, alpha=alpha)
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        own = 0 if self._priorities is None else self._priorities.nbytes
-        return own + self._law.nbytes
+        return self._law.nbytes
 
     def live_slots(self) -> Ints:
         """Return the live slots, oldest first, int64[size]."""
@@ -243,10 +231,9 @@ class Sampler:
         ValueError
             If an error is not finite, or its priority too large for the law.
         """
-        priorities = np.empty(td_errors.size)
-        bad = kernels.priorities_of(td_errors, self._eps, priorities)
-        if bad >= 0:
-            raise ValueError(f"{name} must be finite, got {td_errors[bad]} at position {bad}")
+        priorities = np.abs(td_errors) + self.eps
+        if not np.isfinite(priorities).all():
+            raise not_finite(name, td_errors, int(np.argmin(np.isfinite(priorities))))
         self._law.require(priorities, name)
         return priorities
 
@@ -270,7 +257,7 @@ class Sampler:
         priorities : float64[count], optional
             Their priorities; without them all enter at :meth:`entry_priority`.
         """
-        if priorities is None or self._priorities is None:  # uniform rows have none of their own
+        if priorities is None or isinstance(self._law, UniformLaw):  # whose rows are all alike
             if not self._pending:
                 self._pending_priority = self.entry_priority()
                 self._largest_ever = max(self._largest_ever, self._pending_priority)
@@ -284,27 +271,38 @@ class Sampler:
         self.set(slots, priorities[count - kept :])
 
     def set(self, slots: Ints, priorities: Floats) -> None:
-        """Give distinct live slots new priorities (see :meth:`priorities_of`). O(B log N)."""
-        if slots.size == 0 or self._priorities is None:
+        """Give live slots new priorities, of duplicates the last. O(B log N).
+
+        Parameters
+        ----------
+        slots : int64[B]
+        priorities : float64[B]
+            Finite, >= ``eps``.
+
+        Raises
+        ------
+        ValueError
+            If a priority is too large for the law; nothing changes then.
+        """
+        if slots.size == 0:
             return
-        self._tell_pending()
-        self._law.set(slots, priorities)
-        self._priorities[slots] = priorities
-        self._largest_ever = max(self._largest_ever, float(priorities.max()))
+        if self._pending:
+            self._tell_pending()
+        largest = self._law.set(slots, priorities, "td_errors")
+        if largest > self._largest_ever:
+            self._largest_ever = largest
 
     def priorities(self, slots: Ints) -> Floats:
         """Return the priorities of live slots, float64[B]; 1 for uniform ones."""
         self._tell_pending()
-        if self._priorities is None:
-            return np.ones(slots.size)
-        return self._priorities[slots]
+        return self._law.priorities(slots)
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return the single-draw law P of live slots, float64[B]."""
         self._tell_pending()
         return self._mixed(self._law.probabilities(slots))
 
-    def draw(self, batch_size: int, uniforms: Uniforms) -> tuple[Ints, Floats]:
+    def draw(self, batch_size: int, uniforms: Uniforms, probabilities: Floats) -> Ints:
         """Draw a batch.
 
         Parameters
@@ -313,19 +311,21 @@ class Sampler:
             B >= 1.
         uniforms : callable
             ``n -> float64[n]`` in [0, 1).
+        probabilities : float64[B]
+            To be written: the single-draw law P(i), whatever the draw mode.
 
         Returns
         -------
-        slots : int64[B]
-        probabilities : float64[B]
-            The single-draw law P(i), whatever the draw mode.
+        int64[B]
+            Slots.
 
         Raises
         ------
         ValueError
             If nothing is drawable, or fewer rows than a draw without replacement needs.
         """
-        self._tell_pending()
+        if self._pending:
+            self._tell_pending()
         drawable = self.size if self._mix > 0.0 else self._law.drawable()
         if drawable == 0:
             raise ValueError(
@@ -333,40 +333,42 @@ class Sampler:
                 "eps or uniform_mix must be > 0, got 0"
             )
         draw = self._specification.draw
-        if draw == "stratified":
-            points = np.empty(batch_size)
-            kernels.stratify(uniforms(batch_size), points)
-            return self._find(points)
-        if draw == "independent":
-            return self._find(uniforms(batch_size))
-        if batch_size > drawable:
+        slots = np.empty(batch_size, INT64)
+        if draw != "without_replacement":
+            stratified = draw == "stratified"
+            self._find(uniforms(batch_size), stratified, slots, probabilities)
+        elif batch_size <= drawable:
+            self._draw_without_replacement(uniforms, slots, probabilities)
+        else:
             raise ValueError(
                 "batch_size must be <= the number of rows of positive probability when "
                 f"drawing without replacement ({drawable}), got {batch_size}"
             )
-        return self._draw_without_replacement(batch_size, uniforms)
+        return slots
 
-    def weights(
-        self, probabilities: Floats, beta: float
-    ) -> tuple[NDArray[np.float32], WeightSummary]:
-        """Return the importance-sampling weights of a batch, and what they add up to.
+    def weigh(
+        self, probabilities: Floats, beta: float, weights: NDArray[np.float32], sums: Floats
+    ) -> None:
+        """Write the importance-sampling weights of a batch.
 
         w_i = (N P(i))**-beta (paper, section 3.4), divided as ``specification.weights`` says.
         Normalised ones are computed as (P(i) / P_min)**-beta, so that the largest is exactly 1.
+
+        Parameters
+        ----------
+        probabilities : float64[B]
+        beta : float
+        weights : float32[B]
+            To be written.
+        sums : float64[4]
+            To be written: their sum, the sum of their squares, the least and the largest.
         """
-        largest = 1.0  # also for a row that was named although it can not be drawn
+        least, largest = 0.0, 1.0  # 1 also for a row that was named although it can not be drawn
         if self._weights == "raw":
             least, largest = 1.0 / self.size, FLOAT32_MAX
         elif self._weights == "buffer":
             least = self._least_probability()
-        else:
-            least = float(probabilities.min(initial=1.0, where=probabilities > 0.0))
-        weights = np.empty(probabilities.size, np.float32)
-        total, squares, lowest, highest = kernels.importance_weights(
-            probabilities, least, beta, largest, weights
-        )
-        effective = total * total / squares if squares > 0.0 else 0.0
-        return weights, WeightSummary(effective, lowest, highest)
+        kernels.importance_weights(probabilities, least, beta, largest, weights, sums)
 
     def clear(self) -> None:
         """Forget every slot; the next row still takes the next slot of the ring."""
@@ -384,25 +386,34 @@ class Sampler:
             return
         first = (self._next - self._pending) % self._capacity
         self._law.fill(first, self._pending, self._pending_priority)
-        if self._priorities is not None:
-            to_end = min(self._pending, self._capacity - first)
-            self._priorities[first : first + to_end] = self._pending_priority
-            self._priorities[: self._pending - to_end] = self._pending_priority
         self._pending = 0
 
-    def _find(self, points: Floats) -> tuple[Ints, Floats]:
-        """Return slots at points of [0, 1): first the law's share of it, then the uniform one."""
+    def _find(
+        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
+    ) -> None:
+        """Draw by the law in force, which may have a uniform share beside its own."""
         if self._mix == 0.0:
-            return self._law.find(points)
+            self._law.draw(
+                uniforms, stratified=stratified, slots=slots, probabilities=probabilities
+            )
+            return
+        points = uniforms
+        if stratified:
+            points = np.empty(uniforms.size)
+            kernels.stratify(uniforms, points)
         share = 1.0 - self._mix if self._law.drawable() else 0.0
         by_law = points < share
-        slots = np.empty(points.size, np.int64)
         if by_law.any():
-            slots[by_law], _ = self._law.find(points[by_law] / share)
+            found = np.empty(np.count_nonzero(by_law), np.int64)
+            chances = np.empty(found.size)
+            self._law.draw(
+                points[by_law] / share, stratified=False, slots=found, probabilities=chances
+            )
+            slots[by_law] = found
         places = (points[~by_law] - share) / (1.0 - share) * self.size
         places = np.minimum(places.astype(np.int64), self.size - 1)
         slots[~by_law] = (places + (self._next - self.size)) % self._capacity
-        return slots, self._mixed(self._law.probabilities(slots))
+        probabilities[:] = self._mixed(self._law.probabilities(slots))
 
     def _mixed(self, probabilities: Floats) -> Floats:
         if self._mix == 0.0:
@@ -417,7 +428,9 @@ class Sampler:
         least = self._law.least_probability() if drawable == self.size else 0.0
         return float(self._mixed(np.array([least]))[0])
 
-    def _draw_without_replacement(self, batch_size: int, uniforms: Uniforms) -> tuple[Ints, Floats]:
+    def _draw_without_replacement(
+        self, uniforms: Uniforms, slots: Ints, probabilities: Floats
+    ) -> None:
         """Draw one row after the other, none twice.
 
         Independent draws of which repetitions are thrown away have exactly that law. Where the
@@ -425,29 +438,28 @@ class Sampler:
         then ordered by exponential clocks, of which the first to ring has the same law
         (Efraimidis and Spirakis 2006).
         """
-        slots, probabilities = self._find(uniforms(batch_size))
-        attempts = batch_size
-        while True:
-            _, first = np.unique(slots, return_index=True)
-            if first.size < slots.size:
-                first.sort()
-                slots, probabilities = slots[first], probabilities[first]
-            missing = batch_size - slots.size
-            if missing <= 0:
-                return slots[:batch_size], probabilities[:batch_size]
-            if attempts > 8 * batch_size:
-                break
-            more_slots, more_probabilities = self._find(uniforms(missing))
+        batch_size = slots.size
+        table = np.empty(1 << (2 * batch_size).bit_length(), np.int64)
+        drawn = attempts = 0
+        while attempts <= 8 * batch_size:
+            missing = batch_size - drawn
+            self._find(uniforms(missing), False, slots[drawn:], probabilities[drawn:])
+            drawn = kernels.keep_first(slots, probabilities, table)
+            if drawn == batch_size:
+                return
             attempts += missing
-            slots = np.concatenate([slots, more_slots])
-            probabilities = np.concatenate([probabilities, more_probabilities])
-        rest = np.setdiff1d(self.live_slots(), slots, assume_unique=True)
+        rest = np.setdiff1d(self.live_slots(), slots[:drawn], assume_unique=True)
         # Masses, where nothing is mixed in: they have not underflowed as P may have.
         rates = self._law.masses(rest) if self._mix == 0.0 else self.probabilities(rest)
         rest, rates = rest[rates > 0.0], rates[rates > 0.0]
         clocks = np.log(np.maximum(-np.log1p(-uniforms(rest.size)), TINY)) - np.log(rates)
-        slots = np.concatenate([slots, rest[np.argsort(clocks, kind="stable")[:missing]]])
-        return slots, self.probabilities(slots)
+        slots[drawn:] = rest[np.argsort(clocks, kind="stable")[: batch_size - drawn]]
+        probabilities[:] = self.probabilities(slots)
+
+
+def not_finite(name: str, td_errors: Floats, place: int) -> ValueError:
+    """Return the error that blames one TD error."""
+    return ValueError(f"{name} must be finite, got {td_errors[place]} at position {place}")
 
 
 def _require_common(specification: Proportional | RankBased) -> None:

@@ -91,6 +91,48 @@ class SumTree:
         kernels.find_masses(self._tree, self._starts, masses, slots)
         return slots, masses
 
+    def draw(
+        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
+    ) -> None:
+        """Draw a slot for each uniform, by its mass; write its share of the total too.
+
+        Parameters
+        ----------
+        uniforms : float64[B]
+            In [0, 1).
+        stratified : bool
+            Whether the i-th of them is to be put into the i-th of B equal parts of [0, 1).
+        slots : int64[B]
+            To be written.
+        probabilities : float64[B]
+            To be written, > 0.
+
+        Notes
+        -----
+        O(B log N). The total must be positive.
+        """
+        kernels.draw_masses(self._tree, self._starts, uniforms, stratified, slots, probabilities)
+
+    def set_priorities(
+        self,
+        stored: Floats,
+        slots: Ints,
+        priorities: Floats,
+        alpha: float,
+        limit: float,
+        masses: Floats,
+    ) -> float:
+        """Set masses to priority**alpha, and the priorities in ``stored``, float64[N].
+
+        Returns the largest priority; or infinity, with nothing changed, if a mass is above
+        ``limit``. ``masses``, float64[B], is written. O(B log N).
+        """
+        growth, largest = kernels.set_priorities(
+            self._tree, self._starts, stored, slots, priorities, alpha, limit, masses
+        )
+        self.positive += growth
+        return float(largest)
+
     def clear(self) -> None:
         """Set every mass to 0. O(N)."""
         self._tree[:] = 0.0
