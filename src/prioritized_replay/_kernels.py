@@ -14,9 +14,13 @@ from numba import njit, types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, overload
 
+from prioritized_replay._power import power
+
+# Division as in NumPy: a test for zero in every loop that divides would keep it from vectorising.
+kernel = njit(cache=True, error_model="numpy")
 # For functions that only other compiled ones call: no wrapper for Python, and no cache file, as the
 # callers' code contains theirs. That saves a third of the time to compile.
-inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 
 # Places are unsigned: numba then leaves out the check for negative indices, which halves the time
 # of a search. All terms of such a sum must be unsigned, as numba turns int64 + uint64 into float64.
@@ -70,7 +74,7 @@ def sum_of_children(tree, start, node):
     return total
 
 
-@njit(cache=True)
+@kernel
 def set_masses(tree, starts, slots, masses):
     """Write leaves (of duplicates the last wins), then recompute their ancestors level by level.
 
@@ -81,18 +85,24 @@ def set_masses(tree, starts, slots, masses):
         leaf = Place(starts[0]) + Place(slots[i])
         growth += int(masses[i] > 0.0) - int(tree[leaf] > 0.0)
         tree[leaf] = masses[i]
+    sum_up(tree, starts, slots)
+    return growth
+
+
+@inner
+def sum_up(tree, starts, slots):
+    """Recompute the ancestors of leaves, level by level."""
     for level in range(1, starts.size):
+        start = Place(starts[level])
         previous = -1
         for i in range(slots.size):
             node = slots[i] >> (3 * level)
             if node != previous:  # neighbours often share a parent, always near the root
-                parent = Place(starts[level]) + Place(node)
-                tree[parent] = sum_of_children(tree, starts[level - 1], node)
+                tree[start + Place(node)] = sum_of_children(tree, starts[level - 1], node)
                 previous = node
-    return growth
 
 
-@njit(cache=True)
+@kernel
 def fill_masses(tree, starts, first, stop, mass):
     """Write one mass to the leaves first..stop-1, then recompute their ancestors.
 
@@ -109,7 +119,7 @@ def fill_masses(tree, starts, first, stop, mass):
     return growth
 
 
-@njit(cache=True)
+@kernel
 def find_masses(tree, starts, targets, slots):
     """Descend to the leaf whose share of [0, root) holds each target; targets are used up.
 
@@ -162,7 +172,7 @@ def enter_child(tree, start, targets, slots, i):
     targets[i] = target
 
 
-@njit(cache=True)
+@kernel
 def draw_masses(tree, starts, uniforms, stratified, slots, probabilities):
     """Draw a leaf for each uniform, by its mass; see :func:`point`. Write its probability too.
 
@@ -176,21 +186,25 @@ def draw_masses(tree, starts, uniforms, stratified, slots, probabilities):
         probabilities[i] = max(probabilities[i] / root, SMALLEST)
 
 
-@njit(cache=True)
-def set_priorities(tree, starts, stored, slots, priorities, alpha, limit, masses):
-    """Give slots their priorities and masses priority**alpha, unless one is larger than `limit`.
+@kernel
+def set_priorities(tree, starts, stored, slots, priorities, alpha, most):
+    """Give slots their priorities and masses priority**alpha, unless a priority is above `most`.
 
-    Of duplicates the last wins. Returns by how many the number of positive leaves has grown, and
-    the largest of the priorities; or, having changed nothing, 0 and infinity.
+    Of duplicates the last wins. The priorities are used up. Returns by how many the number of
+    positive leaves has grown, and the largest of the priorities; or, having changed nothing, 0 and
+    infinity.
     """
-    if not masses_of(priorities, alpha, masses) <= limit:
-        return 0, np.inf
+    for i in range(slots.size):
+        if not priorities[i] <= most:
+            return 0, np.inf
     for i in range(slots.size):
         stored[Place(slots[i])] = priorities[i]
     largest = 0.0
     for i in range(slots.size):  # those that won
         largest = max(largest, stored[Place(slots[i])])
-    return set_masses(tree, starts, slots, masses), largest
+    for i in range(slots.size):
+        priorities[i] = mass_of(priorities[i], alpha)
+    return set_masses(tree, starts, slots, priorities), largest
 
 
 @inner
@@ -203,7 +217,7 @@ def least_of_children(tree, start, node):
     return least
 
 
-@njit(cache=True)
+@kernel
 def set_minima(tree, starts, slots, values):
     """Write leaves of a minimum tree, then recompute their ancestors level by level."""
     for i in range(slots.size):
@@ -217,7 +231,7 @@ def set_minima(tree, starts, slots, values):
                 previous = node
 
 
-@njit(cache=True)
+@kernel
 def fill_minima(tree, starts, first, stop, value):
     """Write one value to the leaves first..stop-1 of a minimum tree and recompute ancestors."""
     for slot in range(first, stop):
@@ -238,14 +252,14 @@ def point(uniforms, i, stratified):
     return (i + uniforms[i]) / uniforms.size if stratified else uniforms[i]
 
 
-@njit(cache=True)
+@kernel
 def stratify(uniforms, out):
     """Put uniform i into the i-th of B equal parts of [0, 1)."""
     for i in range(uniforms.size):
         out[i] = point(uniforms, i, True)
 
 
-@njit(cache=True)
+@kernel
 def priorities_of(ids, td_errors, eps, first_id, next_id, capacity, slots, priorities):
     """Turn ids into slots and errors into priorities, abs(td_error) + eps, of rows still there.
 
@@ -269,20 +283,14 @@ def priorities_of(ids, td_errors, eps, first_id, next_id, capacity, slots, prior
     return live
 
 
-@njit(cache=True)
-def masses_of(priorities, alpha, out):
-    """Write priority**alpha, positive where the priority is; return the largest."""
-    largest = 0.0
-    for i in range(priorities.size):
-        mass = priorities[i] ** alpha
-        if mass < SMALLEST and priorities[i] > 0.0:
-            mass = SMALLEST
-        out[i] = mass
-        largest = max(largest, mass)
-    return largest
+@kernel
+def mass_of(priority, alpha):
+    """Return priority**alpha, positive where the priority is."""
+    mass = power(priority, alpha)
+    return mass if priority > 0.0 or alpha == 0.0 else 0.0
 
 
-@njit(cache=True)
+@inner
 def importance_weights(probabilities, least, beta, largest, out, summary):
     """Write (P / least)**-beta, at most `largest`; where `least` is 0, the batch's least counts.
 
@@ -293,15 +301,15 @@ def importance_weights(probabilities, least, beta, largest, out, summary):
         for i in range(probabilities.size):
             if probabilities[i] > 0.0:
                 least = min(least, probabilities[i])
+    for i in range(probabilities.size):
+        weight = min(power(probabilities[i] / least, -beta), largest)
+        out[i] = weight if probabilities[i] > 0.0 else largest
     total = 0.0
     squares = 0.0
     lowest = np.inf
     highest = 0.0
     for i in range(probabilities.size):
-        weight = largest
-        if probabilities[i] > 0.0 or beta == 0.0:
-            weight = min((probabilities[i] / least) ** -beta, largest)
-        out[i] = weight
+        weight = np.float64(out[i])
         total += weight
         squares += weight * weight
         lowest = min(lowest, weight)
@@ -325,7 +333,7 @@ def place_in(table, key):
     return place
 
 
-@njit(cache=True)
+@kernel
 def keep_last(keys, values, table):
     """Drop all but the last of equal keys, in place; return where the kept ones begin.
 
@@ -343,7 +351,7 @@ def keep_last(keys, values, table):
     return kept
 
 
-@njit(cache=True)
+@kernel
 def keep_first(keys, values, table):
     """Drop all but the first of equal keys, in place; return how many are kept.
 
@@ -361,7 +369,7 @@ def keep_first(keys, values, table):
     return kept
 
 
-@njit(cache=True)
+@kernel
 def draw_ring(uniforms, stratified, end, size, capacity, slots, probabilities):
     """Draw one of the last `size` slots before `end`, modulo N, for each uniform."""
     for i in range(uniforms.size):
@@ -386,7 +394,7 @@ def fetch_rows(rows, slots, first, stop, words):
             prefetch(rows, word)
 
 
-@njit(cache=True)
+@inner
 def gather_rows(rows, slots, layout, words, mark, block):
     """Copy fields of the rows at `slots` into contiguous columns of one block.
 
@@ -439,7 +447,24 @@ def copy_field(rows, slots, first, stop, line, block):
                 block[target + k] = rows[source + k]
 
 
-@njit(cache=True)
+@kernel
+def complete_batch(
+    rows, slots, layout, words, mark, newest, capacity, places, least, beta, largest, sums, block
+):
+    """Fill the block of a batch of which only the column of probabilities is there.
+
+    `places` are the words where its columns of weights, probabilities and ids begin. For the
+    rest see :func:`ids_of`, :func:`importance_weights` and :func:`gather_rows`.
+    """
+    size = slots.size
+    weights = block[places[0] : places[0] + (size + 1) // 2].view(np.float32)[:size]
+    probabilities = block[places[1] : places[1] + size].view(np.float64)
+    gather_rows(rows, slots, layout, words, mark, block)
+    ids_of(slots, newest, capacity, block[places[2] : places[2] + size].view(np.int64))
+    importance_weights(probabilities, least, beta, largest, weights, sums)
+
+
+@inner
 def ids_of(slots, newest, capacity, ids):
     """Write the ids of the rows at `slots`; the latest row has the id `newest`."""
     slot = newest % capacity

@@ -503,16 +503,11 @@ def mend(tree, node):
 # --- whole batches ---------------------------------------------------------------------------
 
 
-def scratch_size(size):
-    """Words that :func:`place_rows` needs for so many rows."""
-    return size + size + BLOCK + (1 << (2 * size).bit_length())
-
-
 @njit(cache=True)
 def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     """Give slots these priorities, wherever they were; of duplicates the last counts.
 
-    `scratch` is int64[scratch_size(B)]. Block by block: each step is done for a whole block, so
+    `scratch` is int64[2 B + BLOCK + 2**k], 2**k > 2 B. Block by block: each step is done for a whole block, so
     that cache misses overlap. Returns the largest of the priorities.
     """
     tree = Tree(keys, cells, leaf_of)

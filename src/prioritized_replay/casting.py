@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 WIDEST = 8
 INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
-FIT = ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE", "ENSUREARRAY"]
+FIT: tuple[Literal["C", "A", "W", "E"], ...] = ("C", "A", "W", "E")
 """What kernels are compiled for: any other kind of array would have to be compiled for anew."""
 LARGEST = {np.dtype(f).itemsize: float(np.finfo(f).max) for f in ("float16", "float32", "float64")}
 
@@ -65,7 +65,7 @@ class Field:
         if dtype.kind not in "biuf" or dtype.itemsize > WIDEST:
             raise ValueError(f"dtype must be boolean, integer or floating, got {dtype}")
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
-        object.__setattr__(self, "dtype", dtype.newbyteorder("="))
+        object.__setattr__(self, "dtype", np.dtype(dtype.type))  # NumPy's own instance: see Column
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ new row gets, or of transitions: :mod:`prioritized_replay.samplers` composes one
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -43,14 +44,14 @@ class Law(Protocol):
     def set(self, slots: Ints, priorities: Floats, name: str) -> float:
         """Give slots their priorities, of duplicates the last; return the largest of these.
 
-        Raise ValueError, blaming the argument ``name``, at one that is too large.
+        The array of priorities is used up. Raise ValueError, blaming the argument ``name``, at one that is too large.
         """
 
     def fill(self, first: int, count: int, priority: float) -> None:
         """Give ``count`` slots from ``first`` on, modulo N, one priority."""
 
     def draw(
-        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
     ) -> None:
         """Write a slot for each uniform of [0, 1), and its probability; see :func:`_kernels.point`.
 
@@ -114,7 +115,7 @@ class UniformLaw:
         self._end = (first + count) % self._capacity
 
     def draw(
-        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
     ) -> None:
         """Write equally likely live slots. O(B)."""
         kernels.draw_ring(
@@ -169,7 +170,8 @@ class ProportionalLaw:
     ) -> None:
         self.alpha = alpha
         self._capacity = capacity
-        self._limit = HUGE / capacity  # no sum of N masses can overflow
+        self._limit = HUGE / 2 / capacity  # no sum of N masses can overflow
+        self._most = self._most_for(alpha)
         self._priorities = np.zeros(capacity)
         self._masses = SumTree(capacity)
         self._least = MinTree(capacity) if track_least else None  # of positive masses
@@ -183,33 +185,35 @@ class ProportionalLaw:
 
     def require(self, priorities: Floats, name: str) -> None:
         """Raise ValueError if a mass is so large that a sum of N of them may overflow."""
-        self._masses_of(priorities, self.alpha, name)
+        if priorities.size and not priorities.max() <= self._most:
+            raise self._too_large(priorities, self.alpha, name)
 
     def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Recompute every mass. O(N)."""
-        self._masses_of(np.array([largest]), alpha, "alpha")
-        priorities = self._priorities[slots]
-        self._masses_of(priorities, alpha, "alpha")
-        self.alpha = alpha
-        self.set(slots, priorities, "alpha")
+        priorities = np.append(self._priorities[slots], largest)
+        most = self._most_for(alpha)
+        if not priorities.max() <= most:
+            raise self._too_large(priorities, alpha, "alpha")
+        self.alpha, self._most = alpha, most
+        self.set(slots, priorities[:-1], "alpha")
 
     def set(self, slots: Ints, priorities: Floats, name: str) -> float:
         """Set masses and recompute what they are part of. O(B log N)."""
-        masses = np.empty(slots.size)
         largest = self._masses.set_priorities(
-            self._priorities, slots, priorities, self.alpha, self._limit, masses
+            self._priorities, slots, priorities, self.alpha, self._most
         )
         if largest == np.inf:
             raise self._too_large(priorities, self.alpha, name)
         if self._least is not None:
+            masses = self._masses.masses(slots)
             self._least.set(slots, np.where(masses > 0.0, masses, np.inf))
         if self._largest is not None:
-            self._largest.set(slots, -priorities)
+            self._largest.set(slots, -self._priorities[slots])
         return largest
 
     def fill(self, first: int, count: int, priority: float) -> None:
         """Set ``count`` contiguous masses. O(count + log N)."""
-        mass = float(self._masses_of(np.array([priority]), self.alpha, "priority")[0])
+        mass = kernels.mass_of(priority, self.alpha)
         to_end = min(count, self._capacity - first)
         for start, stop in ((first, first + to_end), (0, count - to_end)):
             if stop > start:
@@ -221,7 +225,7 @@ class ProportionalLaw:
                     self._largest.fill(start, stop, -priority)
 
     def draw(
-        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
     ) -> None:
         """Write the slots whose shares of the sum hold these points of [0, 1). O(B log N)."""
         self._masses.draw(uniforms, stratified, slots, probabilities)
@@ -263,11 +267,11 @@ class ProportionalLaw:
             if tree is not None:
                 tree.clear()
 
-    def _masses_of(self, priorities: Floats, alpha: float, name: str) -> Floats:
-        masses = np.empty(priorities.size)
-        if not kernels.masses_of(priorities, alpha, masses) <= self._limit:
-            raise self._too_large(priorities, alpha, name)
-        return masses
+    def _most_for(self, alpha: float) -> float:
+        """Return the largest priority whose power alpha is within the limit."""
+        if alpha == 0.0:
+            return HUGE
+        return math.exp(min(math.log(self._limit) / alpha, math.log(HUGE)))
 
     def _too_large(self, priorities: Floats, alpha: float, name: str) -> ValueError:
         return ValueError(
@@ -309,7 +313,7 @@ class RankBasedLaw:
         self._order.insert_run(first, count, priority)
 
     def draw(
-        self, uniforms: Floats, *, stratified: bool, slots: Ints, probabilities: Floats
+        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
     ) -> None:
         """Write the slots at these points of the law over ranks. O(B log N)."""
         self._order.draw_into(uniforms, self._law, stratified, slots, probabilities)

@@ -41,15 +41,18 @@ class UniformStream:
             self.generator = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             raise ValueError(f"seed must be as for default_rng, got {seed!r}: {error}") from None
+        self._size = block
         self._block = np.empty(block)
         self._used = block
 
     def __call__(self, count: int) -> NDArray[np.float64]:
         """Return the next ``count`` uniforms, float64[count]; never the same array twice."""
-        if count > self._block.size:
-            return self.generator.random(count)
-        if self._used + count > self._block.size:
-            self._block = self.generator.random(self._block.size)
-            self._used = 0
-        self._used += count
-        return self._block[self._used - count : self._used]
+        first = self._used
+        stop = first + count
+        if stop > self._size:
+            if count > self._size:
+                return self.generator.random(count)
+            self._block = self.generator.random(self._size)
+            first, stop = 0, count
+        self._used = stop
+        return self._block[first:stop]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from prioritized_replay import _rank_kernels as kernels
 from prioritized_replay._rank_kernels import (
     BEFORE,
+    BLOCK,
     BOUND_SLOTS,
     FREE,
     FRESH,
@@ -126,7 +127,8 @@ class RankOrder:
             The largest of these priorities.
         """
         # One array for all scratch: each costs a call 80 ns.
-        scratch = np.empty(kernels.scratch_size(slots.size), np.int64)
+        size = 2 * slots.size + BLOCK + (1 << (2 * slots.size).bit_length())
+        scratch = np.empty(size, np.int64)
         return float(kernels.place_rows(*self._tree, slots, priorities, scratch))
 
     def insert_run(self, first_slot: int, count: int, priority: float) -> None:

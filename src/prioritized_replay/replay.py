@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from prioritized_replay import _kernels as kernels
 from prioritized_replay import casting
 from prioritized_replay.batch import Batch
+from prioritized_replay.blocks import Blocks
 from prioritized_replay.casting import Column, Field
 from prioritized_replay.n_step import Closing, OpenWindows
 from prioritized_replay.randomness import Seed, UniformStream
@@ -28,11 +29,6 @@ STEP = ("obs", "action", "reward", "next_obs")  # what every call of `add` names
 RESERVED = {  # columns that every batch has, and arguments of `add`
     *("next_obs", "discount", "terminated", "weights", "probabilities", "ids"),
     *("self", "truncated", "td_error", "env", "info"),
-}
-COMPUTED = {  # columns of a batch that are not stored
-    "weights": Field((), "float32"),
-    "probabilities": Field((), "float64"),
-    "ids": Field((), "int64"),
 }
 INT64 = np.dtype(np.int64)
 
@@ -98,7 +94,8 @@ class ReplayBuffer:
         self._fields = columns
         self._gamma = casting.number("gamma", gamma, 1.0)
         self._uniforms = UniformStream(seed)
-        self._storage = Storage(self._capacity, columns, COMPUTED)
+        self._storage = Storage(self._capacity, columns)
+        self._blocks = Blocks(self._storage, self._capacity)
         self._extra = [name for name in fields if name not in REQUIRED]
         self._accept = {name: Column(name, field).accept for name, field in columns.items()}
         self._sampler = Sampler(specification, self._capacity)
@@ -109,7 +106,7 @@ class ReplayBuffer:
         self._issued = 0  # ids given so far: the next row's id
         self._stale_updates = 0
         self._last_slots: Ints = np.zeros(0, np.int64)
-        self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Sampler.weigh`
+        self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Blocks.complete`
 
     @classmethod
     def for_spaces(
@@ -371,16 +368,16 @@ class ReplayBuffer:
         """
         batch_size = casting.integer("batch_size", batch_size)
         beta = casting.number("beta", beta, 1.0)
-        if len(self) == 0:
+        if not self._sampler.size:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
-        block, columns = self._storage.new_batch(batch_size)
-        probabilities = columns["probabilities"]
-        slots = self._sampler.draw(batch_size, self._uniforms, probabilities)
-        self._sampler.weigh(probabilities, beta, columns["weights"], self._weight_sums)
-        self._storage.gather(slots, block, drawn=True)
-        kernels.ids_of(slots, self._issued - 1, self._capacity, columns["ids"])
+        block, batch = self._blocks.new(batch_size)
+        slots = self._sampler.draw(batch_size, self._uniforms, batch.probabilities)
+        bounds = self._sampler.weight_bounds()
+        self._blocks.complete(
+            block, slots, self._issued - 1, beta, bounds, self._weight_sums, drawn=True
+        )
         self._last_slots = slots
-        return Batch(columns)
+        return batch
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
         """Return named transitions, as :meth:`sample` would had it drawn these.
@@ -401,12 +398,13 @@ class ReplayBuffer:
         beta = casting.number("beta", beta, 1.0)
         self._require_live(wanted)
         slots = wanted % self._capacity
-        block, columns = self._storage.new_batch(slots.size)
-        columns["probabilities"][:] = self._sampler.probabilities(slots)
-        self._sampler.weigh(columns["probabilities"], beta, columns["weights"], np.empty(4))
-        self._storage.gather(slots, block, drawn=False)
-        columns["ids"][:] = wanted
-        return Batch(columns)
+        block, batch = self._blocks.new(slots.size)
+        batch.probabilities[:] = self._sampler.probabilities(slots)
+        bounds = self._sampler.weight_bounds()
+        self._blocks.complete(
+            block, slots, self._issued - 1, beta, bounds, np.empty(4), drawn=False
+        )
+        return batch
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
         """Give transitions the priorities of their new TD errors.
@@ -438,7 +436,7 @@ class ReplayBuffer:
         errors = casting.errors(td_errors, wanted.size)
         slots = np.empty(wanted.size, INT64)
         priorities = np.empty(wanted.size)
-        applied = kernels.priorities_of(
+        applied: int = kernels.priorities_of(
             wanted, errors, self._sampler.eps, self._issued - len(self), self._issued,
             self._capacity, slots, priorities,
         )  # fmt: skip

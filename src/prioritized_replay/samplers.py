@@ -154,6 +154,8 @@ class Sampler:
     def __init__(self, specification: Specification, capacity: int) -> None:
         self._capacity = capacity
         self._specification = specification
+        self._stratified = specification.draw == "stratified"
+        self._distinct = specification.draw == "without_replacement"
         self._mix = 0.0
         self._weights: Weights = "batch"
         self.eps = 0.0
@@ -175,6 +177,7 @@ class Sampler:
                 )
             else:
                 self._law = RankBasedLaw(capacity, specification.alpha)
+        self._plain = not self._distinct and self._mix == 0.0
         self.size = 0
         """Number of live slots."""
         self._next = 0  # the slot that the next row will take
@@ -326,17 +329,17 @@ class Sampler:
         """
         if self._pending:
             self._tell_pending()
-        drawable = self.size if self._mix > 0.0 else self._law.drawable()
-        if drawable == 0:
+        drawable = self.size if self._mix else self._law.drawable()
+        if not drawable:
             raise ValueError(
                 "no row can be drawn while all priorities are zero: "
                 "eps or uniform_mix must be > 0, got 0"
             )
-        draw = self._specification.draw
         slots = np.empty(batch_size, INT64)
-        if draw != "without_replacement":
-            stratified = draw == "stratified"
-            self._find(uniforms(batch_size), stratified, slots, probabilities)
+        if self._plain:
+            self._law.draw(uniforms(batch_size), self._stratified, slots, probabilities)
+        elif not self._distinct:
+            self._find(uniforms(batch_size), self._stratified, slots, probabilities)
         elif batch_size <= drawable:
             self._draw_without_replacement(uniforms, slots, probabilities)
         else:
@@ -346,29 +349,18 @@ class Sampler:
             )
         return slots
 
-    def weigh(
-        self, probabilities: Floats, beta: float, weights: NDArray[np.float32], sums: Floats
-    ) -> None:
-        """Write the importance-sampling weights of a batch.
+    def weight_bounds(self) -> tuple[float, float]:
+        """Return what importance weights (P(i) / least)**-beta refer to, and their upper bound.
 
         w_i = (N P(i))**-beta (paper, section 3.4), divided as ``specification.weights`` says.
-        Normalised ones are computed as (P(i) / P_min)**-beta, so that the largest is exactly 1.
-
-        Parameters
-        ----------
-        probabilities : float64[B]
-        beta : float
-        weights : float32[B]
-            To be written.
-        sums : float64[4]
-            To be written: their sum, the sum of their squares, the least and the largest.
+        Written with the least probability, the largest weight is exactly 1. A least probability
+        of 0 stands for that of the batch.
         """
-        least, largest = 0.0, 1.0  # 1 also for a row that was named although it can not be drawn
+        if self._weights == "batch":
+            return 0.0, 1.0  # 1 also for a row that was named although it can not be drawn
         if self._weights == "raw":
-            least, largest = 1.0 / self.size, FLOAT32_MAX
-        elif self._weights == "buffer":
-            least = self._least_probability()
-        kernels.importance_weights(probabilities, least, beta, largest, weights, sums)
+            return 1.0 / self.size, FLOAT32_MAX
+        return self._least_probability(), 1.0
 
     def clear(self) -> None:
         """Forget every slot; the next row still takes the next slot of the ring."""
@@ -393,9 +385,7 @@ class Sampler:
     ) -> None:
         """Draw by the law in force, which may have a uniform share beside its own."""
         if self._mix == 0.0:
-            self._law.draw(
-                uniforms, stratified=stratified, slots=slots, probabilities=probabilities
-            )
+            self._law.draw(uniforms, stratified, slots, probabilities)
             return
         points = uniforms
         if stratified:
@@ -406,9 +396,7 @@ class Sampler:
         if by_law.any():
             found = np.empty(np.count_nonzero(by_law), np.int64)
             chances = np.empty(found.size)
-            self._law.draw(
-                points[by_law] / share, stratified=False, slots=found, probabilities=chances
-            )
+            self._law.draw(points[by_law] / share, False, found, chances)
             slots[by_law] = found
         places = (points[~by_law] - share) / (1.0 - share) * self.size
         places = np.minimum(places.astype(np.int64), self.size - 1)

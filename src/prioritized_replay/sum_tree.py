@@ -114,21 +114,15 @@ class SumTree:
         kernels.draw_masses(self._tree, self._starts, uniforms, stratified, slots, probabilities)
 
     def set_priorities(
-        self,
-        stored: Floats,
-        slots: Ints,
-        priorities: Floats,
-        alpha: float,
-        limit: float,
-        masses: Floats,
+        self, stored: Floats, slots: Ints, priorities: Floats, alpha: float, most: float
     ) -> float:
         """Set masses to priority**alpha, and the priorities in ``stored``, float64[N].
 
-        Returns the largest priority; or infinity, with nothing changed, if a mass is above
-        ``limit``. ``masses``, float64[B], is written. O(B log N).
+        Returns the largest of the priorities, of duplicates the last; or infinity, with nothing
+        changed, if one is above ``most``. O(B log N).
         """
         growth, largest = kernels.set_priorities(
-            self._tree, self._starts, stored, slots, priorities, alpha, limit, masses
+            self._tree, self._starts, stored, slots, priorities, alpha, most
         )
         self.positive += growth
         return float(largest)

@@ -258,8 +258,9 @@ def updates_to_learn(n: int, arm: Arm, features: Features, seed: int) -> int | N
     uniforms = UniformStream(rng)
     size = min(10_000, walk.transitions) if arm == "uniform" else 1
     td_error = np.empty(size)
+    probabilities = np.empty(size)
     for done in range(0, limit, size):
-        slots, _ = sampler.draw(size, uniforms)
+        slots = sampler.draw(size, uniforms, probabilities)
         updates = learner.learn(memory, slots, td_error)
         if updates:
             return done + updates
