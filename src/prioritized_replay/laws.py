@@ -44,15 +44,14 @@ class Law(Protocol):
     def set(self, slots: Ints, priorities: Floats, name: str) -> float:
         """Give slots their priorities, of duplicates the last; return the largest of these.
 
-        The array of priorities is used up. Raise ValueError, blaming the argument ``name``, at one that is too large.
+        The array of priorities is used up. Raise ValueError, blaming the argument ``name``, at one
+        that is too large.
         """
 
     def fill(self, first: int, count: int, priority: float) -> None:
         """Give ``count`` slots from ``first`` on, modulo N, one priority."""
 
-    def draw(
-        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
-    ) -> None:
+    def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write a slot for each uniform of [0, 1), and its probability; see :func:`_kernels.point`.
 
         Some slot must be drawable.
@@ -114,9 +113,7 @@ class UniformLaw:
         self._size = min(self._size + count, self._capacity)
         self._end = (first + count) % self._capacity
 
-    def draw(
-        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
-    ) -> None:
+    def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write equally likely live slots. O(B)."""
         kernels.draw_ring(
             uniforms, stratified, self._end, self._size, self._capacity, slots, probabilities
@@ -224,9 +221,7 @@ class ProportionalLaw:
                 if self._largest is not None:
                     self._largest.fill(start, stop, -priority)
 
-    def draw(
-        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
-    ) -> None:
+    def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write the slots whose shares of the sum hold these points of [0, 1). O(B log N)."""
         self._masses.draw(uniforms, stratified, slots, probabilities)
 
@@ -312,9 +307,7 @@ class RankBasedLaw:
         """Move or insert contiguous slots at one priority. O(count log N)."""
         self._order.insert_run(first, count, priority)
 
-    def draw(
-        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
-    ) -> None:
+    def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write the slots at these points of the law over ranks. O(B log N)."""
         self._order.draw_into(uniforms, self._law, stratified, slots, probabilities)
 

@@ -380,9 +380,7 @@ class Sampler:
         self._law.fill(first, self._pending, self._pending_priority)
         self._pending = 0
 
-    def _find(
-        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
-    ) -> None:
+    def _find(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Draw by the law in force, which may have a uniform share beside its own."""
         if self._mix == 0.0:
             self._law.draw(uniforms, stratified, slots, probabilities)

@@ -91,9 +91,7 @@ class SumTree:
         kernels.find_masses(self._tree, self._starts, masses, slots)
         return slots, masses
 
-    def draw(
-        self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats
-    ) -> None:
+    def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Draw a slot for each uniform, by its mass; write its share of the total too.
 
         Parameters
