@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, overload
+
+from prioritized_replay._compiling import kernel
 
 # --- trees of fan-out 8 -------------------------------------------------------------------
 #
@@ -28,7 +30,7 @@ SEVEN = np.uint64(7)
 EIGHT = np.uint64(8)
 
 
-@njit(cache=True)
+@kernel
 def sum_of_children(tree, start, node):
     """Return the left-to-right sum of the children of a node, whose level begins at `start`."""
     first = np.uint64(start) + EIGHT * np.uint64(node)
@@ -38,7 +40,7 @@ def sum_of_children(tree, start, node):
     return total
 
 
-@njit(cache=True)
+@kernel
 def set_masses(tree, starts, slots, masses):
     """Write leaves (of duplicates the last wins), then recompute their ancestors level by level.
 
@@ -59,7 +61,7 @@ def set_masses(tree, starts, slots, masses):
     return growth
 
 
-@njit(cache=True)
+@kernel
 def fill_masses(tree, starts, first, stop, mass):
     """Write one mass to the leaves first..stop-1, then recompute their ancestors.
 
@@ -75,7 +77,7 @@ def fill_masses(tree, starts, first, stop, mass):
     return growth
 
 
-@njit(cache=True)
+@kernel
 def find_masses(tree, starts, targets, slots):
     """Descend to the leaf whose share of [0, root) holds each target; targets are used up.
 
@@ -111,7 +113,7 @@ def find_masses(tree, starts, targets, slots):
         targets[i] = tree[starts[0] + slots[i]]
 
 
-@njit(cache=True)
+@kernel
 def least_of_children(tree, start, node):
     """Return the least of the children of a node, whose level begins at `start`."""
     first = np.uint64(start) + EIGHT * np.uint64(node)
@@ -121,7 +123,7 @@ def least_of_children(tree, start, node):
     return least
 
 
-@njit(cache=True)
+@kernel
 def set_minima(tree, starts, slots, values):
     """Write leaves of a minimum tree, then recompute their ancestors level by level."""
     for i in range(slots.size):
@@ -135,7 +137,7 @@ def set_minima(tree, starts, slots, values):
                 previous = node
 
 
-@njit(cache=True)
+@kernel
 def fill_minima(tree, starts, first, stop, value):
     """Write one value to the leaves first..stop-1 of a minimum tree and recompute ancestors."""
     for slot in range(first, stop):
@@ -148,7 +150,7 @@ def fill_minima(tree, starts, first, stop, value):
 # --- batches ------------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@kernel
 def priorities_of(td_errors, eps, out):
     """Write abs(td_error) + eps; return the first place that is not finite, or -1."""
     for i in range(td_errors.size):
@@ -158,7 +160,7 @@ def priorities_of(td_errors, eps, out):
     return -1
 
 
-@njit(cache=True)
+@kernel
 def masses_of(priorities, alpha, least, out):
     """Write priority**alpha, kept >= `least` where the priority is positive; return the largest."""
     largest = 0.0
@@ -171,7 +173,7 @@ def masses_of(priorities, alpha, least, out):
     return largest
 
 
-@njit(cache=True)
+@kernel
 def stratify(uniforms, out):
     """Put uniform i into the i-th of B equal parts of [0, 1)."""
     size = uniforms.size
@@ -179,7 +181,7 @@ def stratify(uniforms, out):
         out[i] = (i + uniforms[i]) / size
 
 
-@njit(cache=True)
+@kernel
 def importance_weights(probabilities, least, beta, largest, out):
     """Write (P / least)**-beta, at most `largest`, and return sum, sum of squares, min, max."""
     total = 0.0
@@ -198,7 +200,7 @@ def importance_weights(probabilities, least, beta, largest, out):
     return total, squares, lowest, highest
 
 
-@njit(cache=True)
+@kernel
 def keep_last(keys, values, table):
     """Drop all but the last of equal keys, in place; return where the kept ones begin.
 
@@ -246,7 +248,7 @@ def _compile_prefetch(array, place):
     return lambda array, place: _prefetch(array, place)  # type: ignore[call-arg]
 
 
-@njit(cache=True)
+@kernel
 def gather_rows(rows8, rows4, rows1, slots, layout, stride, mark, block8, block4, block1):
     """Copy fields of the rows at `slots` into contiguous columns of one block.
 

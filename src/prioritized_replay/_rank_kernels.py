@@ -36,13 +36,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from prioritized_replay._compiling import inner, kernel
 from prioritized_replay._kernels import prefetch
-
-# For functions that only other compiled ones call: no wrapper for Python, and no cache file, as the
-# callers' code contains theirs. That saves a third of the time to compile.
-inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
 Ints = npt.NDArray[np.int32]
@@ -507,7 +503,7 @@ def mend(tree, node):
 # --- whole batches ---------------------------------------------------------------------------
 
 
-@njit(cache=True)
+@kernel
 def place_rows(keys, cells, leaf_of, slots, priorities, nodes):
     """Give distinct slots these priorities, wherever they were; `nodes` is int32[BLOCK] scratch.
 
@@ -539,7 +535,7 @@ def place_rows(keys, cells, leaf_of, slots, priorities, nodes):
                 insert(tree, nodes[b], priorities[start + b], slots[start + b])
 
 
-@njit(cache=True)
+@kernel
 def load_rows(keys, cells, leaf_of, slots, priorities):
     """Build the tree of an empty order from pairs in ascending order, nodes three quarters full."""
     tree = Tree(keys, cells, leaf_of)
@@ -584,7 +580,7 @@ def nodes_for(entries, width):
     return 1 if entries <= width else -(-entries // (width * 3 // 4))
 
 
-@njit(cache=True)
+@kernel
 def rows_under(tree, node):
     """How many rows a node covers: the counts along its right edge."""
     rows = 0
@@ -595,7 +591,7 @@ def rows_under(tree, node):
     return rows + tree.cells[node, SIZE]
 
 
-@njit(cache=True)
+@kernel
 def list_rows(keys, cells, leaf_of, slots):
     """Write all slots in rank order: the highest priority first."""
     tree = Tree(keys, cells, leaf_of)
@@ -609,7 +605,7 @@ def list_rows(keys, cells, leaf_of, slots):
         position -= entry + 1
 
 
-@njit(cache=True)
+@kernel
 def slot_at(keys, cells, leaf_of, position):
     """Slot of the row at a position."""
     tree = Tree(keys, cells, leaf_of)
@@ -617,7 +613,7 @@ def slot_at(keys, cells, leaf_of, position):
     return tree.cells[leaf, ITEMS + entry]
 
 
-@njit(cache=True)
+@kernel
 def row_priorities(keys, cells, leaf_of, slots, priorities):
     """Write the priority of each slot."""
     tree = Tree(keys, cells, leaf_of)
@@ -626,7 +622,7 @@ def row_priorities(keys, cells, leaf_of, slots, priorities):
         priorities[b] = tree.keys[leaf, entry_of(tree, leaf, slots[b])]
 
 
-@njit(cache=True)
+@kernel
 def row_ranges(keys, cells, leaf_of, slots, starts, stops):
     """Write, for each slot, the positions start .. stop - 1 of the rows of equal priority."""
     tree = Tree(keys, cells, leaf_of)
@@ -662,7 +658,7 @@ def smooth_sum(rank, mass, alpha):
     return box_cox(rank, mass, alpha) + mass * (0.5 - alpha / (12.0 * rank))
 
 
-@njit(cache=True)
+@kernel
 def fill_law(alpha, table):
     """Write H(0..TABLE), summed with compensation; return the constant for `smooth_sum`."""
     table[0] = 0.0
@@ -677,7 +673,7 @@ def fill_law(alpha, table):
     return total - smooth_sum(float(TABLE), float(TABLE) ** -alpha, alpha)
 
 
-@njit(cache=True)
+@kernel
 def mass_up_to(rank, alpha, constant, table):
     """H(rank): the sum of r**-alpha over the ranks 1..rank."""
     if rank <= TABLE:
@@ -728,7 +724,7 @@ def guess_rank(mass, alpha, constant):
     return math.exp(min(area, 700.0)) - 0.5
 
 
-@njit(cache=True)
+@kernel
 def rank_at(mass, rows, alpha, constant, table):
     """Smallest rank r in 1..rows with H(r) > mass, else rows."""
     return rank_and_mass(mass, rows, alpha, constant, table)[0]
@@ -770,14 +766,14 @@ def search_rank(mass, rank, rows, alpha, constant, table):
     return high
 
 
-@njit(cache=True)
+@kernel
 def member_probability(first, last, total, alpha, table):
     """Chance of one of the rows that share the ranks first..last; `total` is H of all rows."""
     mass = mass_between(first, last, alpha, table)
     return max(mass / (total * (last - first + 1)), SMALLEST)
 
 
-@njit(cache=True)
+@kernel
 def spread(starts, stops, rows, alpha, constant, table, probabilities):
     """Write the chance of one row of each tie group of positions start .. stop - 1."""
     total = mass_up_to(rows, alpha, constant, table)
@@ -807,7 +803,7 @@ def seek(tree, positions, nodes, entries):
             nodes[b] = tree.cells[node, ITEMS + j]
 
 
-@njit(cache=True)
+@kernel
 def draw_rows(
     keys, cells, leaf_of, uniforms, alpha, constant, table, scratch, slots, probabilities
 ):
