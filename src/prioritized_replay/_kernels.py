@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, overload
 
-from prioritized_replay._power import power
-
-# Division as in NumPy: a test for zero in every loop that divides would keep it from vectorising.
-kernel = njit(cache=True, error_model="numpy")
-# For functions that only other compiled ones call: no wrapper for Python, and no cache file, as the
-# callers' code contains theirs. That saves a third of the time to compile.
-inner = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+from prioritized_replay._compiling import inner, kernel
+from prioritized_replay._power_kernels import power
 
 # Places are unsigned: numba then leaves out the check for negative indices, which halves the time
 # of a search. All terms of such a sum must be unsigned, as numba turns int64 + uint64 into float64.

@@ -37,8 +37,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prioritized_replay._kernels import inner, keep_last, kernel, point, prefetch
-from prioritized_replay._power import power
+from prioritized_replay._compiling import inner, kernel
+from prioritized_replay._kernels import keep_last, point, prefetch
+from prioritized_replay._power_kernels import power
 
 Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
 Ints = npt.NDArray[np.int32]

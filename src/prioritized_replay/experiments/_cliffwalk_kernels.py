@@ -17,10 +17,11 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
-from numba import njit
+
+from prioritized_replay._compiling import kernel
 
 
-@njit(cache=True)
+@kernel
 def mean_squared_error(theta, constant, truth):
     """Return the mean of (Q - truth)^2 over all pairs."""
     shared = constant * theta[-1]
@@ -30,7 +31,7 @@ def mean_squared_error(theta, constant, truth):
     return total / truth.size
 
 
-@njit(cache=True)
+@kernel
 def td_error_of(theta, constant, pair, reward, discount, next_obs):
     """Return reward + discount * max_a Q(next_obs, a) - Q(pair)."""
     shared = constant * theta[-1]
@@ -38,14 +39,14 @@ def td_error_of(theta, constant, pair, reward, discount, next_obs):
     return reward + discount * best - theta[pair] - shared
 
 
-@njit(cache=True)
+@kernel
 def move(theta, constant, pair, amount):
     """Add amount * phi to theta: phi is 1 at the pair and `constant` at the end."""
     theta[pair] += amount
     theta[-1] += amount * constant
 
 
-@njit(cache=True)
+@kernel
 def learn_in_order(
     theta, constant, truth, step_size, tolerance, pair, reward, discount, next_obs, slots, td_error
 ):
@@ -64,7 +65,7 @@ def learn_in_order(
     return 0
 
 
-@njit(cache=True)
+@kernel
 def learn_greedily(
     theta, constant, truth, step_size, tolerance, pair, reward, discount, next_obs, limit
 ):
@@ -84,7 +85,7 @@ def learn_greedily(
     return 0
 
 
-@njit(cache=True)
+@kernel
 def learn_with_hindsight(
     theta, constant, truth, step_size, tolerance, pair, reward, discount, next_obs, limit,
     negligible,

@@ -8,7 +8,8 @@ only adds, multiplies, divides and moves bits, so it gives the same bits on ever
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from prioritized_replay._compiling import inner
 
 Bits = np.int64
 SMALLEST = np.float64(2.2250738585072014e-308)  # the smallest normal float64
@@ -22,8 +23,8 @@ WHOLE_BITS = Bits(0x4338000000000000)
 TWO_BY_LOG_2 = np.float64(2.8853900817779268)
 
 
-@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def power(base, exponent):  # type: ignore[no-untyped-def]
+@inner
+def power(base, exponent):
     """Return base**exponent for base > 0.
 
     The result must not overflow, and is not below the smallest normal float64 either. Its relative

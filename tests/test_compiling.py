@@ -1,0 +1,521 @@
+"""Compiled code that is kept: found again where it is right, and never used where it is not."""
+
+import ast
+import errno
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import prioritized_replay
+from prioritized_replay import _cache_files as files
+from prioritized_replay import _compiling as compiling
+
+PACKAGE = Path(prioritized_replay.__file__).parent
+
+posix = pytest.mark.skipif(os.name != "posix", reason="about what POSIX allows")
+compiled = pytest.mark.skipif(
+    os.environ.get("NUMBA_DISABLE_JIT", "0") != "0", reason="nothing is compiled in plain Python"
+)
+
+# --- files --------------------------------------------------------------------------------
+
+NAME = "module.function-environment-origin-signature"
+CONTENT = bytes(range(256)) * 2
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Two folders in which files are kept."""
+    found = (tmp_path / "first", tmp_path / "second")
+    monkeypatch.setattr(files, "folders", lambda: found)
+    return found
+
+
+def test_a_file_is_read_as_it_was_written(folders):
+    files.write(NAME, b"key", CONTENT)
+
+    assert files.read(NAME, b"key") == CONTENT
+    assert [path.name for path in folders[0].iterdir()] == [NAME]
+    assert not folders[1].exists()
+
+
+def test_a_file_is_not_read_for_another_key_or_name(folders):
+    files.write(NAME, b"key", CONTENT)
+    other = NAME.replace("signature", "other")
+    (folders[0] / other).write_bytes((folders[0] / NAME).read_bytes())
+
+    assert files.read("absent", b"key") is None
+    assert files.read(other, b"other key") is None
+    assert files.read(NAME, b"key") == CONTENT
+
+
+def test_a_file_cut_off_anywhere_is_not_read_but_deleted(folders):
+    files.write(NAME, b"key", CONTENT)
+    whole = (folders[0] / NAME).read_bytes()
+
+    for length in range(len(whole)):
+        (folders[0] / NAME).write_bytes(whole[:length])
+        assert files.read(NAME, b"key") is None
+        assert not (folders[0] / NAME).exists()
+
+
+def test_a_file_with_any_byte_changed_is_not_read_but_deleted(folders):
+    files.write(NAME, b"key", CONTENT)
+    whole = (folders[0] / NAME).read_bytes()
+
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        (folders[0] / NAME).write_bytes(changed)
+        assert files.read(NAME, b"key") is None
+        assert not (folders[0] / NAME).exists()
+
+
+def test_a_folder_in_the_place_of_a_file_is_passed_over(folders):
+    (folders[0] / NAME).mkdir(parents=True)
+
+    files.write(NAME, b"key", CONTENT)
+
+    assert files.read(NAME, b"key") == CONTENT
+    assert (folders[1] / NAME).is_file()
+
+
+def test_a_file_in_the_place_of_a_folder_is_passed_over(folders):
+    folders[0].touch()
+
+    files.write(NAME, b"key", CONTENT)
+
+    assert files.read(NAME, b"key") == CONTENT
+    assert (folders[1] / NAME).is_file()
+
+
+def test_a_full_disk_raises_and_leaves_nothing(folders, monkeypatch):
+    def write_half(path, data):
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+
+    with pytest.raises(OSError, match="No space left"):
+        files.write(NAME, b"key", CONTENT)
+
+    assert [list(folder.iterdir()) for folder in folders] == [[], []]
+
+
+def test_writing_deletes_what_has_another_origin_and_what_was_abandoned(folders):
+    def name(first="module.function", environment="environment", origin="origin", more="s"):
+        return f"{first}-{environment}-{origin}-{more}"
+
+    stay = [
+        name(),
+        name(more="t"),
+        name("module2.function", origin="old"),
+        name(environment="other", origin="old"),
+        f"{name(origin='old')}-0.tmp",  # somebody may be writing it
+        "lock",
+    ]
+    go = [name(origin="old"), name("module.other", origin="old"), f"{name()}-1.tmp"]
+    folders[0].mkdir()
+    for path in stay + go:
+        (folders[0] / path).touch()
+    long_ago = time.time() - files.ABANDONED - 60
+    os.utime(folders[0] / go[-1], (long_ago, long_ago))
+
+    files.write(name(), b"key", CONTENT)
+
+    assert {path.name for path in folders[0].iterdir()} == set(stay)
+
+
+@posix
+def test_a_folder_that_others_may_write_is_neither_read_nor_written(folders):
+    files.write(NAME, b"key", CONTENT)
+    folders[0].chmod(0o777)
+
+    assert files.read(NAME, b"key") is None
+
+    files.write(NAME, b"key", CONTENT[::-1])
+
+    assert files.read(NAME, b"key") == CONTENT[::-1]
+    assert (folders[1] / NAME).is_file()
+
+
+@posix
+def test_a_folder_of_somebody_else_is_neither_read_nor_written(folders, monkeypatch):
+    files.write(NAME, b"key", CONTENT)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    monkeypatch.setattr(files, "__file__", os.devnull)
+    owned = folders[0].lstat().st_uid
+    if owned == 0:  # whom everybody trusts
+        os.chown(folders[0], 54321, -1)
+
+    assert files.read(NAME, b"key") is None
+    with pytest.raises(PermissionError):
+        files.make(folders[0])
+
+
+@posix
+def test_folders_are_writable_by_their_owner_alone(folders):
+    before = os.umask(0)
+    try:
+        files.make(folders[0])
+    finally:
+        os.umask(before)
+
+    assert folders[0].stat().st_mode & 0o777 == 0o755
+
+
+def test_the_lock_is_held_once(folders):
+    first, second = files.Lock(), files.Lock()
+
+    assert first.take()
+    assert not second.take()
+    first.release()
+    assert second.take()
+    second.release()
+
+
+def test_folders_that_are_known(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "user"))
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    files.folders.cache_clear()
+    try:
+        chosen, package, user = files.folders()
+    finally:
+        files.folders.cache_clear()
+
+    assert chosen.parent == tmp_path / "chosen"
+    assert package == PACKAGE / "__pycache__" / "kernels" or sys.pycache_prefix
+    assert user.is_relative_to(tmp_path / "user")
+    assert chosen.name == user.name  # a name for this installation
+
+
+# --- what is said -------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_long_compilation_is_announced_once(monkeypatch, folders):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    work = compiling._Work()
+
+    work.tell()
+    assert sys.stderr.getvalue() == ""  # nothing is being compiled
+    monkeypatch.setattr(compiling, "LONG", 1e9)
+    work.begin("a")
+    work.tell()
+    assert sys.stderr.getvalue() == ""  # for not long
+    monkeypatch.setattr(compiling, "LONG", -1.0)
+    work.tell()
+    work.begin("b")
+    work.tell()
+    assert sys.stderr.getvalue().count("compiling") == 1
+    work.end("b")
+    work.end("a")
+
+
+def test_where_nobody_watches_the_announcement_goes_to_the_log(monkeypatch, folders, caplog):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    monkeypatch.setattr(compiling, "LONG", -1.0)
+    work = compiling._Work()
+
+    with caplog.at_level("INFO", "prioritized_replay"):
+        work.begin("a")
+        work.tell()
+    work.end("a")
+
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert sys.stderr.getvalue() == ""
+
+
+def test_waiting_for_another_process_ends(monkeypatch, folders):
+    other = files.Lock()
+    assert other.take()
+    work = compiling._Work()
+    work.patience = 2.5 * compiling.PAUSE
+
+    assert [work.begin("a") for _ in range(4)] == [False, False, False, True]
+
+    work.end("a")
+    other.release()
+
+
+# --- processes ----------------------------------------------------------------------------
+
+STEPS = """
+from prioritized_replay._compiling import inner, kernel
+STEP = 3
+@inner
+def one(n):
+    return n + STEP
+@kernel
+def two(n):
+    return one(one(n))
+"""
+WALK = """
+from prioritized_replay._compiling import kernel
+from steps import two
+@kernel
+def walk(n):
+    return two(two(n))
+"""
+RUN = """
+import json, walk
+result = walk.walk(0)
+counts = [sum(getattr(f.stats, c).values()) for c in ("cache_hits", "cache_misses")
+          for f in [walk.walk]]
+print(json.dumps([result, *counts]))
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Two modules of kernels, and a cache of their own."""
+    (tmp_path / "steps.py").write_text(STEPS)
+    (tmp_path / "walk.py").write_text(WALK)
+    return tmp_path
+
+
+def environment_of(program, **changes):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    own = {
+        "NUMBA_CACHE_DIR": str(program / "cache"),
+        "PYTHONPATH": os.pathsep.join([str(program), str(PACKAGE.parent)]),
+        "PYTHONDONTWRITEBYTECODE": "1",  # it notices changes by size and time only
+    }
+    return {**kept, **own, **changes}
+
+
+def start(program, code=RUN, **changes):
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment_of(program, **changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(process, stderr=""):
+    """What a process found: the result, kernels loaded, kernels compiled."""
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert re.fullmatch(stderr, err), err
+    return json.loads(out)
+
+
+def kept(program):
+    (folder,) = (program / "cache").iterdir()
+    return sorted(path for path in folder.iterdir() if path.name != "lock")
+
+
+@compiled
+def test_a_later_process_loads_what_an_earlier_one_compiled(program):
+    assert outcome(start(program)) == [12, 0, 1]
+    assert [path.name.partition("-")[0] for path in kept(program)] == ["steps.two", "walk.walk"]
+    assert outcome(start(program)) == [12, 1, 0]
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("file", "old", "new", "result"),
+    [
+        ("steps.py", "STEP = 3", "STEP = 4", 16),  # in code that is part of another module's
+        ("walk.py", "two(two(n))", "two(n + 10)", 16),
+    ],
+)
+def test_changed_source_of_equal_size_and_time_is_compiled(program, file, old, new, result):
+    outcome(start(program))
+    before = kept(program)
+    source = program / file
+    times = source.stat().st_atime_ns, source.stat().st_mtime_ns
+    source.write_text(source.read_text().replace(old, new))
+    assert len(old) == len(new)
+    os.utime(source, ns=times)
+
+    assert outcome(start(program))[0] == result
+    assert outcome(start(program)) == [result, 1, 0]
+    assert len(kept(program)) == len(before)  # what was outdated is gone
+
+
+@compiled
+def test_a_damaged_file_is_replaced(program):
+    outcome(start(program))
+    for path in kept(program):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    assert outcome(start(program)) == [12, 0, 1]
+    assert outcome(start(program)) == [12, 1, 0]
+
+
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "compiling._Work.begin",  # with the lock just taken
+        "files.write",  # compiled, and nothing written
+        "files.Path.replace",  # written, and not renamed
+        "compiling._Work.end",  # with the lock still held
+    ],
+)
+def test_a_process_that_dies_leaves_no_harm(program, moment):
+    owner, _, name = moment.rpartition(".")
+    dying = f"""
+import os
+from prioritized_replay import _cache_files as files, _compiling as compiling
+compiling.write = lambda *given: files.write(*given)
+real = {moment}
+def die(*given):
+    if {name!r} in ("begin", "end"):
+        real(*given)
+    os._exit(1)
+{owner}.{name} = die
+""".replace("compiling._Work.end = die", "compiling._Work.end = lambda *given: os._exit(1)")
+
+    process = start(program, dying + RUN)
+    process.communicate()
+
+    assert process.returncode == 1
+    assert outcome(start(program))[0] == 12
+    assert outcome(start(program)) == [12, 1, 0]
+
+
+@compiled
+@pytest.mark.slow
+def test_of_eight_processes_at_once_one_compiles(program):
+    found = [outcome(process) for process in [start(program) for _ in range(8)]]
+
+    assert [result for result, _, _ in found] == [12] * 8
+    assert sum(compilations for _, _, compilations in found) == 1
+
+
+@compiled
+@posix
+def test_a_full_disk_costs_the_cache_and_one_warning(program):
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    home = str(program / "home")
+    process = start(program, limit + RUN, XDG_CACHE_HOME=home, HOME=home)
+
+    assert outcome(process, r".*cannot be kept.*NUMBA_CACHE_DIR.*\n") == [12, 0, 1]
+    assert not list(program.rglob("*.tmp"))
+
+
+@compiled
+def test_a_zipped_package_works_with_no_folder_to_write(program):
+    with zipfile.ZipFile(program / "package.zip", "w") as archive:
+        for path in PACKAGE.rglob("*.py"):
+            archive.write(path, path.relative_to(PACKAGE.parent))
+    nowhere = str(program / "walk.py" / "nowhere")
+    path = os.pathsep.join([str(program), str(program / "package.zip")])
+    places = dict.fromkeys(["NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"], nowhere)
+    process = start(program, RUN, PYTHONPATH=path, **places)
+
+    assert outcome(process, r".*cannot be kept.*\n") == [12, 0, 1]
+
+
+@compiled
+@posix
+def test_without_a_home_or_a_current_folder_the_cache_works(program):
+    leave = (
+        "import os, tempfile\n"
+        "gone = tempfile.mkdtemp()\n"
+        "os.chdir(gone)\n"
+        "os.rmdir(gone)\n"
+        "os.environ.pop('HOME', None)\n"
+    )
+
+    assert outcome(start(program, leave + RUN)) == [12, 0, 1]
+    assert outcome(start(program, leave + RUN)) == [12, 1, 0]
+
+
+@compiled
+def test_threads_that_call_first_at_once_all_get_the_result(program):
+    together = (
+        "import json, threading, walk\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "ready = threading.Barrier(4)\n"
+        "def call(n):\n"
+        "    ready.wait()\n"
+        "    return walk.walk(n)\n"
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    print(json.dumps(list(pool.map(call, range(4)))))\n"
+    )
+
+    assert outcome(start(program, together)) == [12, 13, 14, 15]
+
+
+@compiled
+def test_the_user_hears_of_compiling_and_of_nothing_else(program):
+    watched = (
+        "import sys\nsys.ps1 = '>>> '\n"
+        "from prioritized_replay import _compiling\n_compiling.LONG = -1.0\n"
+    )
+
+    outcome(start(program, watched + RUN), r"prioritized_replay: compiling.*\n")
+    outcome(start(program, watched + RUN), "")
+
+
+@compiled
+def test_code_that_cannot_be_rebuilt_is_compiled(program):
+    outcome(start(program))
+    broken = (
+        "from prioritized_replay import _compiling\n"
+        "_compiling.CompileResult._rebuild = lambda *given: 1 / 0\n"
+    )
+
+    assert outcome(start(program, broken + RUN)) == [12, 0, 1]
+
+
+def test_plain_python_runs_the_functions_themselves(program):
+    plain = (
+        "import json, steps, walk\n"
+        "assert type(walk.walk) is type(steps.one) is type(lambda: 0)\n"
+        "print(json.dumps(walk.walk(0)))\n"
+    )
+
+    assert outcome(start(program, plain, NUMBA_DISABLE_JIT="1")) == 12
+    assert not (program / "cache").exists()
+
+
+@compiled
+def test_importing_compiles_and_writes_nothing(program):
+    importing = (
+        "import json\n"
+        "from numba.core import event\n"
+        "with event.install_recorder('numba:compile') as recorder:\n"
+        "    import prioritized_replay\n"
+        "print(json.dumps(len(recorder.buffer)))\n"
+    )
+
+    assert outcome(start(program, importing)) == 0
+    assert not (program / "cache").exists()
+
+
+def test_kernels_take_only_from_modules_whose_code_counts():
+    kernels = sorted(PACKAGE.rglob("*_kernels.py"))
+    counted = {f"prioritized_replay.{path.stem}" for path in kernels if path.parent == PACKAGE}
+    assert len(kernels) >= 3
+
+    for path in kernels:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            ours = {name for name in names if name.startswith("prioritized_replay")}
+            assert ours <= counted | {"prioritized_replay._compiling"}, path
