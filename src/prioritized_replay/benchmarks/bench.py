@@ -21,12 +21,7 @@ from rich.table import Table
 
 from prioritized_replay.benchmarks import measures, report
 from prioritized_replay.benchmarks.contenders import OURS, Contender
-from prioritized_replay.benchmarks.measures import (
-    Bench,
-    measure_adding,
-    measure_cycles,
-    measure_worst,
-)
+from prioritized_replay.benchmarks.measures import measure_adding, measure_cycles, measure_worst
 from prioritized_replay.benchmarks.peers import PEERS, Peer, missing
 from prioritized_replay.benchmarks.processes import measure_footprint, measure_starts
 from prioritized_replay.benchmarks.results import (
@@ -37,7 +32,8 @@ from prioritized_replay.benchmarks.results import (
     load,
     surroundings,
 )
-from prioritized_replay.benchmarks.timing import Effort
+from prioritized_replay.benchmarks.session import Session
+from prioritized_replay.benchmarks.timing import Clock, Effort
 from prioritized_replay.benchmarks.workload import Workload, described
 
 Part = Literal["add", "replay", "worst", "memory", "start", "training"]
@@ -69,6 +65,10 @@ class BenchConfig:
     seconds: float = 6.0
     """After so many seconds a measurement begins no further rounds."""
 
+    clock: Clock = "wall"
+    """What is timed: the time that passes, or, on a machine that is busy with other work as well,
+    the time that this process computes."""
+
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Try it out: no size above a million, at most 10 rounds and 1 second each."""
 
@@ -79,7 +79,9 @@ class BenchConfig:
         for name, allowed in (("parts", get_args(Part)), ("peers", get_args(Peer))):
             chosen = getattr(self, name)
             if len(set(chosen)) < len(chosen) or not set(chosen) <= set(allowed):
-                raise ValueError(f"{name} must be different ones of {', '.join(allowed)}, got {chosen}")
+                raise ValueError(
+                    f"{name} must be different ones of {', '.join(allowed)}, got {chosen}"
+                )
         if not self.parts:
             raise ValueError("parts must be one or more, got none")
         for name, least in (("sizes", 100), ("batches", 1)):
@@ -95,14 +97,16 @@ class BenchConfig:
     def effort(self) -> Effort:
         """How long a measurement may take."""
         if self.quick:
-            return Effort(min(self.rounds, 10), min(self.seconds, 1.0))
-        return Effort(self.rounds, self.seconds)
+            return Effort(min(self.rounds, 10), min(self.seconds, 1.0), self.clock)
+        return Effort(self.rounds, self.seconds, self.clock)
 
     @property
     def used_sizes(self) -> tuple[int, ...]:
         """The sizes, smallest first, without those that a quick run leaves out."""
         sizes = tuple(sorted(self.sizes))
-        return tuple(size for size in sizes if size <= 1_000_000) or sizes[:1] if self.quick else sizes
+        return (
+            tuple(size for size in sizes if size <= 1_000_000) or sizes[:1] if self.quick else sizes
+        )
 
     @property
     def one_size(self) -> int:
@@ -163,14 +167,15 @@ def benchmark(config: BenchConfig) -> Results:
         screen.say("looking for the other libraries")
         kinds = _taking_part(config, results)
         _one_thread()
-        bench = Bench(Workload(), config.effort, results, screen.say)
+        session = Session(Workload(), config.effort, results, screen.say)
         for done, part in enumerate(config.parts):
             screen.part(part, done, len(config.parts))
-            _measure(part, config, bench, kinds)
-    results.workload = described(bench.workload)
+            _measure(part, config, session, kinds)
+    results.workload = described(session.workload)
     results.made = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "command": _command(config),
+        "clock": "time that passes" if config.clock == "wall" else "time that the process computes",
         "took": f"{(time.monotonic() - began) / 60:.1f} minutes",
         "busy processes of the machine": f"{load_before} when it began, {load()} when it ended",
         **surroundings(),
@@ -202,65 +207,57 @@ def _one_thread() -> None:
         import_module("torch").set_num_threads(1)
 
 
-def _measure(part: Part, config: BenchConfig, bench: Bench, kinds: list[type[Contender]]) -> None:
-    results = bench.results
+def _measure(
+    part: Part, config: BenchConfig, session: Session, kinds: list[type[Contender]]
+) -> None:
+    results = session.results
     if part == "add":
-        measure_adding(bench, kinds, config.one_size)
+        measure_adding(session, kinds, config.one_size)
     elif part == "replay":
-        measure_cycles(bench, kinds, config.used_sizes, config.batches)
+        measure_cycles(session, kinds, config.used_sizes, config.batches)
     elif part == "worst":
-        measure_worst(bench, kinds, config.one_size)
+        measure_worst(session, kinds, config.one_size)
     elif part == "memory":
         for kind in kinds:
-            bench.say(f"bytes per transition: {kind.name}")
+            session.say(f"bytes per transition: {kind.name}")
             results.footprints.append(measure_footprint(kind, config.one_size))
     elif part == "start":
         libraries = {kind.library for kind in kinds}
         modules = {name: module for name, module in _MODULES.items() if name in libraries}
-        results.starts = measure_starts(2 if config.quick else 6, modules, bench.say)
+        results.starts = measure_starts(2 if config.quick else 6, modules, session.say)
     else:
-        _measure_training(config, bench)
+        _measure_training(config, session)
 
 
-def _measure_training(config: BenchConfig, bench: Bench) -> None:
+def _measure_training(config: BenchConfig, session: Session) -> None:
     module = "prioritized_replay.benchmarks.training"
     if find_spec(module) is None:
-        bench.results.absent.append(Absence("training", "this version has no measure of it"))
+        session.results.absent.append(Absence("training", "this version has no measure of it"))
         return
-    bench.say("training a DQN beside others")
+    session.say("training a DQN beside others")
     settings: dict[str, Any] = {}
     if config.quick:
         settings = {"seeds": (0,), "steps": 5_000, "episodes": 5}
-    bench.results.training = import_module(module).measure_training(**settings)
+    session.results.training = import_module(module).measure_training(**settings)
 
 
 def _command(config: BenchConfig) -> str:
     """Return the command that measures the same again."""
     words, plain = ["per bench"], BenchConfig()
-    for name in ("parts", "peers", "sizes", "batches", "rounds", "seconds", "quick"):
+    for name in ("parts", "peers", "sizes", "batches", "rounds", "seconds", "clock", "quick"):
         value = getattr(config, name)
         if value != getattr(plain, name):
-            told = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            words.append(f"--{name}" if value is True else f"--{name} {told}")
+            told = value if isinstance(value, tuple) else () if value is True else (value,)
+            words += [f"--{name}", *map(str, told)]
     return " ".join(words)
 
 
 def show(results: Results, console: Console) -> None:
     """Print the tables of what was measured; those without a row are left out."""
-    cycles = (measures.CYCLE, measures.SAMPLE, *(f"worst: {case}" for case in measures.WORST))
-    adding = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP)
-    for title, cells in (
-        ("targets", report.targets(results)),
-        ("microseconds per call of adding", report.times(results, adding)),
-        ("microseconds per draw", report.times(results, cycles)),
-        ("how many times longer than ours", report.ratios(results, (*adding, *cycles))),
-        ("growth", report.growth(results)),
-        ("bytes per transition", report.memory(results)),
-        ("new processes", report.starts(results)),
-        ("left out", report.absent(results)),
-    ):
-        if len(cells) > 1:
-            table = Table(*cells[0], title=title, title_justify="left", header_style="bold")
-            for line in cells[1:]:
+    for name, title in report.SHOWN.items():
+        head, *lines = report.TABLES[name](results)
+        if lines:
+            table = Table(*head, title=title, title_justify="left", header_style="bold")
+            for line in lines:
                 table.add_row(*line)
             console.print(table)

@@ -51,6 +51,8 @@ class Drawn:
 class Contender(ABC):
     """A replay memory of N transitions, used as its documentation advises.
 
+    What a library cannot do, its contender does not define: uniform ones take no updates.
+
     Parameters
     ----------
     size : int
@@ -88,13 +90,13 @@ class Contender(ABC):
     def as_step(self, step: Mapping[str, Any]) -> Any:
         """Bring a transition into the form in which this library's own loop would hold it."""
 
-    @abstractmethod
     def as_rows(self, rows: Mapping[str, Any]) -> Any:
-        """The same for columns of many transitions."""
+        """Bring columns of many transitions into the form in which it takes them."""
+        raise NotImplementedError
 
-    @abstractmethod
     def as_errors(self, errors: Errors) -> Any:
         """Bring TD errors float32[B] into the form of priority that costs this library least."""
+        raise NotImplementedError
 
     # Timed
 
@@ -106,17 +108,17 @@ class Contender(ABC):
         """Add one transition whose TD error is known. ``error`` comes from :meth:`as_errors`."""
         raise NotImplementedError
 
-    @abstractmethod
     def extend(self, rows: Any) -> None:
         """Add many transitions at once."""
+        raise NotImplementedError
 
     @abstractmethod
     def sample(self, batch: int) -> Any:
         """Draw B transitions with their importance weights."""
 
-    @abstractmethod
     def update(self, drawn: Any, errors: Any) -> None:
         """Give the rows of a batch new priorities."""
+        raise NotImplementedError
 
     # Checks
 
@@ -124,9 +126,9 @@ class Contender(ABC):
     def seen(self, drawn: Any) -> Drawn:
         """Show a batch to the checks."""
 
-    @abstractmethod
     def update_rows(self, rows: Ints, errors: Errors) -> None:
         """Give named rows new priorities; nothing was added after the fill."""
+        raise NotImplementedError
 
     def masses(self, errors: Floats) -> Floats:
         """Return what the law in force is proportional to, for rows with these TD errors."""

@@ -1,13 +1,11 @@
 """What is timed: adding, drawing with updates, growth with the size, and what is hard for ours.
 
-Knows contenders by their common face, fills and checks them, and notes what came out; knows no
-library.
+Knows contenders by their common face; knows no library, and not how anything is timed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,17 +13,10 @@ import numpy as np
 from prioritized_replay.benchmarks import limits
 from prioritized_replay.benchmarks.contenders import LAWS, Contender
 from prioritized_replay.benchmarks.limits import Yardstick
-from prioritized_replay.benchmarks.results import (
-    Absence,
-    Check,
-    Ratio,
-    Results,
-    Timing,
-    available_bytes,
-)
-from prioritized_replay.benchmarks.timing import Effort, Entry, Floats, interleave, ratio, spread
-from prioritized_replay.benchmarks.validity import Invalid, check_batch, check_draws, check_update
-from prioritized_replay.benchmarks.workload import ROW, Errors, Workload, stacked
+from prioritized_replay.benchmarks.results import Ratio
+from prioritized_replay.benchmarks.session import Session, is_ours
+from prioritized_replay.benchmarks.timing import Entry, Floats, interleave, ratio
+from prioritized_replay.benchmarks.workload import ROW, Errors, stacked
 
 ADD, ADD_WITH_ERROR, EXTEND = "add", "add with its TD error", "extend"
 CYCLE, SAMPLE, LOOP, GROWTH = "sample + update", "sample", "4 adds, sample, update", "growth"
@@ -40,155 +31,6 @@ WORST: Mapping[str, str] = {
 
 DATA_BYTES = ROW.itemsize
 
-# At most this many bytes per row are needed by any contender, its trees included. With TorchRL's
-# and Tianshou's copies while they are filled it is less than twice the data.
-_BYTES_PER_ROW = 300
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all measurements have in common.
-
-    Attributes
-    ----------
-    workload : Workload
-        The data.
-    effort : Effort
-        Of each measurement.
-    results : Results
-        Where what is found is noted.
-    say : callable
-        Takes one line on what happens now.
-    """
-
-    workload: Workload
-    effort: Effort
-    results: Results
-    say: Callable[[str], None]
-
-    def filled(
-        self, kinds: Iterable[type[Contender]], size: int, errors: Floats | None, beside: int = 0
-    ) -> list[Contender]:
-        """Build and fill those contenders that fit into memory, one after the other.
-
-        Parameters
-        ----------
-        kinds : iterable of Contender classes
-            Whom.
-        size : int
-            N.
-        errors : float64[N] or None
-            TD errors of the rows; None: they have the priority of new rows.
-        beside : int
-            Bytes that have to stay free for something else.
-        """
-        there = []
-        for kind in kinds:
-            free = available_bytes()
-            if free is not None and beside + size * _BYTES_PER_ROW > 0.9 * free:
-                self._note_absence(
-                    f"{kind.name} at {size:,} rows", "it would not fit into memory beside the others"
-                )
-                continue
-            self.say(f"{size:,} rows: filling {kind.name}")
-            contender = kind(size)
-            contender.fill(self.workload, errors)
-            there.append(contender)
-        return there
-
-    def checked(self, contenders: list[Contender], errors: Floats) -> list[Contender]:
-        """Return the contenders whose draws are right; note what was found, and who is out.
-
-        Raises
-        ------
-        Invalid
-            It is one of ours.
-        """
-        return [c for c in contenders if self._passes(c, lambda c: self._draws(c, errors))]
-
-    def check_updates(self, contenders: Iterable[Contender]) -> None:
-        """Check that updates arrived; the times of a peer where they did not are taken back."""
-        for contender in contenders:
-            if contender.law != "uniform" and not self._passes(contender, check_update):
-                self._take_back(contender)
-
-    def check_batches(self, contenders: Iterable[Contender]) -> None:
-        """Check a batch of each memory as it is after all that was done to it."""
-
-        def check(contender: Contender) -> str:
-            check_batch(contender, contender.seen(contender.sample(256)), 256)
-            return "a batch drawn after the timing is valid"
-
-        for contender in contenders:
-            if not self._passes(contender, check):
-                self._take_back(contender)
-
-    def time(
-        self,
-        measure: str,
-        size: int,
-        batch: int,
-        entries: Mapping[str, Entry],
-        inputs: Callable[[int], Any],
-        calls: int,
-        scale: int = 1,
-    ) -> dict[str, Floats]:
-        """Time entries in turns and note each one's time, divided by ``scale``."""
-        self.say(f"{size:,} rows: {measure}, {batch}")
-        times = interleave(entries, inputs, self.effort)
-        for name, values in times.items():
-            of = spread(values / scale)
-            self.results.timings.append(
-                Timing(measure, size, batch, name, of.median, of.low, of.high, of.rounds, calls)
-            )
-        return times
-
-    def compare(
-        self, measure: str, size: int, batch: int, times: Mapping[str, Floats], ours: Iterable[str]
-    ) -> None:
-        """Note how many times longer everybody else takes than each of ours."""
-        for name in ours:
-            for other in times:
-                if other != name:
-                    of = ratio(times[other], times[name])
-                    self.results.ratios.append(
-                        Ratio(measure, size, batch, name, other, of.median, of.low, of.high)
-                    )
-
-    def _draws(self, contender: Contender, errors: Floats) -> str:
-        self.say(f"{contender.size:,} rows: checking what {contender.name} draws")
-        return check_draws(contender, self.workload, errors)
-
-    def _passes(self, contender: Contender, check: Callable[[Contender], str]) -> bool:
-        try:
-            found = check(contender)
-        except Invalid as invalid:
-            if is_ours(contender):
-                raise
-            self._note_absence(f"{contender.name} at {contender.size:,} rows", str(invalid))
-            return False
-        self.results.checks.append(Check(contender.name, contender.size, found))
-        return True
-
-    def _take_back(self, contender: Contender) -> None:
-        gone = (contender.size, contender.name)
-        self.results.timings[:] = [
-            row for row in self.results.timings if (row.size, row.contender) != gone
-        ]
-        self.results.ratios[:] = [
-            row for row in self.results.ratios if (row.size, row.against) != gone
-        ]
-
-    def _note_absence(self, what: str, why: str) -> None:
-        absence = Absence(what, why)
-        if absence not in self.results.absent:
-            self.results.absent.append(absence)
-
-
-def is_ours(contender: Contender | type[Contender]) -> bool:
-    """Return whether a contender is of this library."""
-    return contender.library == "prioritized-replay"
-
 
 def calls_for(batch: int) -> int:
     """Return how many calls a round has: fewer of those that do more."""
@@ -196,7 +38,7 @@ def calls_for(batch: int) -> int:
 
 
 def measure_cycles(
-    bench: Bench, kinds: Sequence[type[Contender]], sizes: Sequence[int], batches: Sequence[int]
+    session: Session, kinds: Sequence[type[Contender]], sizes: Sequence[int], batches: Sequence[int]
 ) -> None:
     """Time a draw with the update of what was drawn, or of uniform memories the draw alone.
 
@@ -205,8 +47,8 @@ def measure_cycles(
 
     Parameters
     ----------
-    bench : Bench
-        Where it is noted.
+    session : Session
+        Fills and checks them, and notes their times.
     kinds : sequence of Contender classes
         Who takes part.
     sizes, batches : sequence of int
@@ -217,25 +59,25 @@ def measure_cycles(
             group = [kind for kind in kinds if kind.law in laws]
             if not group:
                 continue
-            errors = bench.workload.errors(size)
+            errors = session.workload.errors(size)
             yardstick = Yardstick(size)
-            there = bench.checked(bench.filled(group, size, errors), errors)
+            there = session.checked(session.filled(group, size, errors), errors)
             measure = SAMPLE if laws == ("uniform",) else CYCLE
             if measure == CYCLE:
-                bench.say(f"{size:,} rows: one access")
-                bench.time(limits.CHASE, size, 1, {limits.CHASE: yardstick.access()},
+                session.say(f"{size:,} rows: one access")
+                session.time(limits.CHASE, size, 1, {limits.CHASE: yardstick.access()},
                            lambda _: [0, 0], 2, limits.STEPS)  # fmt: skip
             for batch in batches:
-                _time_cycles(bench, measure, there, size, batch, yardstick)
+                _time_cycles(session, measure, there, size, batch, yardstick)
             if measure == CYCLE and size == max(sizes) > min(sizes):
                 small = min(sizes)
-                twins = bench.filled(group, small, bench.workload.errors(small))
-                _time_growth(bench, there, twins, max(batches), yardstick)
-            bench.check_updates(there)
+                twins = session.filled(group, small, session.workload.errors(small))
+                _time_growth(session, there, twins, max(batches), yardstick)
+            session.check_updates(there)
 
 
 def _time_cycles(
-    bench: Bench,
+    session: Session,
     measure: str,
     contenders: Sequence[Contender],
     size: int,
@@ -244,14 +86,14 @@ def _time_cycles(
 ) -> None:
     calls = calls_for(batch)
     entries = {c.name: cycle(c, batch, measure) for c in contenders} | yardstick.entries(batch)
-    times = bench.time(
-        measure, size, batch, entries, lambda n: bench.workload.updates(n, calls, batch), calls
+    times = session.time(
+        measure, size, batch, entries, lambda n: session.workload.updates(n, calls, batch), calls
     )
-    bench.compare(measure, size, batch, times, [c.name for c in contenders if is_ours(c)])
+    session.compare(measure, size, batch, times, [c.name for c in contenders if is_ours(c)])
 
 
 def _time_growth(
-    bench: Bench,
+    session: Session,
     large: Sequence[Contender],
     small: Sequence[Contender],
     batch: int,
@@ -263,14 +105,14 @@ def _time_growth(
     entries |= {_at(c.name, c.size): cycle(c, batch, CYCLE) for c in small}
     reads = {limits.ROWS: yardstick.entries(batch)[limits.ROWS]}
     reads[_at(limits.ROWS, smallest)] = Yardstick(smallest).entries(batch)[limits.ROWS]
-    bench.say(f"{smallest:,} to {size:,} rows: growth, {batch}")
+    session.say(f"{smallest:,} to {size:,} rows: growth, {batch}")
     times = interleave(
-        entries | reads, lambda n: bench.workload.updates(n, calls, batch), bench.effort
+        entries | reads, lambda n: session.workload.updates(n, calls, batch), session.effort
     )
     for name in [*(c.name for c in large), limits.ROWS]:
         if (twin := _at(name, smallest)) in times:
             of = ratio(times[name], times[twin])
-            bench.results.ratios.append(
+            session.results.ratios.append(
                 Ratio(GROWTH, size, batch, twin, name, of.median, of.low, of.high)
             )
 
@@ -294,7 +136,7 @@ def cycle(contender: Contender, batch: int, measure: str) -> Entry:
     return Entry(lambda given: [contender.as_errors(errors) for errors in given], draw_and_update)
 
 
-def measure_adding(bench: Bench, kinds: Sequence[type[Contender]], size: int) -> None:
+def measure_adding(session: Session, kinds: Sequence[type[Contender]], size: int) -> None:
     """Time adding to a full memory: one row, one with its error, many at once; and a training loop.
 
     Every round of additions ends with the draw of one row, which is part of the time: ours tells
@@ -302,40 +144,43 @@ def measure_adding(bench: Bench, kinds: Sequence[type[Contender]], size: int) ->
 
     Parameters
     ----------
-    bench, kinds
+    session, kinds
         See :func:`measure_cycles`.
     size : int
         N.
     """
     count, many = 256, 1024
     for laws in (("proportional", "rank"), ("uniform",)):
-        there = bench.filled([k for k in kinds if k.law in laws], size, bench.workload.errors(size))
+        there = session.filled(
+            [k for k in kinds if k.law in laws], size, session.workload.errors(size)
+        )
         if not there:
             continue
         ours = [c.name for c in there if is_ours(c)]
 
         def steps(number: int) -> list[dict[str, Any]]:
-            return bench.workload.steps(number, count)
+            return session.workload.steps(number, count)
 
-        times = bench.time(ADD, size, 1, {c.name: _adding(c) for c in there}, steps, count)
-        bench.compare(ADD, size, 1, times, ours)
+        times = session.time(ADD, size, 1, {c.name: _adding(c) for c in there}, steps, count)
+        session.compare(ADD, size, 1, times, ours)
         if laws != ("uniform",):
             entries = {c.name: _adding_with_errors(c) for c in there}
-            times = bench.time(
+            times = session.time(
                 ADD_WITH_ERROR, size, 1, entries,
-                lambda n: (steps(n), bench.workload.updates(n, count, 1)), count,
+                lambda n: (steps(n), session.workload.updates(n, count, 1)), count,
             )  # fmt: skip
-            bench.compare(ADD_WITH_ERROR, size, 1, times, ours)
+            session.compare(ADD_WITH_ERROR, size, 1, times, ours)
         # Whoever has no call for it adds row by row: that is what a user would have to do.
         entries = {c.name: _extending(c) for c in there}
-        rows = [bench.workload.steps(n, many) for n in range(2)]
-        times = bench.time(EXTEND, size, many, entries, lambda n: [rows[n % 2]], 1)
-        bench.compare(EXTEND, size, many, times, ours)
+        times = session.time(
+            EXTEND, size, many, entries, lambda n: [session.workload.steps(n % 2, many)], 1
+        )
+        session.compare(EXTEND, size, many, times, ours)
         if laws != ("uniform",):
             entries = {c.name: _loop(c, 4, 32) for c in there}
-            times = bench.time(LOOP, size, 32, entries, _loops(bench, 4, 32), 64)
-            bench.compare(LOOP, size, 32, times, ours)
-        bench.check_batches(there)
+            times = session.time(LOOP, size, 32, entries, _loops(session, 4, 32), 64)
+            session.compare(LOOP, size, 32, times, ours)
+        session.check_batches(there)
 
 
 def _adding(contender: Contender) -> Entry:
@@ -393,23 +238,23 @@ def _loop(contender: Contender, adds: int, batch: int) -> Entry:
     return Entry(prepare, call)
 
 
-def _loops(bench: Bench, adds: int, batch: int, calls: int = 64) -> Callable[[int], Any]:
+def _loops(session: Session, adds: int, batch: int, calls: int = 64) -> Callable[[int], Any]:
     def inputs(number: int) -> list[tuple[list[dict[str, Any]], Errors]]:
-        steps = bench.workload.steps(number, adds * calls)
-        errors = bench.workload.updates(number, calls, batch)
+        steps = session.workload.steps(number, adds * calls)
+        errors = session.workload.updates(number, calls, batch)
         return [(steps[k * adds : (k + 1) * adds], errors[k]) for k in range(calls)]
 
     return inputs
 
 
 def measure_worst(
-    bench: Bench, kinds: Sequence[type[Contender]], size: int, batch: int = 256
+    session: Session, kinds: Sequence[type[Contender]], size: int, batch: int = 256
 ) -> None:
     """Time a draw with its update where priorities are as awkward as they get.
 
     Parameters
     ----------
-    bench, kinds, size
+    session, kinds, size
         See :func:`measure_adding`.
     batch : int
         B.
@@ -417,40 +262,40 @@ def measure_worst(
     kinds = [kind for kind in kinds if kind.law != "uniform"]
     calls = calls_for(batch)
     for case in WORST:
-        there = bench.filled(kinds, size, _errors(bench, case, size))
+        there = session.filled(kinds, size, _errors(session, case, size))
         measure = f"worst: {case}"
         if case == "overwriting":
             entries = {c.name: _loop(c, batch, batch) for c in there}
-            inputs = _loops(bench, batch, batch, 4)
+            inputs = _loops(session, batch, batch, 4)
         else:
             entries = {c.name: cycle(c, batch, CYCLE) for c in there}
-            inputs = _updates(bench, case, calls, batch)
-        times = bench.time(
+            inputs = _updates(session, case, calls, batch)
+        times = session.time(
             measure, size, batch, entries, inputs, 4 if case == "overwriting" else calls
         )
-        bench.compare(measure, size, batch, times, [c.name for c in there if is_ours(c)])
-        bench.check_batches(there)
+        session.compare(measure, size, batch, times, [c.name for c in there if is_ours(c)])
+        session.check_batches(there)
 
 
-def _errors(bench: Bench, case: str, size: int) -> Floats | None:
+def _errors(session: Session, case: str, size: int) -> Floats | None:
     if case == "new rows":
         return None
     if case == "all equal":
         return np.ones(size)
-    errors = bench.workload.errors(size)
+    errors = session.workload.errors(size)
     return np.clip(10.0 * errors, -1.0, 1.0) if case == "clipped" else errors
 
 
-def _updates(bench: Bench, case: str, calls: int, batch: int) -> Callable[[int], Errors]:
+def _updates(session: Session, case: str, calls: int, batch: int) -> Callable[[int], Errors]:
     def inputs(number: int) -> Errors:
         if case == "all equal":
             return np.ones((calls, batch), np.float32)
         if case == "rising":
             last = 1000.0 + number * calls * batch
             return np.arange(last, last + calls * batch, dtype=np.float32).reshape(calls, batch)
-        errors = bench.workload.updates(number, calls, batch)
+        errors = session.workload.updates(number, calls, batch)
         if case == "clipped":
-            return np.clip(10.0 * errors, -1.0, 1.0)
+            np.clip(10.0 * errors, -1.0, 1.0, out=errors)
         return errors
 
     return inputs

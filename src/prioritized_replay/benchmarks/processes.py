@@ -56,7 +56,9 @@ def empty_cache() -> Iterator[dict[str, str]]:
         yield {CACHE: folder}
 
 
-def measure_starts(runs: int, modules: Mapping[str, str], say: Callable[[str], None]) -> list[Start]:
+def measure_starts(
+    runs: int, modules: Mapping[str, str], say: Callable[[str], None]
+) -> list[Start]:
     """Time imports, and the first add, draw and update of a process with and without a cache.
 
     Parameters
@@ -103,7 +105,10 @@ def measure_footprint(kind: type[Contender], size: int) -> Footprint:
     size : int
         N.
     """
-    done = _run([sys.executable, "-m", __name__, kind.__name__, str(size)])
+    # Only with a fixed threshold does glibc give large freed blocks back, so that what was freed
+    # before the memory was filled does not make it look smaller.
+    environment = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = _run([sys.executable, "-m", __name__, kind.__name__, str(size)], environment)
     told = json.loads(done)
     return Footprint(kind.name, size, told["reserved"], told["resident"])
 

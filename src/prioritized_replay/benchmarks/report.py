@@ -5,10 +5,10 @@ Knows results and how numbers read best; knows neither rich nor Sphinx, which on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prioritized_replay.benchmarks import limits, measures
-from prioritized_replay.benchmarks.results import Results
+from prioritized_replay.benchmarks import contenders, limits, measures
+from prioritized_replay.benchmarks.results import Ratio, Results
 from prioritized_replay.benchmarks.targets import Verdict, judge
 
 Cells = list[list[str]]
@@ -20,14 +20,16 @@ NARROW = "\N{NO-BREAK SPACE}"
 
 def targets(results: Results) -> Cells:
     """Return every target, what was measured, and whether that is enough."""
-    table = [["measure", "target", "measured", "middle half", "against", "met"]]
-    for verdict in judge(results):
-        table.append([verdict.target.what, _bound(verdict), *_measured(verdict)])
-    return table
+    return [
+        ["measure", "target", "measured", "middle half", "against", "met"],
+        *([v.target.what, _bound(v), *_measured(v)] for v in judge(results)),
+    ]
 
 
 def _bound(verdict: Verdict) -> str:
-    sign = "\N{GREATER-THAN OR EQUAL TO}" if verdict.target.at_least else "\N{LESS-THAN OR EQUAL TO}"
+    sign = (
+        "\N{GREATER-THAN OR EQUAL TO}" if verdict.target.at_least else "\N{LESS-THAN OR EQUAL TO}"
+    )
     return f"{sign}{NARROW}{verdict.target.bound:g}{NARROW}{verdict.target.unit}"
 
 
@@ -36,31 +38,34 @@ def _measured(verdict: Verdict) -> list[str]:
     if figure is None:
         return ["not measured", "", "", ""]
     against = figure.against if figure.against not in _OURS else ""
-    value, low, high = (number(x) for x in (figure.value, figure.low, figure.high))
     return [
-        f"{value}{NARROW}{unit}",
-        f"{low} to {high}".replace(" ", NARROW),
+        f"{number(figure.value)}{NARROW}{unit}",
+        _middle(figure.low, figure.high).strip("()"),
         against,
         "yes" if verdict.met else "NO",
     ]
 
 
-_OURS = ("ours, proportional", "ours, rank-based", "ours, uniform")
+def times(results: Results, wanted: Sequence[str], laws: Sequence[str]) -> Cells:
+    """Return medians in microseconds for one call, the middle half of the rounds in brackets.
 
-
-def times(results: Results, wanted: Sequence[str]) -> Cells:
-    """Return the medians of some measures, one line per measure, size and batch.
-
-    Each line names the time of every contender in microseconds for one call, with the middle half
-    of the rounds in brackets.
+    Parameters
+    ----------
+    results : Results
+        What was measured.
+    wanted : sequence of str
+        The measures, a line for each with every size and batch.
+    laws : sequence of str
+        Of the contenders that get a column; limits that were timed with them get one as well.
     """
     rows = [row for row in results.timings if row.measure in wanted]
-    names = _columns(row.contender for row in rows)
+    kept = {row.name for row in results.contenders if row.law in laws} | set(LIMITS)
+    names = _columns(row.contender for row in rows if row.contender in kept)
     lines: dict[tuple[str, int, int], dict[str, str]] = {}
     for row in rows:
-        cell = f"{microseconds(row.seconds)} ({microseconds(row.low)} to {microseconds(row.high)})"
-        cell = cell.replace(" to ", f"{NARROW}to{NARROW}")
-        lines.setdefault((row.measure, row.size, row.batch), {})[row.contender] = cell
+        if row.contender in kept:
+            cell = f"{microseconds(row.seconds)} {_middle(1e6 * row.low, 1e6 * row.high)}"
+            lines.setdefault((row.measure, row.size, row.batch), {})[row.contender] = cell
     return [
         ["measure", "rows", "batch", *names],
         *(
@@ -70,22 +75,53 @@ def times(results: Results, wanted: Sequence[str]) -> Cells:
     ]
 
 
-def ratios(results: Results, wanted: Sequence[str]) -> Cells:
-    """Return how many times longer everybody takes than each of ours, round by round."""
-    rows = [row for row in results.ratios if row.measure in wanted]
-    names = _columns(row.against for row in rows)
-    lines: dict[tuple[str, int, int, str], dict[str, str]] = {}
-    for row in rows:
-        cell = f"{number(row.ratio)} ({number(row.low)} to {number(row.high)})"
+def compared(results: Results, laws: Sequence[str] = contenders.LAWS) -> Cells:
+    """Return ours beside the fastest peer of the same kind, one line per measure, size and batch.
+
+    Rank-based sampling is compared with proportional sampling: no peer has the former.
+    """
+    table: Cells = [["measure", "rows", "batch", "ours", "fastest peer", "takes", "middle half"]]
+    best: dict[tuple[str, int, int, str], Ratio] = {}
+    for row in _against_peers(results):
         key = (row.measure, row.size, row.batch, row.contender)
-        lines.setdefault(key, {})[row.against] = cell.replace(" to ", f"{NARROW}to{NARROW}")
+        if results.law(row.contender) in laws and (key not in best or row.ratio < best[key].ratio):
+            best[key] = row
+    for row in best.values():
+        table.append(_ratio_line(row))
+    return table
+
+
+def weak(results: Results) -> Cells:
+    """Return every measure in which some peer of the same kind takes less time than ours."""
+    table: Cells = [["measure", "rows", "batch", "ours", "peer", "takes", "middle half"]]
+    return [*table, *(_ratio_line(row) for row in _against_peers(results) if row.ratio < 1.0)]
+
+
+def _against_peers(results: Results) -> list[Ratio]:
+    kinds = {row.name: "uniform" if row.law == "uniform" else "prioritized"
+             for row in results.contenders}  # fmt: skip
     return [
-        ["measure", "rows", "batch", "ours", *names],
-        *(
-            [measure, f"{size:,}", str(batch), ours, *(cells.get(name, "") for name in names)]
-            for (measure, size, batch, ours), cells in lines.items()
-        ),
+        row
+        for row in results.ratios
+        if row.contender in kinds
+        and row.against not in _OURS
+        and kinds.get(row.against) == kinds[row.contender]
     ]
+
+
+def _ratio_line(row: Ratio) -> list[str]:
+    return [
+        *(row.measure, f"{row.size:,}", str(row.batch), row.contender, row.against),
+        f"{number(row.ratio)}{NARROW}x",
+        _middle(row.low, row.high).strip("()"),
+    ]
+
+
+def _middle(low: float, high: float) -> str:
+    return f"({number(low)}{NARROW}to{NARROW}{number(high)})"
+
+
+_OURS = tuple(kind.name for kind in contenders.OURS)
 
 
 def growth(results: Results) -> Cells:
@@ -94,8 +130,7 @@ def growth(results: Results) -> Cells:
     for row in results.ratios:
         if row.measure == measures.GROWTH:
             ends = [row.contender, f"{row.size:,} rows", str(row.batch)]
-            middle = f"{number(row.low)} to {number(row.high)}".replace(" ", NARROW)
-            table.append([*ends, number(row.ratio), middle])
+            table.append([*ends, number(row.ratio), _middle(row.low, row.high).strip("()")])
     return table
 
 
@@ -140,9 +175,19 @@ def settings(results: Results) -> Cells:
     return table
 
 
-def pairs(what: Mapping[str, str], head: tuple[str, str] = ("what", "value")) -> Cells:
+def pairs(what: Mapping[str, str]) -> Cells:
     """Return a mapping as a table of two columns."""
-    return [list(head), *([name, value] for name, value in what.items())]
+    return [["what", "value"], *([name, value] for name, value in what.items())]
+
+
+def training(results: Results) -> Cells:
+    """Return the speed of each DQN training: medians over seeds."""
+    table = [["contender", "steps per second", "times stable-baselines3", "mean return"]]
+    for name, row in results.training.get("summary", {}).items():
+        times_sb3 = row["times_sb3"]
+        told = "" if times_sb3 is None else number(times_sb3)
+        table.append([name, number(row["steps_per_second"]), told, number(row["score"])])
+    return table
 
 
 def absent(results: Results) -> Cells:
@@ -182,3 +227,42 @@ def _columns(names: Iterable[str]) -> list[str]:
     """Contenders in the order in which they come, limits last."""
     there = list(dict.fromkeys(names))
     return [n for n in there if n not in LIMITS] + [n for n in LIMITS if n in there]
+
+
+_ADDING = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP)
+_PRIORITIZED = ("proportional", "rank")
+
+TABLES: Mapping[str, Callable[[Results], Cells]] = {
+    "targets": targets,
+    "compared": compared,
+    "weak": weak,
+    "adding": lambda results: times(results, _ADDING, _PRIORITIZED),
+    "adding uniform": lambda results: times(results, _ADDING, ("uniform",)),
+    "cycles": lambda results: times(results, (measures.CYCLE,), _PRIORITIZED),
+    "uniform draws": lambda results: times(results, (measures.SAMPLE,), ("uniform",)),
+    "access": lambda results: times(results, (limits.CHASE,), ()),
+    "growth": growth,
+    "worst": worst,
+    "memory": memory,
+    "starts": starts,
+    "training": training,
+    "settings": settings,
+    "absent": absent,
+    "checks": checks,
+    "machine": lambda results: pairs(results.made),
+    "data": lambda results: pairs(results.workload),
+    "limits": lambda results: pairs(limits.MEANING),
+}
+"""Every table, by the name that the page uses."""
+
+SHOWN = {
+    "targets": "targets",
+    "compared": "ours beside the fastest peer: how many times as long the peer takes",
+    "growth": "growth with the rows in memory",
+    "worst": "awkward priorities",
+    "memory": "bytes per transition",
+    "starts": "new processes",
+    "training": "training a DQN",
+    "absent": "left out",
+}
+"""The tables of the screen, with their titles."""

@@ -193,10 +193,11 @@ def _rounded(value: Any) -> Any:
 
 def surroundings() -> dict[str, str]:
     """Return the machine and the versions that a measurement was made with."""
+    memory = _meminfo("MemTotal")
     made = {
         "processor": _processor(),
         "cores": f"{_usable_cores()} usable of {os.cpu_count()}, one used",
-        "memory": f"{_memory_bytes() / 2**30:.0f} GiB" if _memory_bytes() else "unknown",
+        "memory": "unknown" if memory is None else f"{memory / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
     }
@@ -222,10 +223,6 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _memory_bytes() -> int | None:
-    return _meminfo("MemTotal")
 
 
 def _meminfo(name: str) -> int | None:

@@ -9,12 +9,18 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Clock = Literal["wall", "cpu"]
+
+_CLOCKS: Mapping[Clock, Callable[[], int]] = {
+    "wall": time.perf_counter_ns,
+    "cpu": time.process_time_ns,
+}
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,14 @@ class Effort:
         How many, at most; each has every contender once.
     seconds : float
         After this long no new pair of rounds begins.
+    clock : {"wall", "cpu"}
+        The time that passes, or the time that this process computes, with all its threads: on a
+        machine with other work that hardly depends on it.
     """
 
     rounds: int
     seconds: float
+    clock: Clock = "wall"
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,6 @@ def interleave(
     effort: Effort,
     *,
     warm_up: int = 2,
-    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, Floats]:
     """Time contenders in turns, forwards and backwards, so that a disturbance meets all of them.
 
@@ -97,8 +106,6 @@ def interleave(
         When to stop.
     warm_up : int
         Rounds before those that count.
-    clock : callable
-        Nanoseconds from any beginning.
 
     Returns
     -------
@@ -106,6 +113,7 @@ def interleave(
         Seconds per call, one number for each round; equal places are of the same round.
     """
     names = list(entries)
+    clock = _CLOCKS[effort.clock]
     times: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
     gc.collect()
