@@ -22,7 +22,7 @@ from rich.table import Table
 from prioritized_replay.benchmarks import measures, report
 from prioritized_replay.benchmarks.contenders import OURS, Contender
 from prioritized_replay.benchmarks.measures import measure_adding, measure_cycles, measure_worst
-from prioritized_replay.benchmarks.peers import PEERS, Peer, missing
+from prioritized_replay.benchmarks.peers import MODULES, PEERS, Peer, missing
 from prioritized_replay.benchmarks.processes import measure_footprint, measure_starts
 from prioritized_replay.benchmarks.results import (
     FILE,
@@ -37,9 +37,6 @@ from prioritized_replay.benchmarks.timing import Clock, Effort
 from prioritized_replay.benchmarks.workload import Workload, described
 
 Part = Literal["add", "replay", "worst", "memory", "start", "training"]
-
-_MODULES = {"cpprb": "cpprb", "tianshou": "tianshou.data"}  # what a user of each imports
-_MODULES |= {"stable-baselines3": "stable_baselines3.common.buffers", "torchrl": "torchrl.data"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +220,7 @@ def _measure(
             results.footprints.append(measure_footprint(kind, config.one_size))
     elif part == "start":
         libraries = {kind.library for kind in kinds}
-        modules = {name: module for name, module in _MODULES.items() if name in libraries}
+        modules = {name: module for name, module in MODULES.items() if name in libraries}
         results.starts = measure_starts(2 if config.quick else 6, modules, session.say)
     else:
         _measure_training(config, session)

@@ -37,6 +37,10 @@ def calls_for(batch: int) -> int:
     return max(4, min(128, 8192 // batch))
 
 
+# Who is timed in the same turns.
+_TOGETHER = (("proportional", "rank"), ("uniform",))
+
+
 def measure_cycles(
     session: Session, kinds: Sequence[type[Contender]], sizes: Sequence[int], batches: Sequence[int]
 ) -> None:
@@ -55,25 +59,37 @@ def measure_cycles(
         Rows in the memory; rows of a batch.
     """
     for size in sizes:
-        for laws in (("proportional", "rank"), ("uniform",)):
-            group = [kind for kind in kinds if kind.law in laws]
-            if not group:
-                continue
-            errors = session.workload.errors(size)
-            yardstick = Yardstick(size)
-            there = session.checked(session.filled(group, size, errors), errors)
-            measure = SAMPLE if laws == ("uniform",) else CYCLE
-            if measure == CYCLE:
-                session.say(f"{size:,} rows: one access")
-                session.time(limits.CHASE, size, 1, {limits.CHASE: yardstick.access()},
-                           lambda _: [0, 0], 2, limits.STEPS)  # fmt: skip
-            for batch in batches:
-                _time_cycles(session, measure, there, size, batch, yardstick)
-            if measure == CYCLE and size == max(sizes) > min(sizes):
-                small = min(sizes)
-                twins = session.filled(group, small, session.workload.errors(small))
-                _time_growth(session, there, twins, max(batches), yardstick)
-            session.check_updates(there)
+        for laws in _TOGETHER:
+            if group := [kind for kind in kinds if kind.law in laws]:
+                # a function each, so that one group's memories are gone before the next is filled
+                _measure_group(session, group, size, batches, min(sizes), max(sizes))
+
+
+def _measure_group(
+    session: Session,
+    group: Sequence[type[Contender]],
+    size: int,
+    batches: Sequence[int],
+    smallest: int,
+    largest: int,
+) -> None:
+    errors = session.workload.errors(size)
+    yardstick = Yardstick(size)
+    there = session.checked(session.filled(group, size, errors), errors)
+    if not there:
+        return
+    measure = SAMPLE if there[0].law == "uniform" else CYCLE
+    if measure == CYCLE:
+        session.time(
+            limits.CHASE, size, 1, {limits.CHASE: yardstick.access()},
+            lambda _: [0, 0], 2, limits.STEPS,
+        )  # fmt: skip
+    for batch in batches:
+        _time_cycles(session, measure, there, size, batch, yardstick)
+    if measure == CYCLE and size == largest > smallest:
+        twins = session.filled(group, smallest, session.workload.errors(smallest))
+        _time_growth(session, there, twins, max(batches), yardstick)
+    session.check_updates(there)
 
 
 def _time_cycles(
@@ -149,38 +165,42 @@ def measure_adding(session: Session, kinds: Sequence[type[Contender]], size: int
     size : int
         N.
     """
+    for laws in _TOGETHER:
+        if group := [kind for kind in kinds if kind.law in laws]:
+            _measure_adding_of(session, group, size)
+
+
+def _measure_adding_of(session: Session, group: Sequence[type[Contender]], size: int) -> None:
+    there = session.filled(group, size, session.workload.errors(size))
+    if not there:
+        return
+    ours = [c.name for c in there if is_ours(c)]
+    prioritized = there[0].law != "uniform"
     count, many = 256, 1024
-    for laws in (("proportional", "rank"), ("uniform",)):
-        there = session.filled(
-            [k for k in kinds if k.law in laws], size, session.workload.errors(size)
-        )
-        if not there:
-            continue
-        ours = [c.name for c in there if is_ours(c)]
 
-        def steps(number: int) -> list[dict[str, Any]]:
-            return session.workload.steps(number, count)
+    def steps(number: int) -> list[dict[str, Any]]:
+        return session.workload.steps(number, count)
 
-        times = session.time(ADD, size, 1, {c.name: _adding(c) for c in there}, steps, count)
-        session.compare(ADD, size, 1, times, ours)
-        if laws != ("uniform",):
-            entries = {c.name: _adding_with_errors(c) for c in there}
-            times = session.time(
-                ADD_WITH_ERROR, size, 1, entries,
-                lambda n: (steps(n), session.workload.updates(n, count, 1)), count,
-            )  # fmt: skip
-            session.compare(ADD_WITH_ERROR, size, 1, times, ours)
-        # Whoever has no call for it adds row by row: that is what a user would have to do.
-        entries = {c.name: _extending(c) for c in there}
-        times = session.time(
-            EXTEND, size, many, entries, lambda n: [session.workload.steps(n % 2, many)], 1
-        )
-        session.compare(EXTEND, size, many, times, ours)
-        if laws != ("uniform",):
-            entries = {c.name: _loop(c, 4, 32) for c in there}
-            times = session.time(LOOP, size, 32, entries, _loops(session, 4, 32), 64)
-            session.compare(LOOP, size, 32, times, ours)
-        session.check_batches(there)
+    def steps_with_errors(number: int) -> tuple[list[dict[str, Any]], Errors]:
+        return steps(number), session.workload.updates(number, count, 1)
+
+    def rows(number: int) -> list[list[dict[str, Any]]]:
+        return [session.workload.steps(number % 2, many)]
+
+    times = session.time(ADD, size, 1, {c.name: _adding(c) for c in there}, steps, count)
+    session.compare(ADD, size, 1, times, ours)
+    if prioritized:
+        entries = {c.name: _adding_with_errors(c) for c in there}
+        times = session.time(ADD_WITH_ERROR, size, 1, entries, steps_with_errors, count)
+        session.compare(ADD_WITH_ERROR, size, 1, times, ours)
+    # Whoever has no call for it adds row by row: that is what a user would have to do.
+    times = session.time(EXTEND, size, many, {c.name: _extending(c) for c in there}, rows, 1)
+    session.compare(EXTEND, size, many, times, ours)
+    if prioritized:
+        entries = {c.name: _loop(c) for c in there}
+        times = session.time(LOOP, size, 32, entries, _loops(session, 4, 32, 64), 64)
+        session.compare(LOOP, size, 32, times, ours)
+    session.check_batches(there)
 
 
 def _adding(contender: Contender) -> Entry:
@@ -223,7 +243,7 @@ def _extending(contender: Contender) -> Entry:
     )
 
 
-def _loop(contender: Contender, adds: int, batch: int) -> Entry:
+def _loop(contender: Contender) -> Entry:
     def prepare(given: list[tuple[list[dict[str, Any]], Errors]]) -> list[tuple[Any, Any]]:
         return [
             ([contender.as_step(step) for step in steps], contender.as_errors(errors))
@@ -233,12 +253,12 @@ def _loop(contender: Contender, adds: int, batch: int) -> Entry:
     def call(both: tuple[list[Any], Any]) -> None:
         for step in both[0]:
             contender.add(step)
-        contender.update(contender.sample(batch), both[1])
+        contender.update(contender.sample(len(both[1])), both[1])
 
     return Entry(prepare, call)
 
 
-def _loops(session: Session, adds: int, batch: int, calls: int = 64) -> Callable[[int], Any]:
+def _loops(session: Session, adds: int, batch: int, calls: int) -> Callable[[int], Any]:
     def inputs(number: int) -> list[tuple[list[dict[str, Any]], Errors]]:
         steps = session.workload.steps(number, adds * calls)
         errors = session.workload.updates(number, calls, batch)
@@ -259,22 +279,27 @@ def measure_worst(
     batch : int
         B.
     """
-    kinds = [kind for kind in kinds if kind.law != "uniform"]
-    calls = calls_for(batch)
+    prioritized = [kind for kind in kinds if kind.law != "uniform"]
     for case in WORST:
-        there = session.filled(kinds, size, _errors(session, case, size))
-        measure = f"worst: {case}"
-        if case == "overwriting":
-            entries = {c.name: _loop(c, batch, batch) for c in there}
-            inputs = _loops(session, batch, batch, 4)
-        else:
-            entries = {c.name: cycle(c, batch, CYCLE) for c in there}
-            inputs = _updates(session, case, calls, batch)
-        times = session.time(
-            measure, size, batch, entries, inputs, 4 if case == "overwriting" else calls
-        )
-        session.compare(measure, size, batch, times, [c.name for c in there if is_ours(c)])
-        session.check_batches(there)
+        _measure_case(session, prioritized, case, size, batch)
+
+
+def _measure_case(
+    session: Session, kinds: Sequence[type[Contender]], case: str, size: int, batch: int
+) -> None:
+    there = session.filled(kinds, size, _errors(session, case, size))
+    if case == "overwriting":
+        calls = 4
+        entries = {c.name: _loop(c) for c in there}
+        inputs = _loops(session, batch, batch, calls)
+    else:
+        calls = calls_for(batch)
+        entries = {c.name: cycle(c, batch, CYCLE) for c in there}
+        inputs = _updates(session, case, calls, batch)
+    measure = f"worst: {case}"
+    times = session.time(measure, size, batch, entries, inputs, calls)
+    session.compare(measure, size, batch, times, [c.name for c in there if is_ours(c)])
+    session.check_batches(there)
 
 
 def _errors(session: Session, case: str, size: int) -> Floats | None:

@@ -22,6 +22,14 @@ from prioritized_replay.benchmarks.tensor_peers import StableBaselines3Uniform, 
 
 Peer = Literal["cpprb", "tianshou", "stable-baselines3", "torchrl"]
 
+MODULES: Mapping[Peer, str] = {
+    "cpprb": "cpprb",
+    "tianshou": "tianshou.data",
+    "stable-baselines3": "stable_baselines3.common.buffers",
+    "torchrl": "torchrl.data",
+}
+"""What a user of each imports."""
+
 
 def missing(peer: Peer) -> str | None:
     """Return why a library cannot take part, or None if it can."""
@@ -29,16 +37,18 @@ def missing(peer: Peer) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they greet with warnings about optional parts
             metadata.version(peer)
-            if peer == "torchrl":
-                # Its trees are compiled, and fit one version of torch; without them it imports.
-                import_module("torchrl.data").PrioritizedSampler(2, alpha=0.6, beta=0.4)
-                logging.getLogger("torchrl").setLevel(logging.WARNING)  # it tells of each storage
-            else:
-                import_module({"stable-baselines3": "stable_baselines3"}.get(peer, peer))
+            module = import_module(MODULES[peer])
     except metadata.PackageNotFoundError:
         return "not installed"
     except Exception as error:  # whatever a foreign library raises while it loads
-        return f"does not load here: {type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"does not load: {type(error).__name__}: {error}"
+    if peer == "torchrl":
+        try:
+            module.PrioritizedSampler(2, alpha=0.6, beta=0.4)
+        except RuntimeError:  # without its compiled trees it imports all the same
+            version = metadata.version("torch")
+            return f"the compiled part of {metadata.version(peer)} does not fit torch {version}"
+        logging.getLogger(peer).setLevel(logging.WARNING)  # it reports every storage it makes
     return None
 
 

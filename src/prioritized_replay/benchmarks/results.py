@@ -14,12 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+from prioritized_replay import __version__
+
 FILE = "benchmarks.json"
 FORMAT = 1
 
 _PACKAGES = (
-    *("prioritized-replay", "numpy", "numba", "cpprb", "tianshou", "stable-baselines3"),
-    *("torchrl", "torch", "gymnasium"),
+    *("numpy", "numba", "cpprb", "tianshou", "stable-baselines3", "torchrl", "torch"),
+    "gymnasium",
 )
 
 
@@ -200,6 +202,7 @@ def surroundings() -> dict[str, str]:
         "memory": "unknown" if memory is None else f"{memory / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
+        "prioritized-replay": __version__,
     }
     for package in _PACKAGES:
         try:

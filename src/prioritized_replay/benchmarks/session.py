@@ -54,7 +54,7 @@ class Session:
     say: Callable[[str], None]
 
     def filled(
-        self, kinds: Iterable[type[Contender]], size: int, errors: Floats | None, beside: int = 0
+        self, kinds: Iterable[type[Contender]], size: int, errors: Floats | None
     ) -> list[Contender]:
         """Build and fill those contenders that fit into memory, one after the other.
 
@@ -66,13 +66,11 @@ class Session:
             N.
         errors : float64[N] or None
             TD errors of the rows; None: they have the priority of new rows.
-        beside : int
-            Bytes that have to stay free for something else.
         """
         there = []
         for kind in kinds:
             free = available_bytes()
-            if free is not None and beside + size * _BYTES_PER_ROW > 0.9 * free:
+            if free is not None and size * _BYTES_PER_ROW > 0.9 * free:
                 self._note_absence(
                     f"{kind.name} at {size:,} rows",
                     "it would not fit into memory beside the others",
