@@ -576,6 +576,12 @@ def test_ours_alone_from_the_command_to_the_page(tmp_path, capsys, monkeypatch):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", results.made["date"])
     for figure in ("speed.png", "scaling.png"):
         assert (tmp_path / figure).stat().st_size > 10_000
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    table_of = import_module("measured").table_of
+    for name, make in report.TABLES.items():
+        cells = make(results)
+        assert {len(line) for line in cells} == {len(cells[0])}, name
+        assert len(table_of(cells).astext().split("\n\n")) >= len(cells), name
 
 
 def test_a_whole_part_without_results_leaves_no_figure(tmp_path, monkeypatch):

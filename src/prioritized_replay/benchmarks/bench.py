@@ -220,7 +220,7 @@ def _measure(
             results.footprints.append(measure_footprint(kind, config.one_size))
     elif part == "start":
         libraries = {kind.library for kind in kinds}
-        modules = {name: module for name, module in MODULES.items() if name in libraries}
+        modules = [module for peer, module in MODULES.items() if peer in libraries]
         results.starts = measure_starts(2 if config.quick else 6, modules, session.say)
     else:
         _measure_training(config, session)

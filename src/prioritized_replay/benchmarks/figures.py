@@ -5,6 +5,7 @@ Knows matplotlib and rows of numbers; measures nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -81,8 +82,7 @@ def _draw_scaling(rows: list[Timing], path: Path) -> None:
     figure.savefig(path)
 
 
-def _draw_lines(axes: Axes, rows: list[Timing], across: object) -> None:
-    assert callable(across)
+def _draw_lines(axes: Axes, rows: list[Timing], across: Callable[[Timing], int]) -> None:
     for name, (colour, marker) in _STYLES.items():
         mine = sorted((row for row in rows if row.contender == name), key=across)
         if not mine:

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,23 +56,21 @@ def empty_cache() -> Iterator[dict[str, str]]:
         yield {CACHE: folder}
 
 
-def measure_starts(
-    runs: int, modules: Mapping[str, str], say: Callable[[str], None]
-) -> list[Start]:
+def measure_starts(runs: int, modules: Iterable[str], say: Callable[[str], None]) -> list[Start]:
     """Time imports, and the first add, draw and update of a process with and without a cache.
 
     Parameters
     ----------
     runs : int
         Processes for each; those that have to compile everything are two at most.
-    modules : mapping of str to str
-        The peers' modules to import, by library.
+    modules : iterable of str
+        Those that users of the peers import.
     say : callable
         Takes one line on what happens now.
     """
     times: dict[str, list[float]] = {}
     imports = {IMPORT: "prioritized_replay", FOUNDATION: "numpy, numba"}
-    imports |= {f"import {module}": module for module in modules.values()}
+    imports |= {f"import {module}": module for module in modules}
     for run in range(runs + 1):
         for what, module in imports.items():
             say(f"starting: {what}")
