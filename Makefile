@@ -20,7 +20,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 help:
 	@echo 'make demo    install what training needs into $(VENV) and train a Double DQN on CartPole-v1'
 	@echo 'make bench   install other replay libraries and measure ours beside them: about 10 minutes'
-	@echo '             and 12 GB of memory, results in docs/results/benchmarks'
+	@echo '             and 10 GB of memory, results in docs/results/benchmarks'
 	@echo 'make test    install the development tools and run the whole gate:'
 	@echo '             make lint types layers docs unit'
 	@echo 'make docs    build the documentation into docs/_build/html, warnings are errors'

@@ -142,6 +142,8 @@ class _Screen:
 def benchmark(config: BenchConfig) -> Results:
     """Measure everything asked for, show it, and write ``benchmarks.json`` and the figures.
 
+    Nothing is written before the end.
+
     Parameters
     ----------
     config : BenchConfig
