@@ -518,6 +518,22 @@ def test_a_process_that_fails_is_one_error():
         measure_footprint(Unknown, 100)
 
 
+def test_a_peer_whose_process_fails_is_left_out_and_named(tmp_path, monkeypatch):
+    def fail(kind, size):
+        raise RuntimeError("it went away")
+
+    monkeypatch.setattr(bench, "measure_footprint", fail)
+    monkeypatch.setattr(bench, "OURS", ())
+    monkeypatch.setattr(bench, "missing", lambda peer: None)
+
+    results = benchmark(BenchConfig(parts=("memory",), peers=("cpprb",), output=tmp_path))
+
+    assert {row.why for row in results.absent} == {"it went away"}
+    monkeypatch.setattr(bench, "OURS", OURS)
+    with pytest.raises(RuntimeError, match="it went away"):
+        benchmark(BenchConfig(parts=("memory",), peers=(), output=tmp_path))
+
+
 # The command
 
 
@@ -584,7 +600,8 @@ def test_ours_alone_from_the_command_to_the_page(tmp_path, capsys, monkeypatch):
         assert len(table_of(cells).astext().split("\n\n")) >= len(cells), name
 
 
-def test_a_whole_part_without_results_leaves_no_figure(tmp_path, monkeypatch):
+def test_a_part_without_results_leaves_no_figure_not_even_an_earlier_one(tmp_path, monkeypatch):
+    (tmp_path / "speed.png").write_text("earlier")
     monkeypatch.setattr(bench, "find_spec", lambda name: None)
 
     results = benchmark(BenchConfig(parts=("training",), peers=(), output=tmp_path))

@@ -127,14 +127,17 @@ class _Screen:
             console=self.console,
             disable=not self.console.is_terminal,
             expand=True,
+            auto_refresh=False,  # its thread would run beside what is timed
         )
         self._task = self.progress.add_task("", total=None)
 
     def say(self, line: str) -> None:
-        self.progress.update(self._task, description=line)
+        self.progress.update(self._task, description=line, refresh=True)
 
     def part(self, name: str, done: int, parts: int) -> None:
-        self.progress.update(self._task, completed=done, total=parts, description=name)
+        self.progress.update(
+            self._task, completed=done, total=parts, description=name, refresh=True
+        )
         if not self.console.is_terminal:
             self.console.print(f"{name} ...", highlight=False)
 
@@ -219,7 +222,12 @@ def _measure(
     elif part == "memory":
         for kind in kinds:
             session.say(f"bytes per transition: {kind.name}")
-            results.footprints.append(measure_footprint(kind, config.one_size))
+            try:
+                results.footprints.append(measure_footprint(kind, config.one_size))
+            except RuntimeError as error:
+                if kind in OURS:
+                    raise
+                results.absent.append(Absence(f"{kind.name}, bytes per transition", str(error)))
     elif part == "start":
         libraries = {kind.library for kind in kinds}
         modules = [module for peer, module in MODULES.items() if peer in libraries]

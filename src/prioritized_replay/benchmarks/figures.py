@@ -33,7 +33,7 @@ _STYLES = {
 
 
 def draw(results: Results, folder: Path) -> None:
-    """Draw every figure for which there are results.
+    """Draw every figure for which there are results, and remove earlier ones of other results.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ def draw(results: Results, folder: Path) -> None:
     folder : pathlib.Path
         Where the PNGs go.
     """
+    for name in (SPEED, SCALING, MEMORY):
+        (folder / name).unlink(missing_ok=True)
     cycles = [row for row in results.timings if row.measure == measures.CYCLE]
     if cycles:
         _draw_speed(cycles, folder / SPEED)

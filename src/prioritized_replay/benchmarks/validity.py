@@ -19,7 +19,7 @@ WEIGHT_TOLERANCE = 2e-3  # float32 trees, and powers of them
 BOOST = 1e9  # a TD error beside which those of the workload are nothing
 
 
-class Invalid(Exception):
+class Invalid(RuntimeError):
     """A contender whose results are wrong; its times would mean nothing."""
 
 
