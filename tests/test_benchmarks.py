@@ -468,7 +468,7 @@ def test_a_library_that_does_not_load_is_named_with_its_reason(monkeypatch):
         sys.modules, "torchrl.data", types.SimpleNamespace(PrioritizedSampler=sampler)
     )
 
-    assert peers.missing("torchrl") == "the compiled part of 1 does not fit torch 1"
+    assert peers.missing("torchrl") == "its compiled part, of 1, does not fit torch 1"
 
     monkeypatch.setitem(sys.modules, "cpprb", None)
     assert peers.missing("cpprb").startswith("does not load: ModuleNotFoundError: ")

@@ -23,6 +23,9 @@ from prioritized_replay.benchmarks import report
 from prioritized_replay.benchmarks.results import Results
 
 
+WORDS = {"settings", "machine", "data", "limits", "absent", "checks"}  # tables of hardly a number
+
+
 class BenchmarkTable(Measured):
     required_arguments = 1
     option_spec: ClassVar = {
@@ -39,7 +42,7 @@ class BenchmarkTable(Measured):
         if len(cells) == 1:
             return self.parse_text_to_nodes(self.options.get("otherwise", "Not measured."))
         table = table_of(cells)
-        table["classes"] += ["benchmark"]
+        table["classes"] += ["benchmark", *(["words"] if self.options["show"] in WORDS else [])]
         return [table]
 
 

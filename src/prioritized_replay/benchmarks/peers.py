@@ -47,7 +47,7 @@ def missing(peer: Peer) -> str | None:
             module.PrioritizedSampler(2, alpha=0.6, beta=0.4)
         except RuntimeError:  # without its compiled trees it imports all the same
             version = metadata.version("torch")
-            return f"the compiled part of {metadata.version(peer)} does not fit torch {version}"
+            return f"its compiled part, of {metadata.version(peer)}, does not fit torch {version}"
         logging.getLogger(peer).setLevel(logging.WARNING)  # it reports every storage it makes
     return None
 
