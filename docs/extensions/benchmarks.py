@@ -22,7 +22,6 @@ from sphinx.application import Sphinx
 from prioritized_replay.benchmarks import report
 from prioritized_replay.benchmarks.results import Results
 
-
 WORDS = {"settings", "machine", "data", "limits", "absent", "checks"}  # tables of hardly a number
 
 
