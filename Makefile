@@ -6,18 +6,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # A stamp says that the environment holds what pyproject.toml and constraints.txt ask for.
-# The second stamp depends on the first, so two installations never run at the same time.
+# The other stamps depend on the first, so two installations never run at the same time.
 TRAIN := $(VENV)/.installed-train
 DEV := $(VENV)/.installed-dev
+BENCH := $(VENV)/.installed-bench
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # the steps print one after the other, with -j as well
-.PHONY: help demo test lint types layers docs unit clean
+.PHONY: help demo bench test lint types layers docs unit clean
 
 help:
 	@echo 'make demo    install what training needs into $(VENV) and train a Double DQN on CartPole-v1'
+	@echo 'make bench   install other replay libraries and measure ours beside them: about 10 minutes'
+	@echo '             and 10 GB of memory, results in docs/results/benchmarks'
 	@echo 'make test    install the development tools and run the whole gate:'
 	@echo '             make lint types layers docs unit'
 	@echo 'make docs    build the documentation into docs/_build/html, warnings are errors'
@@ -28,6 +31,9 @@ help:
 
 demo: $(TRAIN)
 	$(BIN)/per train CartPole-v1 --run-dir runs/demo --overwrite
+
+bench: $(BENCH)
+	$(BIN)/per bench --output docs/results/benchmarks
 
 # pytest comes last, so that its closing line is the last one of the gate
 test: lint types layers docs unit
@@ -58,6 +64,10 @@ $(TRAIN): pyproject.toml constraints.txt
 
 $(DEV): $(TRAIN)
 	$(INSTALL) '.[dev]'
+	@touch $@
+
+$(BENCH): $(TRAIN)
+	$(INSTALL) '.[bench]'
 	@touch $@
 
 clean:

@@ -11,7 +11,14 @@ author = "The prioritized-replay developers"
 project_copyright = f"2026, {author}"
 release = version_of(project)
 
-extensions = ["sphinx.ext.autodoc", "docstrings", "measured", "native_math", "settings"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "benchmarks",
+    "docstrings",
+    "measured",
+    "native_math",
+    "settings",
+]
 exclude_patterns = ["_build"]
 default_role = "code"
 html_math_renderer = "mathml"

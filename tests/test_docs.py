@@ -9,6 +9,7 @@ import pytest
 
 import prioritized_replay
 from prioritized_replay import dqn
+from prioritized_replay.benchmarks.bench import BenchConfig
 from prioritized_replay.dqn.options import EvaluateOptions, TrainOptions
 from prioritized_replay.dqn.run_folder import COLUMNS
 from prioritized_replay.experiments.cliffwalk import CliffwalkConfig
@@ -93,6 +94,7 @@ def test_every_column_of_a_comparison_is_defined():
         ("evaluate", EvaluateOptions),
         ("compare", CompareConfig),
         ("reproduce cliffwalk", CliffwalkConfig),
+        ("bench", BenchConfig),
     ],
 )
 def test_commands_in_the_docs_use_options_that_exist(command, options):

@@ -1,0 +1,268 @@
+"""Results as tables of words: the same ones on the screen and on the page.
+
+Knows results and how numbers read best; knows neither rich nor Sphinx, which only draw them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prioritized_replay.benchmarks import contenders, limits, measures
+from prioritized_replay.benchmarks.results import Ratio, Results
+from prioritized_replay.benchmarks.targets import Verdict, judge
+
+Cells = list[list[str]]
+"""A heading line and the lines below it."""
+
+LIMITS = (limits.COPY, limits.ROWS, limits.CHASE)
+NARROW = "\N{NO-BREAK SPACE}"
+
+
+def targets(results: Results) -> Cells:
+    """Return every target, what was measured, and whether that is enough."""
+    return [
+        ["measure", "target", "measured", "middle half", "against", "met"],
+        *([v.target.what, _bound(v), *_measured(v)] for v in judge(results)),
+    ]
+
+
+def _bound(verdict: Verdict) -> str:
+    sign = (
+        "\N{GREATER-THAN OR EQUAL TO}" if verdict.target.at_least else "\N{LESS-THAN OR EQUAL TO}"
+    )
+    return f"{sign}{NARROW}{verdict.target.bound:g}{NARROW}{verdict.target.unit}"
+
+
+def _measured(verdict: Verdict) -> list[str]:
+    figure, unit = verdict.figure, verdict.target.unit
+    if figure is None:
+        return ["not measured", "", "", ""]
+    against = figure.against if figure.against not in _OURS else ""
+    return [
+        f"{number(figure.value)}{NARROW}{unit}",
+        _middle(figure.low, figure.high).strip("()"),
+        against,
+        "yes" if verdict.met else "NO",
+    ]
+
+
+def times(results: Results, wanted: Sequence[str], laws: Sequence[str]) -> Cells:
+    """Return medians in microseconds for one call, the middle half of the rounds in brackets.
+
+    Parameters
+    ----------
+    results : Results
+        What was measured.
+    wanted : sequence of str
+        The measures, a line for each with every size and batch.
+    laws : sequence of str
+        Of the contenders that get a column; limits that were timed with them get one as well.
+    """
+    rows = [row for row in results.timings if row.measure in wanted]
+    kept = {row.name for row in results.contenders if row.law in laws} | set(LIMITS)
+    names = _columns(row.contender for row in rows if row.contender in kept)
+    lines: dict[tuple[str, int, int], dict[str, str]] = {}
+    for row in rows:
+        if row.contender in kept:
+            cell = f"{microseconds(row.seconds)} {_middle(1e6 * row.low, 1e6 * row.high)}"
+            lines.setdefault((row.measure, row.size, row.batch), {})[row.contender] = cell
+    return [
+        ["measure", "rows", "batch", *names],
+        *(
+            [measure, f"{size:,}", str(batch), *(cells.get(name, "") for name in names)]
+            for (measure, size, batch), cells in lines.items()
+        ),
+    ]
+
+
+def compared(results: Results, laws: Sequence[str] = contenders.LAWS) -> Cells:
+    """Return ours beside the fastest peer of the same kind, one line per measure, size and batch.
+
+    Rank-based sampling is compared with proportional sampling: no peer has the former.
+    """
+    table: Cells = [["measure", "rows", "batch", "ours", "fastest peer", "takes", "middle half"]]
+    best: dict[tuple[str, int, int, str], Ratio] = {}
+    for row in _against_peers(results):
+        key = (row.measure, row.size, row.batch, row.contender)
+        if results.law(row.contender) in laws and (key not in best or row.ratio < best[key].ratio):
+            best[key] = row
+    for row in best.values():
+        table.append(_ratio_line(row))
+    return table
+
+
+def weak(results: Results) -> Cells:
+    """Return every measure in which some peer of the same kind takes less time than ours."""
+    table: Cells = [["measure", "rows", "batch", "ours", "peer", "takes", "middle half"]]
+    return [*table, *(_ratio_line(row) for row in _against_peers(results) if row.ratio < 1.0)]
+
+
+def _against_peers(results: Results) -> list[Ratio]:
+    kinds = {row.name: "uniform" if row.law == "uniform" else "prioritized"
+             for row in results.contenders}  # fmt: skip
+    return [
+        row
+        for row in results.ratios
+        if row.contender in kinds
+        and row.against not in _OURS
+        and kinds.get(row.against) == kinds[row.contender]
+    ]
+
+
+def _ratio_line(row: Ratio) -> list[str]:
+    return [
+        *(row.measure, f"{row.size:,}", str(row.batch), row.contender, row.against),
+        f"{number(row.ratio)}{NARROW}x",
+        _middle(row.low, row.high).strip("()"),
+    ]
+
+
+def _middle(low: float, high: float) -> str:
+    return f"({number(low)}{NARROW}to{NARROW}{number(high)})"
+
+
+_OURS = tuple(kind.name for kind in contenders.OURS)
+
+
+def growth(results: Results) -> Cells:
+    """Return how many times longer a cycle takes in the largest memory than in the smallest."""
+    table = [["from", "to", "batch", "times as long", "middle half"]]
+    for row in results.ratios:
+        if row.measure == measures.GROWTH:
+            ends = [row.contender, f"{row.size:,} rows", str(row.batch)]
+            table.append([*ends, number(row.ratio), _middle(row.low, row.high).strip("()")])
+    return table
+
+
+def worst(results: Results) -> Cells:
+    """Return the time with awkward priorities, and against random ones of the same contender."""
+    table: Cells = [["priorities", "contender", "microseconds", "times random ones"]]
+    for case in measures.WORST:
+        for row in results.timings:
+            if row.measure != f"worst: {case}":
+                continue
+            plain = results.timing("worst: random", row.size, row.batch, row.contender)
+            # Overwriting adds as many rows as it draws: that is no longer the same work.
+            alike = plain is not None and case not in ("random", "overwriting")
+            slower = number(row.seconds / plain.seconds) if plain is not None and alike else ""
+            table.append([case, row.contender, microseconds(row.seconds), slower])
+    return table
+
+
+def memory(results: Results) -> Cells:
+    """Return bytes per transition: as the library says, and as its process grew."""
+    table = [["contender", "rows", "bytes it says", "bytes its process grew by"]]
+    for row in results.footprints:
+        known = ["" if x is None else f"{x:,.0f}" for x in (row.reserved, row.resident)]
+        table.append([row.contender, f"{row.size:,}", *known])
+    return table
+
+
+def starts(results: Results) -> Cells:
+    """Return how long new processes take to get going."""
+    table = [["what a new process does", "seconds", "least and most", "processes"]]
+    for row in results.starts:
+        ends = f"{row.least:.2f} to {row.most:.2f}".replace(" ", NARROW)
+        table.append([row.what, f"{row.seconds:.2f}", ends, str(row.runs)])
+    return table
+
+
+def settings(results: Results) -> Cells:
+    """Return how each contender was used."""
+    table = [["contender", "setting", "value"]]
+    for taking in results.contenders:
+        table += [[taking.name, name, value] for name, value in taking.settings.items()]
+    return table
+
+
+def pairs(what: Mapping[str, str]) -> Cells:
+    """Return a mapping as a table of two columns."""
+    return [["what", "value"], *([name, value] for name, value in what.items())]
+
+
+def training(results: Results) -> Cells:
+    """Return the speed of each DQN training: medians over seeds."""
+    table = [["contender", "steps per second", "times stable-baselines3", "mean return"]]
+    for name, row in results.training.get("summary", {}).items():
+        times_sb3 = row["times_sb3"]
+        told = "" if times_sb3 is None else number(times_sb3)
+        table.append([name, number(row["steps_per_second"]), told, number(row["score"])])
+    return table
+
+
+def absent(results: Results) -> Cells:
+    """Return what was not measured, and why."""
+    return [["not measured", "why"], *([row.what, row.why] for row in results.absent)]
+
+
+def checks(results: Results) -> Cells:
+    """Return what the checks found."""
+    table = [["contender", "rows", "found"]]
+    return [*table, *([row.contender, f"{row.size:,}", row.found] for row in results.checks)]
+
+
+def microseconds(seconds: float) -> str:
+    """Return a time in microseconds.
+
+    Examples
+    --------
+    >>> microseconds(1.234e-6), microseconds(0.0123), microseconds(4.2e-8)
+    ('1.23', '12,300', '0.042')
+    """
+    return number(1e6 * seconds)
+
+
+def number(value: float) -> str:
+    """Return three digits of a number, more of those above 1,000.
+
+    Examples
+    --------
+    >>> number(9.876), number(12345.6), number(0.5), number(456.7)
+    ('9.88', '12,346', '0.5', '457')
+    """
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def _columns(names: Iterable[str]) -> list[str]:
+    """Contenders in the order in which they come, limits last."""
+    there = list(dict.fromkeys(names))
+    return [n for n in there if n not in LIMITS] + [n for n in LIMITS if n in there]
+
+
+_ADDING = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP)
+_PRIORITIZED = ("proportional", "rank")
+
+TABLES: Mapping[str, Callable[[Results], Cells]] = {
+    "targets": targets,
+    "compared": compared,
+    "weak": weak,
+    "adding": lambda results: times(results, _ADDING, _PRIORITIZED),
+    "adding uniform": lambda results: times(results, _ADDING, ("uniform",)),
+    "cycles": lambda results: times(results, (measures.CYCLE,), _PRIORITIZED),
+    "uniform draws": lambda results: times(results, (measures.SAMPLE,), ("uniform",)),
+    "access": lambda results: times(results, (limits.CHASE,), ()),
+    "growth": growth,
+    "worst": worst,
+    "memory": memory,
+    "starts": starts,
+    "training": training,
+    "settings": settings,
+    "absent": absent,
+    "checks": checks,
+    "machine": lambda results: pairs(results.made),
+    "data": lambda results: pairs(results.workload),
+    "limits": lambda results: pairs(limits.MEANING),
+}
+"""Every table, by the name that the page uses."""
+
+SHOWN = {
+    "targets": "targets",
+    "compared": "ours beside the fastest peer: how many times as long the peer takes",
+    "growth": "growth with the rows in memory",
+    "worst": "awkward priorities",
+    "memory": "bytes per transition",
+    "starts": "new processes",
+    "training": "training a DQN",
+    "absent": "left out",
+}
+"""The tables of the screen, with their titles."""

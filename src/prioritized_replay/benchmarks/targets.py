@@ -1,0 +1,178 @@
+"""What was aimed at, and whether it was reached: one table of targets, judged from the results.
+
+Knows the targets as data; measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prioritized_replay.benchmarks.contenders import OursProportional, OursRank
+from prioritized_replay.benchmarks.measures import ADD, CYCLE, GROWTH
+from prioritized_replay.benchmarks.processes import FIRST, IMPORT, LATER
+from prioritized_replay.benchmarks.results import Ratio, Results
+
+PROPORTIONAL, RANK = OursProportional.name, OursRank.name
+SB3 = "stable-baselines3"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured number with its quartiles (or least and most), and against whom it was taken."""
+
+    value: float
+    low: float
+    high: float
+    against: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """One aim.
+
+    Attributes
+    ----------
+    what : str
+        What is measured.
+    bound : float
+        The aim.
+    at_least : bool
+        Whether more is better.
+    unit : str
+        ``"x"`` for a ratio, ``"s"`` for seconds.
+    measured : callable
+        Finds the figure in the results; None where it was not measured.
+    """
+
+    what: str
+    bound: float
+    at_least: bool
+    unit: str
+    measured: Callable[[Results], Figure | None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target and what came of it; ``met`` is None where nothing was measured."""
+
+    target: Target
+    figure: Figure | None
+    met: bool | None
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Return every target with what was measured, in the order of :data:`TARGETS`."""
+    verdicts = []
+    for target in TARGETS:
+        figure = target.measured(results)
+        met = None
+        if figure is not None:
+            beyond = figure.value - target.bound
+            met = beyond >= 0 if target.at_least else beyond <= 0
+        verdicts.append(Verdict(target, figure, met))
+    return verdicts
+
+
+def fastest_peer(results: Results, measure: str, size: int, batch: int, ours: str) -> Ratio | None:
+    """Return how ours compares with the fastest proportional memory of the other libraries."""
+    names = {t.name for t in results.contenders if t.law == "proportional"} - {PROPORTIONAL}
+    against = [row for row in _ratios(results, measure, size, batch, ours) if row.against in names]
+    return min(against, key=lambda row: row.ratio, default=None)
+
+
+def _ratios(results: Results, measure: str, size: int, batch: int, ours: str) -> Iterator[Ratio]:
+    key = (measure, size, batch, ours)
+    for row in results.ratios:
+        if (row.measure, row.size, row.batch, row.contender) == key:
+            yield row
+
+
+def _figure(row: Ratio | None) -> Figure | None:
+    return None if row is None else Figure(row.ratio, row.low, row.high, row.against)
+
+
+def _peer(measure: str, size: int, batch: int, ours: str) -> Callable[[Results], Figure | None]:
+    return lambda results: _figure(fastest_peer(results, measure, size, batch, ours))
+
+
+def _rank_over_proportional(batch: int) -> Callable[[Results], Figure | None]:
+    def measured(results: Results) -> Figure | None:
+        rows = _ratios(results, CYCLE, 1_000_000, batch, PROPORTIONAL)
+        return _figure(next((row for row in rows if row.against == RANK), None))
+
+    return measured
+
+
+def _growth(name: str) -> Callable[[Results], Figure | None]:
+    def measured(results: Results) -> Figure | None:
+        twin = f"{name} at 10,000 rows"
+        return _figure(next(_ratios(results, GROWTH, 10_000_000, 1024, twin), None))
+
+    return measured
+
+
+def _start(what: str) -> Callable[[Results], Figure | None]:
+    def measured(results: Results) -> Figure | None:
+        found = [row for row in results.starts if row.what == what]
+        return Figure(found[0].seconds, found[0].least, found[0].most, "") if found else None
+
+    return measured
+
+
+def _training(results: Results) -> Figure | None:
+    runs = results.training.get("runs", ())
+    speed = {(run["contender"], run["seed"]): run["steps_per_second"] for run in runs}
+    times = [
+        value / speed[SB3, seed]
+        for (contender, seed), value in speed.items()
+        if contender == "proportional" and (SB3, seed) in speed
+    ]
+    return Figure(sorted(times)[len(times) // 2], min(times), max(times), SB3) if times else None
+
+
+TARGETS = (
+    Target("add one transition", 10.0, True, "x", _peer(ADD, 1_000_000, 1, PROPORTIONAL)),
+    *(
+        Target(
+            f"sample + update, N = 1e6, batch {batch}", bound, True, "x",
+            _peer(CYCLE, 1_000_000, batch, PROPORTIONAL),
+        )
+        for batch, bound in ((32, 5.0), (256, 7.0), (1024, 7.5))
+    ),
+    *(
+        Target(
+            f"sample + update, N = 1e4, batch {batch}", 4.0, True, "x",
+            _peer(CYCLE, 10_000, batch, PROPORTIONAL),
+        )
+        for batch in (32, 256, 1024)
+    ),
+    *(
+        Target(
+            f"rank-based, N = 1e6, batch {batch}, against a proportional peer", 2.0, True, "x",
+            _peer(CYCLE, 1_000_000, batch, RANK),
+        )
+        for batch in (32, 256, 1024)
+    ),
+    *(
+        Target(
+            f"rank-based, N = 1e6, batch {batch}, in times of our own proportional",
+            3.3, False, "x", _rank_over_proportional(batch),
+        )
+        for batch in (32, 256, 1024)
+    ),
+    *(
+        Target(
+            f"growth from N = 1e4 to N = 1e7, batch 1024, {law}", 3.0, False, "x", _growth(name)
+        )
+        for law, name in (("proportional", PROPORTIONAL), ("rank-based", RANK))
+    ),
+    Target("DQN training, steps per second", 2.5, True, "x", _training),
+    Target(IMPORT, 0.5, False, "s", _start(IMPORT)),
+    *(
+        Target(f"{what}, {sampler}", bound, False, "s", _start(f"{what}, {sampler}"))
+        for what, bound in ((FIRST, 10.0), (LATER, 1.0))
+        for sampler in ("Proportional", "RankBased")
+    ),
+)  # fmt: skip
+"""What this library should reach. Ratios are times of a peer over ours, or as the row says."""
