@@ -126,3 +126,5 @@ def test_moving_the_network_away_is_noticed():
 
     with pytest.raises(RuntimeError, match="moved or copied"):
         perceptron.values(torch.zeros(2, 3))
+    with pytest.raises(RuntimeError, match="moved or copied"):
+        perceptron.best_action(np.zeros(3, np.float32))

@@ -36,7 +36,7 @@ class Perceptron:
     Raises
     ------
     RuntimeError
-        From :meth:`values`, where the network was moved or copied after all.
+        From :meth:`values` and :meth:`best_action`: the network was moved or copied after all.
 
     Examples
     --------
@@ -87,8 +87,7 @@ class Perceptron:
         float32[B, A]
             Without a graph.
         """
-        if self._first.data_ptr() != self._layers[0][0].data_ptr():
-            raise RuntimeError("the network was moved or copied without its perceptron")
+        self._check_place()
         self._inputs.clear()  # first, so that their memory is used again while it is in the cache
         rows = self._network.rows(observations)
         last = len(self._layers) - 1
@@ -133,6 +132,7 @@ class Perceptron:
         -------
         int
         """
+        self._check_place()
         outputs = self._network.rows(torch.from_numpy(observation[np.newaxis])).numpy()[0]
         last = len(self._arrays) - 1
         for layer, (weight, bias) in enumerate(self._arrays):
@@ -142,6 +142,10 @@ class Perceptron:
                 np.maximum(outputs, 0.0, out=outputs)
         # A dueling head's first output is the same for all actions.
         return int(outputs[int(self._network.dueling) :].argmax())
+
+    def _check_place(self) -> None:
+        if self._first.data_ptr() != self._layers[0][0].data_ptr():
+            raise RuntimeError("the network was moved or copied without its perceptron")
 
 
 def _views(flat: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
