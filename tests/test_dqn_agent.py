@@ -313,6 +313,7 @@ def test_state_of_another_network_changes_nothing():
         ({"tau": 0.0}, r"tau must be in \(0, 1\], got 0.0"),
         ({"gradient_clip": 0.0}, "gradient_clip must be > 0, got 0.0"),
         ({"loss": "l1"}, "loss must be one of huber, squared, got 'l1'"),
+        ({"precision": "half"}, "precision must be one of float32, bfloat16, got 'half'"),
         ({"device": "warp"}, "device must be one that torch can use, got 'warp'"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, "optimizer needs the online_network"),
     ],
@@ -347,3 +348,59 @@ def test_optimize_writes_the_errors_of_the_rows_it_drew(sampler):
         expected = expected + sampler.eps
     if not isinstance(sampler, per.Uniform):
         np.testing.assert_allclose(memory.priorities(ids), expected)
+
+
+@pytest.mark.parametrize("settings", [{"tau": 0.1}, {"target_period": 3}, {"double": False}])
+def test_a_given_network_learns_what_the_agents_own_does(settings):
+    """Through autograd and Adam over many tensors, or directly and over one: the same steps."""
+    own = agent_on(filled(), learning_rate=1e-2, gradient_clip=0.1, **settings)
+    given = agent_on(
+        filled(),
+        online_network=copy.deepcopy(own.online_network),
+        learning_rate=1e-2,
+        gradient_clip=0.1,
+        **settings,
+    )
+
+    for _ in range(20):
+        own.optimize()
+        given.optimize()
+
+    for network in ("online_network", "target_network"):
+        assert_close(
+            getattr(own, network).state_dict(), getattr(given, network).state_dict(),
+            rtol=1e-4, atol=1e-5,
+        )  # fmt: skip
+    assert_close(own.last_loss, given.last_loss)
+
+
+def test_last_loss_is_that_of_the_latest_update():
+    memory = filled()
+    agent = agent_on(memory)
+    agent.optimize()
+    delta, weights = agent.last_td_errors, agent.last_weights
+
+    huber = torch.where(delta.abs() <= 1.0, 0.5 * delta**2, delta.abs() - 0.5)
+
+    assert_close(agent.last_loss, (weights * huber).mean())
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_subnormal_means_become_zero_and_the_setting_stays_the_users(chosen):
+    agent = agent_on(filled(), learning_rate=1e-3)
+    agent.optimize()
+    (state,) = agent.optimizer.state.values()
+    if not torch.set_flush_denormal(chosen):
+        pytest.skip("this processor cannot take them as 0")
+    try:
+        state["exp_avg"].fill_(2e-38)
+        agent.online_network.zero_grad(set_to_none=False)
+        agent._passes.errors = lambda *batch, **settings: torch.zeros(8)  # every gradient is 0
+        for _ in range(20):
+            agent.learn(agent.memory_buffer.sample(8))
+        still_on = float(torch.tensor(1e-39) * 1.0) == 0.0
+    finally:
+        torch.set_flush_denormal(False)
+
+    assert still_on is chosen
+    assert not state["exp_avg"].any()

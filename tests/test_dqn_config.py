@@ -31,6 +31,7 @@ from prioritized_replay.dqn.config import TrainConfig, preset
         ("threads", 0, "threads must be >= 1, got 0"),
         ("replay", "random", "replay must be one of rank, proportional, uniform, got 'random'"),
         ("loss", "l1", "loss must be one of huber, squared, got 'l1'"),
+        ("precision", "half", "precision must be one of float32, bfloat16, got 'half'"),
         ("alpha", -0.5, "alpha must be >= 0, got -0.5"),
         ("beta_start", 1.5, r"beta_start must be in \[0, 1\], got 1.5"),
         ("beta_end", -0.1, r"beta_end must be in \[0, 1\], got -0.1"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from prioritized_replay.dqn.td import td_error, td_loss, td_target
+from prioritized_replay.dqn.td import td_error, td_loss, td_loss_gradient, td_target
 
 GAMMA = 0.9
 REWARD = torch.tensor([1.0, -2.0, 3.0])
@@ -130,3 +130,27 @@ def test_float_actions_are_refused():
 def test_unknown_loss_is_refused():
     with pytest.raises(ValueError, match=r"^loss must be one of huber, squared, got 'l1'"):
         td_loss(torch.zeros(3), torch.ones(3), "l1")
+
+
+@pytest.mark.parametrize("loss", ["huber", "squared"])
+def test_gradient_of_the_loss_is_that_of_autograd(loss):
+    q = torch.tensor([[0.0, 2.0, 1.0], [5.0, -1.0, 0.0], [1.0, 1.0, 1.0]], requires_grad=True)
+    action, weights = torch.tensor([2, 0, 1]), torch.tensor([1.0, 0.25, 0.5])
+    errors = td_error(q, action, torch.tensor([1.5, 1.0, 4.0]))  # 0.5, -4 and 3
+    td_loss(errors, weights, loss).backward()
+
+    gradient = td_loss_gradient(errors.detach(), weights, action, 3, loss)
+
+    assert_close(gradient, q.grad)
+
+
+def test_gradient_of_the_loss_checks_what_it_is_given():
+    three, action = torch.zeros(3), torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="td_errors must have shape"):
+        td_loss_gradient(three[:, None], three, action, 2)
+    with pytest.raises(ValueError, match="weights must have shape"):
+        td_loss_gradient(three, three[:2], action, 2)
+    with pytest.raises(ValueError, match="action must have shape"):
+        td_loss_gradient(three, three, action[:, None], 2)
+    with pytest.raises(ValueError, match="loss must be one of huber, squared, got 'l1'"):
+        td_loss_gradient(three, three, action, 2, "l1")

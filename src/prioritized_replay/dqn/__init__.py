@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from prioritized_replay.dqn.config import TrainConfig, preset
     from prioritized_replay.dqn.evaluation import Evaluation, evaluate
     from prioritized_replay.dqn.networks import QNetwork, make_network
-    from prioritized_replay.dqn.td import td_error, td_loss, td_target
+    from prioritized_replay.dqn.td import td_error, td_loss, td_loss_gradient, td_target
     from prioritized_replay.dqn.training import Progress, Training
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "preset",
     "td_error",
     "td_loss",
+    "td_loss_gradient",
     "td_target",
 ]
 
@@ -42,6 +43,7 @@ _MODULE = {
     "preset": "config",
     "td_error": "td",
     "td_loss": "td",
+    "td_loss_gradient": "td",
     "td_target": "td",
 }
 

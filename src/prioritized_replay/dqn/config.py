@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 Replay = Literal["rank", "proportional", "uniform"]
 Loss = Literal["huber", "squared"]
+Precision = Literal["float32", "bfloat16"]
 
 # (alpha, beta at the start) of the paper, table 3; None stands for these.
 _PAPER: dict[str, tuple[float, float]] = {
@@ -142,6 +143,9 @@ class TrainConfig:
     device: str = "cpu"
     """Where the networks live: cpu, cuda, cuda:1, mps."""
 
+    precision: Precision = "float32"
+    """Of an update's passes: bfloat16 speeds up large networks where the device has it."""
+
     threads: int = 1
     """Threads of torch on the CPU; small networks are fastest with one."""
 
@@ -156,9 +160,9 @@ class TrainConfig:
         for field in ("dueling", "double"):
             if not isinstance(getattr(self, field), bool):
                 raise TypeError(f"{field} must be True or False, got {getattr(self, field)!r}")
-        for field, allowed in (("replay", get_args(Replay)), ("loss", get_args(Loss))):
-            if getattr(self, field) not in allowed:
-                choices = ", ".join(allowed)
+        for field, kind in (("replay", Replay), ("loss", Loss), ("precision", Precision)):
+            if getattr(self, field) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}")
         for field in ("env_id", "device"):
             value = getattr(self, field)

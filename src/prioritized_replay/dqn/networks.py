@@ -86,11 +86,16 @@ class QNetwork(nn.Module):
         -------
         float32[B, A]
         """
+        return self.head(self.layers(self.rows(observation)))
+
+    def rows(self, observation: Tensor) -> Tensor:
+        """Return what the first layer takes, float32[B, inputs]."""
         if self._categories:
-            rows = functional.one_hot(observation.long() - self._first, self._categories).float()
-        else:
-            rows = observation.reshape(observation.shape[0], -1).float()
-        outputs: Tensor = self.layers(rows)
+            return functional.one_hot(observation.long() - self._first, self._categories).float()
+        return observation.reshape(observation.shape[0], -1).float()
+
+    def head(self, outputs: Tensor) -> Tensor:
+        """Return the action values, float32[B, A], from what the last layer gives."""
         if not self.dueling:
             return outputs
         value, advantage = outputs[:, :1], outputs[:, 1:]

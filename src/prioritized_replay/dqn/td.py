@@ -139,15 +139,65 @@ def td_loss(td_errors: Tensor, weights: Tensor, loss: Loss = "huber") -> Tensor:
     """
     rows = _rows("td_errors", td_errors)
     _same("weights", weights, (rows,))
+    _check_loss(loss)
     if loss == "huber":
         losses = functional.smooth_l1_loss(
             td_errors, torch.zeros_like(td_errors), reduction="none", beta=1.0
         )
-    elif loss == "squared":
-        losses = td_errors.square() * 0.5
     else:
-        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
+        losses = td_errors.square() * 0.5
     return torch.dot(weights, losses) / rows
+
+
+def td_loss_gradient(
+    td_errors: Tensor, weights: Tensor, action: Tensor, num_actions: int, loss: Loss = "huber"
+) -> Tensor:
+    """Return the gradient of :func:`td_loss` with respect to the action values ``q``.
+
+    For those who go backward without autograd.
+
+    Parameters
+    ----------
+    td_errors, weights : float[B]
+        As for :func:`td_loss`.
+    action : int64[B]
+        The action taken, in [0, A).
+    num_actions : int
+        A.
+    loss : {"huber", "squared"}
+        As for :func:`td_loss`.
+
+    Returns
+    -------
+    float[B, A]
+        ``-weight * delta / B`` at the action taken, for huber with delta within [-1, 1]; else 0.
+
+    Raises
+    ------
+    ValueError
+        A shape is not as above, or the loss is unknown.
+
+    Examples
+    --------
+    >>> delta, weights = torch.tensor([0.5, -3.0]), torch.tensor([1.0, 0.5])
+    >>> td_loss_gradient(delta, weights, torch.tensor([0, 1]), num_actions=2)
+    tensor([[-0.2500,  0.0000],
+            [ 0.0000,  0.2500]])
+    """
+    rows = _rows("td_errors", td_errors)
+    _same("weights", weights, (rows,))
+    _same("action", action, (rows,))
+    _check_loss(loss)
+    slope = td_errors.clamp(-1.0, 1.0) if loss == "huber" else td_errors
+    taken = (slope * weights).mul_(-1.0 / rows).unsqueeze(1)
+    return torch.zeros(rows, num_actions, dtype=taken.dtype, device=taken.device).scatter_(
+        1, action.unsqueeze(1), taken
+    )
+
+
+def _check_loss(loss: str) -> None:
+    if loss not in get_args(Loss):
+        raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
 
 
 def _rows(name: str, tensor: Tensor) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 from prioritized_replay.dqn.agent import DQN
 from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.evaluation import Evaluation, evaluate, make_env
+from prioritized_replay.dqn.td import Loss, td_loss
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.samplers import Proportional, RankBased, Uniform
 from prioritized_replay.schedules import constant, linear
@@ -156,8 +157,8 @@ class Training:
         memory.end_episode()  # what a stopped run left open
         obs, _ = env.reset(seed=self._env_seed + self.episodes)
         episode_return = 0.0
-        losses: list[Tensor] = []
         errors: list[Tensor] = []
+        weights: list[Tensor] = []
         reported, started = self.step, time.perf_counter()
         while self.step < config.steps:
             action = agent.act(obs)
@@ -175,8 +176,8 @@ class Training:
                 for _ in range(config.updates_per_train):
                     agent.optimize()
                     # Tensors are only collected here: reading each would stall a GPU.
-                    losses.append(agent.last_loss)  # type: ignore[arg-type]
                     errors.append(agent.last_td_errors)  # type: ignore[arg-type]
+                    weights.append(agent.last_weights)  # type: ignore[arg-type]
             evaluating = self.step % config.eval_every == 0 or self.step == config.steps
             if evaluating or self.step % report_every == 0:
                 seconds = time.perf_counter() - started
@@ -191,15 +192,15 @@ class Training:
                     epsilon=agent.epsilon,
                     beta=agent.beta,
                     learning_rate=agent.learning_rate,
-                    loss=float(torch.stack(losses).mean()) if losses else math.nan,
-                    td_error=float(torch.stack(errors).abs().mean()) if errors else math.nan,
+                    loss=_mean_loss(errors, weights, config.loss),
+                    td_error=float(torch.cat(errors).abs().mean()) if errors else math.nan,
                     effective_sample_size=_effective_sample_size(agent.last_weights),
                     steps_per_second=(self.step - reported) / seconds,
                     evaluation=evaluation,
                     is_best=is_best,
                 )
-                losses.clear()
                 errors.clear()
+                weights.clear()
                 reported, started = self.step, time.perf_counter()
 
     def final_evaluation(self, episodes: int | None = None) -> Evaluation:
@@ -283,6 +284,7 @@ def _make_agent(
         ),
         warmup=config.warmup,
         device=config.device,
+        precision=config.precision,
         seed=agent_seed,
     )
 
@@ -294,6 +296,13 @@ def make_sampler(config: TrainConfig) -> Proportional | RankBased | Uniform:
     if config.replay == "proportional":
         return Proportional(alpha=config.effective_alpha, eps=config.priority_eps)
     return Uniform()
+
+
+def _mean_loss(errors: list[Tensor], weights: list[Tensor], loss: Loss) -> float:
+    """Return the mean of all updates' losses; batches are equally large, so it is one of rows."""
+    if not errors:
+        return math.nan
+    return float(td_loss(torch.cat(errors), torch.cat(weights), loss))
 
 
 def _effective_sample_size(weights: Tensor | None) -> float:

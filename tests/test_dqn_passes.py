@@ -1,0 +1,148 @@
+"""The two ways through the networks, and the precision of one of them."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import nn
+from torch.testing import assert_close
+
+import prioritized_replay as per
+from prioritized_replay.dqn import devices
+from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn.networks import QNetwork
+from prioritized_replay.dqn.passes import AutogradPasses, PerceptronPasses
+from prioritized_replay.replay import Batch
+
+BOX = spaces.Box(-1.0, 1.0, (3,))
+TWO = spaces.Discrete(2)
+CPU = torch.device("cpu")
+
+has_bfloat16 = pytest.mark.skipif(
+    not devices._has_bfloat16(CPU), reason="this processor has no bfloat16 arithmetic"
+)
+
+
+def networks(dueling=False):
+    online = QNetwork(BOX, 2, hidden_sizes=(32, 32), dueling=dueling, seed=1)
+    target = QNetwork(BOX, 2, hidden_sizes=(32, 32), dueling=dueling, seed=2)
+    return online, target.requires_grad_(False)
+
+
+def batch(rows=40, spread=1.0):
+    rng = np.random.default_rng(3)
+
+    def normal(*shape):
+        return torch.from_numpy(spread * rng.normal(size=shape).astype(np.float32))
+
+    return Batch(
+        {
+            "obs": normal(rows, 3),
+            "action": torch.from_numpy(rng.integers(2, size=rows)),
+            "reward": normal(rows),
+            "discount": torch.from_numpy(0.9 * rng.integers(2, size=rows).astype(np.float32)),
+            "next_obs": normal(rows, 3),
+            "weights": torch.from_numpy(rng.random(rows).astype(np.float32)),
+        }
+    )
+
+
+def gradient(way):
+    return torch.cat([parameter.grad.flatten() for parameter in way.parameters])
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("loss", ["huber", "squared"])
+def test_both_ways_give_the_same_errors_and_gradient(double, loss, dueling):
+    by_autograd = AutogradPasses(*networks(dueling), CPU, "float32")
+    directly = PerceptronPasses(*networks(dueling))
+    drawn = batch(spread=2.0)
+
+    expected = by_autograd.errors(drawn, double=double, loss=loss)
+    errors = directly.errors(drawn, double=double, loss=loss)
+
+    assert (expected.abs() > 1.0).any()  # so that huber differs from squared
+    assert_close(errors, expected)
+    assert_close(gradient(directly), gradient(by_autograd))
+    assert not errors.requires_grad
+    assert not expected.requires_grad
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_mixing_moves_the_target_by_that_share(share):
+    for way in (AutogradPasses, PerceptronPasses):
+        online, target = networks()
+        ends = [
+            (1.0 - share) * old + share * new
+            for old, new in zip(target.parameters(), online.parameters(), strict=True)
+        ]
+        way(online, target, *((CPU, "float32") if way is AutogradPasses else ())).mix(share)
+
+        for now, end in zip(target.parameters(), ends, strict=True):
+            assert_close(now, end.detach(), rtol=1e-6 if share < 1.0 else 0.0, atol=1e-7)
+
+
+def test_full_copies_take_the_buffers_along():
+    online, target = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    online.running_mean.fill_(5.0)
+
+    AutogradPasses(online, target, CPU, "float32").mix(1.0)
+
+    assert torch.equal(target.running_mean, online.running_mean)
+
+
+@has_bfloat16
+@pytest.mark.parametrize("double", [False, True])
+def test_bfloat16_comes_close_to_float32_and_stores_none(double):
+    exact = AutogradPasses(*networks(), CPU, "float32")
+    online, target = networks()
+    seen = []
+    online.layers[2].register_forward_hook(lambda *call: seen.append(call[-1].dtype))
+    half = AutogradPasses(online, target, CPU, "bfloat16")
+
+    expected = exact.errors(batch(), double=double, loss="squared")
+    errors = half.errors(batch(), double=double, loss="squared")
+
+    assert set(seen) == {torch.bfloat16}
+    # 8 bits of mantissa, three layers
+    assert_close(errors, expected, rtol=0.0, atol=0.05)
+    assert not torch.equal(errors, expected)
+    assert errors.dtype == torch.float32
+    distance = torch.linalg.vector_norm(gradient(half) - gradient(exact))
+    assert distance < 0.03 * torch.linalg.vector_norm(gradient(exact))
+    for parameter in [*online.parameters(), *target.parameters()]:
+        assert parameter.dtype == torch.float32
+    assert {parameter.grad.dtype for parameter in online.parameters()} == {torch.float32}
+
+
+@has_bfloat16
+def test_agent_learns_in_bfloat16():
+    rng = np.random.default_rng(0)
+    memory = per.ReplayBuffer.for_spaces(BOX, TWO, 64, sampler=per.RankBased(), seed=0)
+    obs = rng.normal(size=(64, 3)).astype(np.float32)
+    memory.extend(
+        {
+            "obs": obs,
+            "action": rng.integers(2, size=64),
+            "reward": obs[:, 0],
+            "next_obs": obs,
+            "terminated": np.ones(64, bool),
+        }
+    )
+    agent = DQN(
+        BOX, TWO, memory, hidden_sizes=(32, 32), warmup=1, learning_rate=3e-3, precision="bfloat16"
+    )
+    start = copy.deepcopy(agent.online_network.state_dict())
+    first = agent.learn(memory.get(np.arange(64))).abs().mean()
+    for _ in range(300):
+        agent.optimize()
+
+    assert agent.last_td_errors.dtype == torch.float32
+    assert agent.learn(memory.get(np.arange(64))).abs().mean() < 0.2 * first
+    now = agent.online_network.state_dict()
+    assert {value.dtype for value in now.values()} == {torch.float32}
+    assert all(not torch.equal(now[name], start[name]) for name in start)
+    assert type(agent.act(obs[0], greedy=True)) is int
