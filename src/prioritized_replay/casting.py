@@ -84,7 +84,7 @@ class Column:
         What values must become.
     """
 
-    __slots__ = ("_dtype", "_field", "_high", "_low", "_name", "_numbers", "_shape")
+    __slots__ = ("_as_is", "_dtype", "_field", "_high", "_low", "_name", "_numbers", "_shape")
 
     def __init__(self, name: str, field: Field) -> None:
         self._name = name
@@ -92,18 +92,18 @@ class Column:
         dtype = np.dtype(field.dtype)
         self._dtype = dtype
         self._shape = field.shape
-        self._numbers: tuple[type, ...] = ()  # kinds of number that need no more than bounds
-        self._low: float = 0
-        self._high: float = 1
+        self._as_is: tuple[type, ...] = ()  # kinds of number that fit whatever they are
+        self._numbers: tuple[type, ...] = ()  # and those that fit between two bounds
+        self._low = self._high = 0.0
         if field.shape:
             return
+        self._as_is = (dtype.type, bool) if dtype.kind == "b" else (dtype.type,)
         if dtype.kind == "f":
-            self._numbers = (float, int, np.float64, np.float32, np.int64)
+            self._numbers = (float, int, np.float64, np.int64)
             self._low, self._high = -LARGEST[dtype.itemsize], LARGEST[dtype.itemsize]
-        else:
-            self._numbers = (bool, np.bool_) if dtype.kind == "b" else (int, np.int64, np.int32)
-            if dtype.kind != "b":
-                self._low, self._high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        elif dtype.kind in "iu":
+            self._numbers = (int,)
+            self._low, self._high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
     def accept(self, value: Any) -> Any:
         """Return a number or an array that can be assigned to an element of the column."""
@@ -111,7 +111,7 @@ class Column:
         if kind is np.ndarray:
             if value.dtype is self._dtype and value.shape == self._shape:
                 return value
-        elif kind in self._numbers and self._low <= value <= self._high:
+        elif kind in self._as_is or (kind in self._numbers and self._low <= value <= self._high):
             return value
         return cast(self._name, value, self._field)
 
@@ -208,7 +208,9 @@ def number(name: str, value: Any, high: float = math.inf) -> float:
 
 def flag(name: str, value: Any) -> bool:
     """Return a truth value given as a Boolean, or as an integer 0 or 1."""
-    if type(value) is bool or type(value) is np.bool_:
+    if value is False or value is True:
+        return value
+    if type(value) is np.bool_:
         return bool(value)
     return bool(cast(name, value, Field((), "bool")))
 

@@ -98,8 +98,13 @@ class ReplayBuffer:
         self._blocks = Blocks(self._storage, self._capacity)
         self._extra = [name for name in fields if name not in REQUIRED]
         self._accept = {name: Column(name, field).accept for name, field in columns.items()}
+        self._accept_obs = self._accept["obs"]
+        self._accept_action = self._accept["action"]
+        self._accept_reward = self._accept["reward"]
+        self._accept_next_obs = self._accept["next_obs"]
         self._sampler = Sampler(specification, self._capacity)
         self._windows = OpenWindows(n_step, self._gamma)
+        self._one_step = n_step == 1
         self._steps = Storage(n_step, columns)  # the first step of each open window
         self._step_priorities: list[float | None] = [None] * n_step  # None: the largest so far
         self._newest_step = 0  # row of `_steps` with the latest step
@@ -266,24 +271,24 @@ class ReplayBuffer:
         if (extra or self._extra) and extra.keys() != set(self._extra):
             self._require_names({**dict.fromkeys(STEP), **extra})
             raise ValueError(f"fields must be given once, got {', '.join(extra)}")
-        accept = self._accept
-        reward = accept["reward"](reward)
         is_terminated = casting.flag("terminated", terminated)
         ended = is_terminated or casting.flag("truncated", truncated)
-        one_step = self._windows.n_step == 1
+        reward = self._accept_reward(reward)
         values = [
-            accept["obs"](obs),
-            accept["action"](action),
+            self._accept_obs(obs),
+            self._accept_action(action),
             reward,
-            self._gamma if one_step and not is_terminated else 0.0,
-            accept["next_obs"](next_obs),
+            0.0 if is_terminated else self._gamma,
+            self._accept_next_obs(next_obs),
             is_terminated,
         ]
-        values += [accept[name](extra[name]) for name in self._extra]
+        if extra:
+            values += [self._accept[name](extra[name]) for name in self._extra]
         priority = None if td_error is None else self._priority_of(td_error)
-        if one_step:
+        if self._one_step:
             self._storage.write(self._issued % self._capacity, values)
-            return self._issue(1, [priority])
+            self._sampler.append(1, None if priority is None else np.array([priority]))
+            return self._next_ids(1)
         closing = self._windows.step(float(reward), ended=ended, terminated=is_terminated)
         rewards = self._cast_returns(closing)
         row = (self._newest_step + 1) % self._windows.n_step
@@ -584,7 +589,7 @@ class ReplayBuffer:
         """Make rows just written sampleable and give them their ids."""
         if count == 0:
             return np.zeros(0, np.int64)
-        if all(priority is None for priority in priorities):
+        if priorities == [None] * count:
             self._sampler.append(count)
         else:
             largest = self._sampler.entry_priority()
@@ -594,8 +599,14 @@ class ReplayBuffer:
         return self._next_ids(count)
 
     def _next_ids(self, count: int) -> Ints:
-        self._issued += count
-        return np.arange(self._issued - count, self._issued)
+        first = self._issued
+        self._issued = first + count
+        ids = np.empty(count, INT64)
+        if count == 1:
+            ids[0] = first  # a third of the time of arange
+        else:
+            ids[:] = np.arange(first, first + count)
+        return ids
 
     def _refusal(self, ids: Ints, errors: Floats, place: int) -> ValueError:
         """Return the error that blames one place of an update."""

@@ -264,8 +264,8 @@ class Sampler:
             if not self._pending:
                 self._pending_priority = self.entry_priority()
                 self._largest_ever = max(self._largest_ever, self._pending_priority)
-            self._advance(count)
             self._pending = min(self._pending + count, self._capacity)
+            self._advance(count)
             return
         self._tell_pending()
         self._advance(count)
@@ -370,7 +370,8 @@ class Sampler:
         self._largest_ever = 0.0
 
     def _advance(self, count: int) -> None:
-        self.size = min(self.size + count, self._capacity)
+        if self.size < self._capacity:
+            self.size = min(self.size + count, self._capacity)
         self._next = (self._next + count) % self._capacity
 
     def _tell_pending(self) -> None:
