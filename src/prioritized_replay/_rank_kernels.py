@@ -38,7 +38,16 @@ import numpy as np
 import numpy.typing as npt
 
 from prioritized_replay._compiling import inner, kernel
-from prioritized_replay._kernels import keep_last, point, prefetch
+from prioritized_replay._kernels import (
+    PROBABILITIES,
+    SLOTS,
+    column_of,
+    complete_batch,
+    keep_last,
+    point,
+    prefetch,
+    priorities_of,
+)
 from prioritized_replay._power_kernels import power
 
 Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
@@ -529,7 +538,7 @@ def mend(tree, node):
 def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     """Give slots these priorities, wherever they were; of duplicates the last counts.
 
-    `scratch` is int64[2 B + BLOCK + 2**k], 2**k > 2 B. Block by block: each step is done for a
+    `scratch` is int64[6 B + BLOCK + 1] or more. Block by block: each step is done for a
     whole block, so that cache misses overlap. Returns the largest of the priorities.
     """
     tree = Tree(keys, cells, leaf_of)
@@ -539,7 +548,11 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     kept[:] = slots
     values[:] = priorities
     nodes = scratch[2 * size : 2 * size + BLOCK]
-    first = keep_last(kept, values, scratch[2 * size + BLOCK :])
+    used = 2 * size + BLOCK
+    entries = 1
+    while entries <= 2 * size:
+        entries *= 2
+    first = keep_last(kept, values, scratch[used : used + entries])
     for start in range(first, size, BLOCK):
         stop = min(start + BLOCK, size)
         place_block(tree, kept[start:stop], values[start:stop], nodes)
@@ -893,9 +906,11 @@ def draw_rows(
     keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
     probabilities,
 ):  # fmt: skip
-    """Draw one row per uniform, see :func:`_kernels.point`; `scratch` is int32[3, B]."""
+    """Draw one row per uniform, see :func:`_kernels.point`; `scratch` is int32[3 B] or more."""
     tree = Tree(keys, cells, leaf_of)
-    positions, nodes, entries = scratch[0], scratch[1], scratch[2]
+    size = len(uniforms)
+    positions, nodes = scratch[:size], scratch[size : 2 * size]
+    entries = scratch[2 * size : 3 * size]
     rows = np.int64(tree.cells[0, ROWS])
     total = mass_up_to(rows, alpha, constant, table)
     find_ranks(uniforms, stratified, rows, total, alpha, constant, table, slots, probabilities)
@@ -924,3 +939,37 @@ def draw_rows(
         seek(tree, positions, nodes, entries)
     for b in range(len(uniforms)):
         slots[b] = tree.cells[nodes[b], ITEMS + entries[b]]
+
+
+@kernel
+def sample_rows(
+    keys, cells, leaf_of, alpha, constant, table, uniforms, first, stratified,
+    rows, layout, newest, least, beta, largest, sums, block,
+):  # fmt: skip
+    """Draw a batch by rank, with the uniforms from `first` on; see :func:`complete_batch`."""
+    slots = column_of(block, layout, SLOTS).view(np.int64)
+    probabilities = column_of(block, layout, PROBABILITIES).view(np.float64)
+    uniforms = uniforms[first : first + slots.size]
+    scratch = block[layout[0, SLOTS] + slots.size :].view(np.int32)
+    draw_rows(
+        keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
+        probabilities,
+    )  # fmt: skip
+    complete_batch(True, rows, layout, newest, least, beta, largest, sums, block)
+
+
+@kernel
+def update_rows(keys, cells, leaf_of, ids, td_errors, eps, first_id, next_id, scratch):
+    """Give rows the priorities of their errors; `scratch` is int64[8 B + BLOCK + 1].
+
+    Returns how many are still there, or less than 0, see :func:`priorities_of`; then the largest
+    of their priorities.
+    """
+    size = len(ids)
+    slots = scratch[:size]
+    priorities = scratch[size : 2 * size].view(np.float64)
+    live = priorities_of(ids, td_errors, eps, first_id, next_id, len(leaf_of), slots, priorities)
+    if live <= 0:
+        return live, 0.0
+    rest = scratch[2 * size :]
+    return live, place_rows(keys, cells, leaf_of, slots[:live], priorities[:live], rest)

@@ -28,7 +28,7 @@ COMPUTED = {
     "probabilities": Field((), "float64"),
     "ids": Field((), "int64"),
 }
-"""Columns of a batch that are not stored in rows."""
+"""Columns of a batch that are not stored in rows, in the order of :mod:`_kernels`."""
 KEPT_LAYOUTS = 16
 UINT64 = np.dtype(np.uint64)
 
@@ -40,14 +40,16 @@ class Layout(NamedTuple):
     """Words of the block."""
     record: np.dtype[Any]
     """The whole block as one record, of which each column is a field."""
-    copies: Ints
-    """The plan of :func:`_kernels.gather_rows`."""
-    computed: Ints
-    """The words where the columns of COMPUTED begin."""
+    plan: Ints
+    """The same for kernels, see `layout` in :mod:`_kernels`."""
+
+
+Frame = tuple[Words, Ints, int, float, float, float, Floats, Words]
+"""The latter arguments of :func:`_kernels.complete_batch`, which fills the batch of a block."""
 
 
 class Blocks:
-    """Makes the columns of batches of rows of one storage.
+    """Makes batches of rows of one storage.
 
     All columns of a batch lie in one block of memory of their own, each at the start of a cache
     line of it: that takes one allocation, and a compiled loop needs to be told of one array.
@@ -67,46 +69,50 @@ class Blocks:
         self._usual_of = itemgetter(*Batch.__annotations__)
         self._layouts: dict[int, Layout] = {}
 
-    def new(self, count: int) -> tuple[Words, Batch]:
-        """Return a block for B rows and the batch that lies in it, all unwritten.
-
-        Every column is contiguous.
-        """
-        layout = self._layouts.get(count) or self._layout(count)
-        block = np.empty(layout.size, UINT64)
-        record = np.ndarray((), layout.record, block)
-        batch = Batch.of(self._usual_of(record))
-        for name in self._further:
-            setattr(batch, name, record[name])
-        return block, batch
-
-    def complete(
-        self,
-        block: Words,
-        slots: Ints,
-        newest: int,
-        beta: float,
-        bounds: tuple[float, float],
-        sums: Floats,
-        *,
-        drawn: bool,
-    ) -> None:
-        """Fill all columns but the probabilities, which are there already.
+    def new(
+        self, count: int, newest: int, beta: float, bounds: tuple[float, float], sums: Floats
+    ) -> tuple[Batch, Frame]:
+        """Make room for a batch of B rows.
 
         Parameters
         ----------
-        block : uint64[...]
-            From :meth:`new`.
-        slots : int64[B]
-            Of the rows of the batch.
+        count : int
+            B.
         newest : int
-            The latest id given: ids and slots follow from it.
+            The latest id given: ids and slots follow from each other by it.
         beta : float
             Exponent of the weights.
         bounds : tuple of two floats
             From :meth:`Sampler.weight_bounds`.
         sums : float64[4]
-            Written: the sum of the weights, that of their squares, the least and the largest.
+            To be written with the weights: their sum, that of their squares, the least, the
+            largest.
+
+        Returns
+        -------
+        batch : Batch
+            Its columns are contiguous and unwritten.
+        frame : Frame
+            For a kernel that draws rows and fills the batch, or for :meth:`complete`.
+        """
+        size, record, plan = self._layouts.get(count) or self._layout(count)
+        block = np.empty(size, UINT64)
+        record_of_block = np.ndarray((), record, block)
+        batch = Batch.of(self._usual_of(record_of_block))
+        for name in self._further:
+            setattr(batch, name, record_of_block[name])
+        least, largest = bounds
+        return batch, (self._storage.words, plan, newest, least, beta, largest, sums, block)
+
+    def complete(self, frame: Frame, slots: Ints, *, drawn: bool) -> None:
+        """Fill a batch that has its probabilities.
+
+        Parameters
+        ----------
+        frame : Frame
+            From :meth:`new`.
+        slots : int64[B]
+            Of its rows.
         drawn : bool
             Whether to remember that these rows have been drawn.
 
@@ -114,41 +120,45 @@ class Blocks:
         -----
         O(B).
         """
-        storage = self._storage
-        layout = self._layouts.get(slots.size) or self._layout(slots.size)
-        least, largest = bounds
-        kernels.complete_batch(
-            storage.words, slots, layout.copies, storage.row_size // WORD,
-            storage.drawn_offset if drawn else -1,
-            newest, self._capacity, layout.computed, least, beta, largest, sums, block,
-        )  # fmt: skip
+        self.slots(frame)[:] = slots
+        kernels.complete_batch(drawn, *frame)
+
+    def slots(self, frame: Frame) -> Ints:
+        """Return the slots of the rows of a batch, int64[B]."""
+        plan, block = frame[1], frame[-1]
+        first = int(plan[0, kernels.SLOTS])
+        return block[first : first + int(plan[0, kernels.SIZE])].view(np.int64)
 
     def _layout(self, count: int) -> Layout:
         """Make the layout of a batch of so many rows, and keep it."""
         storage = self._storage
         fields: Mapping[str, Field] = storage.fields | COMPUTED
-        places = []
+        places = {}
         size = 0
-        for field in fields.values():
-            places.append(size)
+        for name, field in fields.items():
+            places[name] = size
             size += -(-field.nbytes * count // CACHE_LINE) * CACHE_LINE
-        copies = []
-        for place, (name, field) in zip(places, storage.fields.items(), strict=False):
+        plan = np.zeros((1 + len(storage.fields), 8), np.int64)
+        plan[0] = (
+            count, storage.row_size // WORD, storage.drawn_offset, self._capacity,
+            *(places[name] // WORD for name in COMPUTED), size // WORD,
+        )  # fmt: skip
+        for line, (name, field) in zip(plan[1:], storage.fields.items(), strict=True):
             offset = storage.offsets[name]
             unit = next(w for w in (8, 4, 1) if offset % w == 0 and field.nbytes % w == 0)
-            parts = (unit, field.nbytes, storage.row_size, offset, place)
-            copies.append([unit, *(part // unit for part in parts[1:])])
+            parts = (field.nbytes, storage.row_size, offset, places[name])
+            line[:5] = (unit, *(part // unit for part in parts))
+        words = size // WORD + 3 * count  # slots, and as much as a draw by rank needs besides
         record = np.dtype(
             {
                 "names": list(fields),
                 "formats": [(field.dtype, (count, *field.shape)) for field in fields.values()],
-                "offsets": places,
-                "itemsize": size,
+                "offsets": list(places.values()),
+                "itemsize": words * WORD,
             }
         )
-        computed = np.array(places[len(copies) :], np.int64) // WORD
         if len(self._layouts) >= KEPT_LAYOUTS:
             self._layouts.clear()
-        layout = Layout(size // WORD, record, np.array(copies, np.int64), computed)
+        layout = Layout(words, record, plan)
         self._layouts[count] = layout
         return layout

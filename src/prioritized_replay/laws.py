@@ -7,12 +7,13 @@ new row gets, or of transitions: :mod:`prioritized_replay.samplers` composes one
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import _kernels as kernels
+from prioritized_replay import _rank_kernels as kernels_of_ranks
 from prioritized_replay.rank_law import RankLaw
 from prioritized_replay.rank_order import RankOrder
 from prioritized_replay.sum_tree import MinTree, SumTree
@@ -22,6 +23,9 @@ __all__ = ["Law", "ProportionalLaw", "RankBasedLaw", "UniformLaw"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+INT64 = np.dtype(np.int64)
+Frame = tuple[Any, ...]
+"""What a kernel needs to fill a batch, see :class:`Blocks`: a law hands it on unseen."""
 TINY = float(np.finfo(np.float64).tiny)
 HUGE = float(np.finfo(np.float64).max)
 
@@ -55,6 +59,18 @@ class Law(Protocol):
         """Write a slot for each uniform of [0, 1), and its probability; see :func:`_kernels.point`.
 
         Some slot must be drawable.
+        """
+
+    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: Frame) -> None:
+        """Draw the same way with the uniforms from ``first`` on, and fill the batch of a frame."""
+
+    def update(
+        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
+    ) -> tuple[int, float]:
+        """Give rows the priorities abs(td_error) + eps, see :func:`_kernels.priorities_of`.
+
+        Returns how many are still there, or less than 0 where an id or error is refused, and the
+        largest priority. Nothing has changed if that is infinite: one was too large.
         """
 
     def probabilities(self, slots: Ints) -> Floats:
@@ -119,6 +135,20 @@ class UniformLaw:
             uniforms, stratified, self._end, self._size, self._capacity, slots, probabilities
         )
 
+    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: Frame) -> None:
+        """Draw and fill a batch. O(B)."""
+        kernels.sample_ring(self._end, self._size, uniforms, first, stratified, *frame)
+
+    def update(
+        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
+    ) -> tuple[int, float]:
+        """Only look at what comes: uniform rows have no priorities of their own. O(B)."""
+        live = kernels.priorities_of(
+            ids, td_errors, eps, first_id, next_id, self._capacity,
+            np.empty(ids.size, np.int64), np.empty(ids.size),
+        )  # fmt: skip
+        return live, 1.0
+
     def probabilities(self, slots: Ints) -> Floats:
         """Return 1 / size for each slot."""
         return np.full(slots.size, 1.0 / self._size)
@@ -173,6 +203,7 @@ class ProportionalLaw:
         self._masses = SumTree(capacity)
         self._least = MinTree(capacity) if track_least else None  # of positive masses
         self._largest = MinTree(capacity) if track_largest else None  # of negated priorities
+        self._tracking = track_least or track_largest
 
     @property
     def nbytes(self) -> int:
@@ -201,11 +232,7 @@ class ProportionalLaw:
         )
         if largest == np.inf:
             raise self._too_large(priorities, self.alpha, name)
-        if self._least is not None:
-            masses = self._masses.masses(slots)
-            self._least.set(slots, np.where(masses > 0.0, masses, np.inf))
-        if self._largest is not None:
-            self._largest.set(slots, -self._priorities[slots])
+        self._track(slots)
         return largest
 
     def fill(self, first: int, count: int, priority: float) -> None:
@@ -224,6 +251,24 @@ class ProportionalLaw:
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write the slots whose shares of the sum hold these points of [0, 1). O(B log N)."""
         self._masses.draw(uniforms, stratified, slots, probabilities)
+
+    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: Frame) -> None:
+        """Draw and fill a batch. O(B log N)."""
+        kernels.sample_masses(*self._masses.arrays, uniforms, first, stratified, *frame)
+
+    def update(
+        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
+    ) -> tuple[int, float]:
+        """Set masses from errors. O(B log N)."""
+        scratch = np.empty(2 * ids.size, INT64)
+        live, growth, largest = kernels.update_masses(
+            *self._masses.arrays, self._priorities, self.alpha, self._most,
+            ids, td_errors, eps, first_id, next_id, scratch,
+        )  # fmt: skip
+        self._masses.positive += growth
+        if self._tracking and live > 0 and largest < np.inf:
+            self._track(scratch[:live])
+        return live, largest
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return mass / sum. O(B)."""
@@ -268,6 +313,14 @@ class ProportionalLaw:
             return HUGE
         return math.exp(min(math.log(self._limit) / alpha, math.log(HUGE)))
 
+    def _track(self, slots: Ints) -> None:
+        """Tell the trees of extremes that these masses and priorities are new."""
+        if self._least is not None:
+            masses = self._masses.masses(slots)
+            self._least.set(slots, np.where(masses > 0.0, masses, np.inf))
+        if self._largest is not None:
+            self._largest.set(slots, -self._priorities[slots])
+
     def _too_large(self, priorities: Floats, alpha: float, name: str) -> ValueError:
         return ValueError(
             f"{name} must give priorities whose power alpha is <= {self._limit:.3g}, "
@@ -310,6 +363,20 @@ class RankBasedLaw:
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write the slots at these points of the law over ranks. O(B log N)."""
         self._order.draw_into(uniforms, self._law, stratified, slots, probabilities)
+
+    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: Frame) -> None:
+        """Draw and fill a batch. O(B log N)."""
+        law = self._law
+        kernels_of_ranks.sample_rows(
+            *self._order.arrays, law.alpha, law.constant, law.table,
+            uniforms, first, stratified, *frame,
+        )  # fmt: skip
+
+    def update(
+        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
+    ) -> tuple[int, float]:
+        """Move rows. O(B log N)."""
+        return self._order.update(ids, td_errors, eps, first_id, next_id)
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return P of live slots. O(B log N)."""

@@ -47,12 +47,17 @@ class UniformStream:
 
     def __call__(self, count: int) -> NDArray[np.float64]:
         """Return the next ``count`` uniforms, float64[count]; never the same array twice."""
+        block, first = self.take(count)
+        return block[first : first + count]
+
+    def take(self, count: int) -> tuple[NDArray[np.float64], int]:
+        """Return an array that holds the next ``count`` uniforms, and where they begin in it."""
         first = self._used
         stop = first + count
         if stop > self._size:
             if count > self._size:
-                return self.generator.random(count)
+                return self.generator.random(count), 0
             self._block = self.generator.random(self._size)
             first, stop = 0, count
         self._used = stop
-        return self._block[first:stop]
+        return self._block, first

@@ -62,7 +62,8 @@ class RankOrder:
     Examples
     --------
     >>> order = RankOrder(4)
-    >>> order.set(np.array([0, 1, 2]), np.array([0.5, 2.0, 1.0]))
+    >>> order.set(np.array([0, 1, 2]), np.array([0.5, 2.0, 1.0]))  # the largest of these
+    2.0
     >>> order.slots_in_order()
     array([1, 2, 0])
     >>> slots, probabilities = order.draw(np.array([0.0, 0.99]), RankLaw(1.0))
@@ -70,7 +71,7 @@ class RankOrder:
     (array([1, 0]), array([0.545, 0.182]))
     """
 
-    __slots__ = ("_tree", "capacity")
+    __slots__ = ("_tree", "arrays", "capacity")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -79,6 +80,7 @@ class RankOrder:
         bytes_ = bytes_[-bytes_.ctypes.data % 64 :][: len(bytes_) - 64]  # whole cache lines
         keys = bytes_.view(np.float64).reshape(-1, ROW)
         self._tree = kernels.Tree(keys, keys.view(np.int32), np.zeros(capacity, np.int32))
+        self.arrays = self._tree  # what kernels take
         self._load(np.empty(0, np.int64), np.empty(0))
 
     def __len__(self) -> int:
@@ -126,10 +128,18 @@ class RankOrder:
         float
             The largest of these priorities.
         """
-        # One array for all scratch: each costs a call 80 ns.
-        size = 2 * slots.size + BLOCK + (1 << (2 * slots.size).bit_length())
-        scratch = np.empty(size, np.int64)
+        scratch = np.empty(6 * slots.size + BLOCK + 1, np.int64)
         return float(kernels.place_rows(*self._tree, slots, priorities, scratch))
+
+    def update(
+        self, ids: Longs, td_errors: Floats, eps: float, first_id: int, next_id: int
+    ) -> tuple[int, float]:
+        """Give rows the priorities of their errors; see :func:`_rank_kernels.update_rows`."""
+        scratch = np.empty(8 * ids.size + BLOCK + 1, np.int64)
+        live, largest = kernels.update_rows(
+            *self._tree, ids, td_errors, eps, first_id, next_id, scratch
+        )
+        return int(live), float(largest)
 
     def insert_run(self, first_slot: int, count: int, priority: float) -> None:
         """Enter `count` slots from `first_slot` on, around the ring, all at one priority."""
@@ -169,7 +179,7 @@ class RankOrder:
         self, uniforms: Floats, law: RankLaw, stratified: bool, slots: Longs, probabilities: Floats
     ) -> None:
         """Write what :meth:`draw` returns; where `stratified`, uniform i of B gives (i + u) / B."""
-        scratch = np.empty((3, len(uniforms)), np.int32)
+        scratch = np.empty(3 * len(uniforms), np.int32)
         kernels.draw_rows(
             *self._tree,
             uniforms,

@@ -8,14 +8,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prioritized_replay import _kernels as kernels
 from prioritized_replay import casting
 from prioritized_replay.batch import Batch
-from prioritized_replay.blocks import Blocks
+from prioritized_replay.blocks import Blocks, Frame
 from prioritized_replay.casting import Column, Field
 from prioritized_replay.n_step import Closing, OpenWindows
 from prioritized_replay.randomness import Seed, UniformStream
-from prioritized_replay.samplers import Proportional, Sampler, Specification, not_finite
+from prioritized_replay.samplers import Proportional, Sampler, Specification
 from prioritized_replay.storage import Storage
 
 __all__ = ["Batch", "ReplayBuffer"]
@@ -110,8 +109,8 @@ class ReplayBuffer:
         self._newest_step = 0  # row of `_steps` with the latest step
         self._issued = 0  # ids given so far: the next row's id
         self._stale_updates = 0
-        self._last_slots: Ints = np.zeros(0, np.int64)
-        self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Blocks.complete`
+        self._last_frame: Frame | None = None  # of the last batch drawn
+        self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Blocks.new`
 
     @classmethod
     def for_spaces(
@@ -375,13 +374,16 @@ class ReplayBuffer:
         beta = casting.number("beta", beta, 1.0)
         if not self._sampler.size:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
-        block, batch = self._blocks.new(batch_size)
-        slots = self._sampler.draw(batch_size, self._uniforms, batch.probabilities)
-        bounds = self._sampler.weight_bounds()
-        self._blocks.complete(
-            block, slots, self._issued - 1, beta, bounds, self._weight_sums, drawn=True
+        sampler = self._sampler
+        batch, frame = self._blocks.new(
+            batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums
         )
-        self._last_slots = slots
+        if sampler.plain:
+            sampler.sample(batch_size, self._uniforms, frame)
+        else:
+            slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
+            self._blocks.complete(frame, slots, drawn=True)
+        self._last_frame = frame
         return batch
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
@@ -403,12 +405,11 @@ class ReplayBuffer:
         beta = casting.number("beta", beta, 1.0)
         self._require_live(wanted)
         slots = wanted % self._capacity
-        block, batch = self._blocks.new(slots.size)
-        batch.probabilities[:] = self._sampler.probabilities(slots)
-        bounds = self._sampler.weight_bounds()
-        self._blocks.complete(
-            block, slots, self._issued - 1, beta, bounds, np.empty(4), drawn=False
+        batch, frame = self._blocks.new(
+            slots.size, self._issued - 1, beta, self._sampler.weight_bounds(), np.empty(4)
         )
+        batch.probabilities[:] = self._sampler.probabilities(slots)
+        self._blocks.complete(frame, slots, drawn=False)
         return batch
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
@@ -439,17 +440,8 @@ class ReplayBuffer:
         """
         wanted = casting.ids(ids)
         errors = casting.errors(td_errors, wanted.size)
-        slots = np.empty(wanted.size, INT64)
-        priorities = np.empty(wanted.size)
-        applied: int = kernels.priorities_of(
-            wanted, errors, self._sampler.eps, self._issued - len(self), self._issued,
-            self._capacity, slots, priorities,
-        )  # fmt: skip
-        if applied < wanted.size:
-            if applied < 0:
-                raise self._refusal(wanted, errors, -1 - applied)
-            slots, priorities = slots[:applied], priorities[:applied]
-        self._sampler.set(slots, priorities)
+        sampler = self._sampler
+        applied = sampler.update(wanted, errors, self._issued - sampler.size, self._issued)
         self._stale_updates += wanted.size - applied
         return applied
 
@@ -480,7 +472,7 @@ class ReplayBuffer:
         self._sampler.clear()
         self._windows.clear()
         self._step_priorities = [None] * self.n_step
-        self._last_slots = np.zeros(0, np.int64)
+        self._last_frame = None
         self._weight_sums[:] = 0.0
 
     def stats(self) -> dict[str, float]:
@@ -504,6 +496,7 @@ class ReplayBuffer:
             quantiles = np.quantile(priorities, [0.05, 0.25, 0.5, 0.75, 0.95])
             never_drawn = 1.0 - float(np.mean(self._storage.drawn(slots)))
         total, squares, lowest, highest = self._weight_sums.tolist()
+        drawn = slots[:0] if self._last_frame is None else self._blocks.slots(self._last_frame)
         names = ("priority_p05", "priority_p25", "priority_p50", "priority_p75", "priority_p95")
         return {
             "size": len(self),
@@ -515,7 +508,7 @@ class ReplayBuffer:
             "effective_sample_size": total * total / squares if squares > 0.0 else 0.0,
             "weight_min": lowest,
             "weight_max": highest,
-            "duplicates": self._last_slots.size - np.unique(self._last_slots).size,
+            "duplicates": drawn.size - np.unique(drawn).size,
             "never_drawn": never_drawn,
         }
 
@@ -607,12 +600,6 @@ class ReplayBuffer:
         else:
             ids[:] = np.arange(first, first + count)
         return ids
-
-    def _refusal(self, ids: Ints, errors: Floats, place: int) -> ValueError:
-        """Return the error that blames one place of an update."""
-        if not 0 <= ids[place] < self._issued:
-            return ValueError(f"ids must be >= 0 and < {self._issued}, got {ids[place]}")
-        return not_finite("td_errors", errors, place)
 
     def _require_live(self, ids: Ints) -> None:
         gone = (ids < self._issued - len(self)) | (ids >= self._issued)

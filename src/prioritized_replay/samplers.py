@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,14 +14,13 @@ from numpy.typing import NDArray
 
 from prioritized_replay import _kernels as kernels
 from prioritized_replay import casting
-from prioritized_replay.laws import TINY, Law, ProportionalLaw, RankBasedLaw, UniformLaw
+from prioritized_replay.laws import TINY, Frame, Law, ProportionalLaw, RankBasedLaw, UniformLaw
+from prioritized_replay.randomness import UniformStream
 
 __all__ = ["Proportional", "RankBased", "Sampler", "Specification", "Uniform"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Uniforms = Callable[[int], Floats]
-"""``n -> float64[n]`` in [0, 1): where a sampler's randomness comes from."""
 
 Draw = Literal["stratified", "independent", "without_replacement"]
 Weights = Literal["batch", "buffer", "raw"]
@@ -177,7 +175,8 @@ class Sampler:
                 )
             else:
                 self._law = RankBasedLaw(capacity, specification.alpha)
-        self._plain = not self._distinct and self._mix == 0.0
+        self.plain = not self._distinct and self._mix == 0.0
+        """Whether a batch is drawn by the law alone, with replacement."""
         self.size = 0
         """Number of live slots."""
         self._next = 0  # the slot that the next row will take
@@ -305,15 +304,15 @@ class Sampler:
         self._tell_pending()
         return self._mixed(self._law.probabilities(slots))
 
-    def draw(self, batch_size: int, uniforms: Uniforms, probabilities: Floats) -> Ints:
+    def draw(self, batch_size: int, uniforms: UniformStream, probabilities: Floats) -> Ints:
         """Draw a batch.
 
         Parameters
         ----------
         batch_size : int
             B >= 1.
-        uniforms : callable
-            ``n -> float64[n]`` in [0, 1).
+        uniforms : UniformStream
+            Where the randomness comes from.
         probabilities : float64[B]
             To be written: the single-draw law P(i), whatever the draw mode.
 
@@ -331,14 +330,9 @@ class Sampler:
             self._tell_pending()
         drawable = self.size if self._mix else self._law.drawable()
         if not drawable:
-            raise ValueError(
-                "no row can be drawn while all priorities are zero: "
-                "eps or uniform_mix must be > 0, got 0"
-            )
+            raise self._nothing_to_draw()
         slots = np.empty(batch_size, INT64)
-        if self._plain:
-            self._law.draw(uniforms(batch_size), self._stratified, slots, probabilities)
-        elif not self._distinct:
+        if not self._distinct:
             self._find(uniforms(batch_size), self._stratified, slots, probabilities)
         elif batch_size <= drawable:
             self._draw_without_replacement(uniforms, slots, probabilities)
@@ -348,6 +342,52 @@ class Sampler:
                 f"drawing without replacement ({drawable}), got {batch_size}"
             )
         return slots
+
+    def sample(self, count: int, uniforms: UniformStream, frame: Frame) -> None:
+        """Draw ``count`` rows and fill the batch of a frame; only where :attr:`plain`.
+
+        The same as :meth:`draw` and :meth:`Blocks.complete`, in one compiled call.
+        """
+        if self._pending:
+            self._tell_pending()
+        if not self._law.drawable():
+            raise self._nothing_to_draw()
+        self._law.sample(*uniforms.take(count), self._stratified, frame)
+
+    def update(self, ids: Ints, td_errors: Floats, first_id: int, next_id: int) -> int:
+        """Give rows the priorities of their errors; of duplicates the last counts. O(B log N).
+
+        Parameters
+        ----------
+        ids : int64[B]
+        td_errors : float64[B]
+        first_id, next_id : int
+            The oldest id that is there, and the one that the next row will have.
+
+        Returns
+        -------
+        int
+            How many are still there.
+
+        Raises
+        ------
+        ValueError
+            If an id was never issued, an error is not finite, or its priority too large for the
+            law; nothing changes then.
+        """
+        if self._pending:
+            self._tell_pending()
+        live, largest = self._law.update(ids, td_errors, self.eps, first_id, next_id)
+        if live < 0:
+            place = -1 - live
+            if not 0 <= ids[place] < next_id:
+                raise ValueError(f"ids must be >= 0 and < {next_id}, got {ids[place]}")
+            raise not_finite("td_errors", td_errors, place)
+        if largest > self._largest_ever:
+            if largest == np.inf:
+                self._law.require(np.abs(td_errors[ids >= first_id]) + self.eps, "td_errors")
+            self._largest_ever = largest
+        return live
 
     def weight_bounds(self) -> tuple[float, float]:
         """Return what importance weights (P(i) / least)**-beta refer to, and their upper bound.
@@ -360,6 +400,7 @@ class Sampler:
             return 0.0, 1.0  # 1 also for a row that was named although it can not be drawn
         if self._weights == "raw":
             return 1.0 / self.size, FLOAT32_MAX
+        self._tell_pending()
         return self._least_probability(), 1.0
 
     def clear(self) -> None:
@@ -368,6 +409,12 @@ class Sampler:
         self.size = 0
         self._pending = 0
         self._largest_ever = 0.0
+
+    def _nothing_to_draw(self) -> ValueError:
+        return ValueError(
+            "no row can be drawn while all priorities are zero: "
+            "eps or uniform_mix must be > 0, got 0"
+        )
 
     def _advance(self, count: int) -> None:
         if self.size < self._capacity:
@@ -416,7 +463,7 @@ class Sampler:
         return float(self._mixed(np.array([least]))[0])
 
     def _draw_without_replacement(
-        self, uniforms: Uniforms, slots: Ints, probabilities: Floats
+        self, uniforms: UniformStream, slots: Ints, probabilities: Floats
     ) -> None:
         """Draw one row after the other, none twice.
 

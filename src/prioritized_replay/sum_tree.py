@@ -41,8 +41,10 @@ class SumTree:
     def __init__(self, capacity: int) -> None:
         self._tree, self._starts, self.levels = _allocate(capacity, 0.0)
         self._leaves = self.levels[0][:capacity]
+        self.arrays = self._tree, self._starts
+        """What kernels take as `tree` and `starts`."""
         self.positive = 0
-        """How many slots have a positive mass."""
+        """How many slots have a positive mass; to be kept up by who calls kernels."""
 
     @property
     def total(self) -> float:
