@@ -112,6 +112,11 @@ def child_at(tree, node, position):
 @inner
 def pairs_below(tree, leaf, priority, slot):
     """How many pairs of a leaf are below the given one: where it is, or would be inserted."""
+    below = 0
+    for j in range(LEAF_WIDTH):
+        below += tree.keys[leaf, j] < priority
+    if below == LEAF_WIDTH or tree.keys[leaf, below] != priority:
+        return below  # no tie: the slots need not be looked at
     count = 0
     for j in range(LEAF_WIDTH):
         key, other = tree.keys[leaf, j], tree.cells[leaf, ITEMS + j]

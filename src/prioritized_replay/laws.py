@@ -34,6 +34,8 @@ class Law(Protocol):
     """What a sampler asks of a law: slots int64[B], priorities and probabilities float64[B]."""
 
     alpha: float
+    most: float
+    """The largest priority that the law takes."""
 
     @property
     def nbytes(self) -> int:
@@ -103,6 +105,7 @@ class UniformLaw:
 
     def __init__(self, capacity: int) -> None:
         self.alpha = 0.0
+        self.most = HUGE
         self._capacity = capacity
         self._size = 0
         self._end = 0
@@ -198,7 +201,7 @@ class ProportionalLaw:
         self.alpha = alpha
         self._capacity = capacity
         self._limit = HUGE / 2 / capacity  # no sum of N masses can overflow
-        self._most = self._most_for(alpha)
+        self.most = self._largest_for(alpha)
         self._priorities = np.zeros(capacity)
         self._masses = SumTree(capacity)
         self._least = MinTree(capacity) if track_least else None  # of positive masses
@@ -213,22 +216,22 @@ class ProportionalLaw:
 
     def require(self, priorities: Floats, name: str) -> None:
         """Raise ValueError if a mass is so large that a sum of N of them may overflow."""
-        if priorities.size and not priorities.max() <= self._most:
+        if priorities.size and not priorities.max() <= self.most:
             raise self._too_large(priorities, self.alpha, name)
 
     def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Recompute every mass. O(N)."""
         priorities = np.append(self._priorities[slots], largest)
-        most = self._most_for(alpha)
+        most = self._largest_for(alpha)
         if not priorities.max() <= most:
             raise self._too_large(priorities, alpha, "alpha")
-        self.alpha, self._most = alpha, most
+        self.alpha, self.most = alpha, most
         self.set(slots, priorities[:-1], "alpha")
 
     def set(self, slots: Ints, priorities: Floats, name: str) -> float:
         """Set masses and recompute what they are part of. O(B log N)."""
         largest = self._masses.set_priorities(
-            self._priorities, slots, priorities, self.alpha, self._most
+            self._priorities, slots, priorities, self.alpha, self.most
         )
         if largest == np.inf:
             raise self._too_large(priorities, self.alpha, name)
@@ -262,7 +265,7 @@ class ProportionalLaw:
         """Set masses from errors. O(B log N)."""
         scratch = np.empty(2 * ids.size, INT64)
         live, growth, largest = kernels.update_masses(
-            *self._masses.arrays, self._priorities, self.alpha, self._most,
+            *self._masses.arrays, self._priorities, self.alpha, self.most,
             ids, td_errors, eps, first_id, next_id, scratch,
         )  # fmt: skip
         self._masses.positive += growth
@@ -307,7 +310,7 @@ class ProportionalLaw:
             if tree is not None:
                 tree.clear()
 
-    def _most_for(self, alpha: float) -> float:
+    def _largest_for(self, alpha: float) -> float:
         """Return the largest priority whose power alpha is within the limit."""
         if alpha == 0.0:
             return HUGE
@@ -338,6 +341,7 @@ class RankBasedLaw:
         self._order = RankOrder(capacity)
         self._law = RankLaw(alpha)
         self.alpha = alpha
+        self.most = HUGE
 
     @property
     def nbytes(self) -> int:

@@ -286,7 +286,10 @@ class ReplayBuffer:
         priority = None if td_error is None else self._priority_of(td_error)
         if self._one_step:
             self._storage.write(self._issued % self._capacity, values)
-            self._sampler.append(1, None if priority is None else np.array([priority]))
+            if priority is None:
+                self._sampler.append(1)
+            else:
+                self._sampler.append_each((priority,))
             return self._next_ids(1)
         closing = self._windows.step(float(reward), ended=ended, terminated=is_terminated)
         rewards = self._cast_returns(closing)
@@ -556,9 +559,8 @@ class ReplayBuffer:
         ]
 
     def _priority_of(self, td_error: Any) -> float:
-        return float(
-            self._sampler.priorities_of(casting.errors(td_error, 1, "td_error"), "td_error")[0]
-        )
+        error = td_error if type(td_error) is float else casting.errors(td_error, 1, "td_error")[0]
+        return self._sampler.priority_of(float(error))
 
     def _close(self, closing: Closing, rewards: list[Array]) -> Ints:
         """Turn windows that close into rows; all end with the latest step."""
@@ -586,19 +588,17 @@ class ReplayBuffer:
             self._sampler.append(count)
         else:
             largest = self._sampler.entry_priority()
-            self._sampler.append(
-                count, np.array([largest if p is None else p for p in priorities], np.float64)
-            )
+            given = [largest if priority is None else priority for priority in priorities]
+            self._sampler.append_each(given)
         return self._next_ids(count)
 
     def _next_ids(self, count: int) -> Ints:
         first = self._issued
         self._issued = first + count
-        ids = np.empty(count, INT64)
-        if count == 1:
-            ids[0] = first  # a third of the time of arange
-        else:
-            ids[:] = np.arange(first, first + count)
+        if count > 1:
+            return np.arange(first, first + count)
+        ids = np.empty(1, INT64)  # in half the time
+        ids[0] = first
         return ids
 
     def _require_live(self, ids: Ints) -> None:

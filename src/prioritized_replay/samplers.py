@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -138,8 +139,8 @@ Specification = Uniform | Proportional | RankBased
 class Sampler:
     """The sampling state of one buffer: priorities, the law over slots, the maximum.
 
-    Slots become live in ring order (:meth:`append`). New rows that enter at the maximum are
-    only counted; the law is told of all of them at once before it is next needed.
+    Slots become live in ring order (:meth:`append`). New rows are only counted, or their priorities
+    kept; the law is told of all of them at once before it is next needed.
 
     Parameters
     ----------
@@ -181,7 +182,8 @@ class Sampler:
         """Number of live slots."""
         self._next = 0  # the slot that the next row will take
         self._pending = 0  # how many slots before it the law has not been told of
-        self._pending_priority = 1.0
+        self._pending_priority = 1.0  # theirs, unless each was given its own
+        self._given: list[float] = []
         self._largest_ever = 0.0
 
     @property
@@ -239,14 +241,22 @@ class Sampler:
         self._law.require(priorities, name)
         return priorities
 
+    def priority_of(self, td_error: float) -> float:
+        """Return the priority that one error means; see :meth:`priorities_of`."""
+        priority = abs(td_error) + self.eps
+        if not priority <= self._law.most:
+            self.priorities_of(np.array([td_error]), "td_error")  # which says what is wrong
+        return priority
+
     def entry_priority(self) -> float:
         """Return the priority that a new row gets: the largest so far, 1 in an empty buffer."""
         if self.size == 0:
             return 1.0
-        if self._pending:
+        if self._pending and not self._given:
             return self._pending_priority  # it was the maximum, and nothing changed since
         if self._ever:
             return self._largest_ever
+        self._tell_pending()
         return self._law.largest_priority()
 
     def append(self, count: int, priorities: Floats | None = None) -> None:
@@ -260,10 +270,11 @@ class Sampler:
             Their priorities; without them all enter at :meth:`entry_priority`.
         """
         if priorities is None or isinstance(self._law, UniformLaw):  # whose rows are all alike
-            if not self._pending:
+            if self._given or not self._pending:
                 self._pending_priority = self.entry_priority()
                 self._largest_ever = max(self._largest_ever, self._pending_priority)
-            self._pending = min(self._pending + count, self._capacity)
+                self._tell_pending()
+            self._pending += count
             self._advance(count)
             return
         self._tell_pending()
@@ -271,6 +282,23 @@ class Sampler:
         kept = min(count, self._capacity)
         slots = (np.arange(kept) + (self._next - kept)) % self._capacity
         self.set(slots, priorities[count - kept :])
+
+    def append_each(self, priorities: Sequence[float]) -> None:
+        """Make the next slots of the ring live, one for each of a few priorities.
+
+        The priorities are from :meth:`priority_of` or :meth:`entry_priority`. O(len(priorities)).
+        """
+        if isinstance(self._law, UniformLaw):  # whose rows are all alike
+            self.append(len(priorities))
+            return
+        for priority in priorities:
+            if self._pending and (not self._given or self._pending == self._capacity):
+                self._tell_pending()
+            self._given.append(priority)
+            self._pending += 1
+            self._advance(1)
+            if priority > self._largest_ever:
+                self._largest_ever = priority
 
     def set(self, slots: Ints, priorities: Floats) -> None:
         """Give live slots new priorities, of duplicates the last. O(B log N).
@@ -408,6 +436,7 @@ class Sampler:
         self._law.clear()
         self.size = 0
         self._pending = 0
+        self._given = []
         self._largest_ever = 0.0
 
     def _nothing_to_draw(self) -> ValueError:
@@ -424,8 +453,14 @@ class Sampler:
     def _tell_pending(self) -> None:
         if not self._pending:
             return
+        self._pending = min(self._pending, self._capacity)
         first = (self._next - self._pending) % self._capacity
-        self._law.fill(first, self._pending, self._pending_priority)
+        if self._given:
+            slots = (np.arange(self._pending) + first) % self._capacity
+            self._law.set(slots, np.array(self._given), "td_error")
+            self._given = []
+        else:
+            self._law.fill(first, self._pending, self._pending_priority)
         self._pending = 0
 
     def _find(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
