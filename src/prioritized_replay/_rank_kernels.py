@@ -46,7 +46,7 @@ from prioritized_replay._kernels import (
     keep_last,
     point,
     prefetch,
-    priorities_of,
+    words_as,
 )
 from prioritized_replay._power_kernels import power
 
@@ -112,15 +112,21 @@ def child_at(tree, node, position):
 @inner
 def pairs_below(tree, leaf, priority, slot):
     """How many pairs of a leaf are below the given one: where it is, or would be inserted."""
-    below = 0
-    for j in range(LEAF_WIDTH):
-        below += tree.keys[leaf, j] < priority
-    if below == LEAF_WIDTH or tree.keys[leaf, below] != priority:
-        return below  # no tie: the slots need not be looked at
     count = 0
     for j in range(LEAF_WIDTH):
         key, other = tree.keys[leaf, j], tree.cells[leaf, ITEMS + j]
         count += (key < priority) | ((key == priority) & (other < slot))
+    return count
+
+
+@inner
+def entry_for(tree, leaf, priority, slot):
+    """Count the same, in less time where the priority is new: slots are not looked at then."""
+    count = 0
+    for j in range(LEAF_WIDTH):
+        count += tree.keys[leaf, j] < priority
+    if count < LEAF_WIDTH and tree.keys[leaf, count] == priority:
+        return pairs_below(tree, leaf, priority, slot)
     return count
 
 
@@ -427,12 +433,12 @@ def split_and_put(tree, leaf, at, priority, slot):
 @inner
 def insert(tree, leaf, priority, slot):
     """Insert a pair whose leaf was found earlier in the same batch."""
-    at = pairs_below(tree, leaf, priority, slot)
+    at = entry_for(tree, leaf, priority, slot)
     if at == 0 or at == tree.cells[leaf, SIZE]:
         # Between two entries of a leaf a pair is right whatever became of the leaf since. At an
         # end it may belong to a leaf split off or merged meanwhile: look again.
         leaf, _ = leaf_for(tree, priority, slot)
-        at = pairs_below(tree, leaf, priority, slot)
+        at = entry_for(tree, leaf, priority, slot)
     tree.cells[0, ROWS] += 1
     if tree.cells[leaf, SIZE] == LEAF_WIDTH:
         split_and_put(tree, leaf, at, priority, slot)
@@ -549,9 +555,10 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     tree = Tree(keys, cells, leaf_of)
     size = len(slots)
     kept = scratch[:size]
-    values = scratch[size : 2 * size].view(np.float64)
-    kept[:] = slots
-    values[:] = priorities
+    values = words_as(scratch[size : 2 * size], np.float64)
+    for b in range(size):  # assigned as a slice, the test of their shapes would compile for 2 s
+        kept[b] = slots[b]
+        values[b] = priorities[b]
     nodes = scratch[2 * size : 2 * size + BLOCK]
     used = 2 * size + BLOCK
     entries = 1
@@ -559,39 +566,35 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
         entries *= 2
     first = keep_last(kept, values, scratch[used : used + entries])
     for start in range(first, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        place_block(tree, kept[start:stop], values[start:stop], nodes)
-    return values[first:].max() if first < size else 0.0
-
-
-@inner
-def place_block(tree, slots, priorities, nodes):
-    """Give at most BLOCK distinct slots these priorities; `nodes` is int64[BLOCK] scratch."""
-    count = len(slots)
-    for b in range(count):
-        nodes[b] = tree.leaf_of[slots[b]]
-    for b in range(-AHEAD, count):
-        if b + AHEAD < count:
-            fetch(tree, nodes[b + AHEAD])
-        if b >= 0 and nodes[b] != 0:
-            remove(tree, np.int32(nodes[b]), slots[b])
-    for b in range(count):  # all leaves are looked at before the first is merged away
-        if nodes[b] != 0 and not may_be_small(tree, nodes[b]):
-            nodes[b] = 0
-    for b in range(count):
-        if nodes[b] != 0:
-            mend(tree, np.int32(nodes[b]))
-    for b in range(count):
-        nodes[b] = tree.cells[0, ROOT]
-    for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
+        count = min(BLOCK, size - start)
         for b in range(count):
-            j = child_for(tree, nodes[b], priorities[b], slots[b])
-            nodes[b] = tree.cells[nodes[b], ITEMS + j]
-    for b in range(-AHEAD, count):
-        if b + AHEAD < count:
-            fetch(tree, nodes[b + AHEAD])
-        if b >= 0:
-            insert(tree, np.int32(nodes[b]), priorities[b], slots[b])
+            nodes[b] = tree.leaf_of[kept[start + b]]
+        for b in range(-AHEAD, count):
+            if b + AHEAD < count:
+                fetch(tree, nodes[b + AHEAD])
+            if b >= 0 and nodes[b] != 0:
+                remove(tree, np.int32(nodes[b]), kept[start + b])
+        for b in range(count):  # all leaves are looked at before the first is merged away
+            if nodes[b] != 0 and not may_be_small(tree, nodes[b]):
+                nodes[b] = 0
+        for b in range(count):
+            if nodes[b] != 0:
+                mend(tree, np.int32(nodes[b]))
+        for b in range(count):
+            nodes[b] = tree.cells[0, ROOT]
+        for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
+            for b in range(count):
+                j = child_for(tree, nodes[b], values[start + b], kept[start + b])
+                nodes[b] = tree.cells[nodes[b], ITEMS + j]
+        for b in range(-AHEAD, count):
+            if b + AHEAD < count:
+                fetch(tree, nodes[b + AHEAD])
+            if b >= 0:
+                insert(tree, np.int32(nodes[b]), values[start + b], kept[start + b])
+    largest = 0.0
+    for b in range(first, size):
+        largest = max(largest, values[b])
+    return largest
 
 
 @kernel
@@ -860,17 +863,16 @@ def find_ranks(
     Powers are most of the work, so they are taken in loops of their own, which vectorise.
     """
     power_of_rank = 1.0 - alpha
-    if abs(power_of_rank) <= 0.1:
+    reals = words_as(ranks, np.float64)
+    if abs(power_of_rank) > 0.1:
         for b in range(len(uniforms)):
-            target = point(uniforms, b, stratified) * total
-            ranks[b], own = rank_and_mass(target, rows, alpha, constant, table)
-            probabilities[b] = max(own / total, SMALLEST)
-        return
-    reals = ranks.view(np.float64)
-    for b in range(len(uniforms)):
-        area = point(uniforms, b, stratified) * total - constant
-        guess = power(max(1.0 + power_of_rank * area, SMALLEST), 1.0 / power_of_rank) - 0.5
-        reals[b] = math.floor(min(max(guess, 0.0), rows - 1.0)) + 1.0
+            area = point(uniforms, b, stratified) * total - constant
+            guess = power(max(1.0 + power_of_rank * area, SMALLEST), 1.0 / power_of_rank) - 0.5
+            reals[b] = math.floor(min(max(guess, 0.0), rows - 1.0)) + 1.0
+    else:
+        for b in range(len(uniforms)):
+            guess = guess_rank(point(uniforms, b, stratified) * total, alpha, constant)
+            reals[b] = math.floor(min(max(guess, 0.0), rows - 1.0)) + 1.0
     for b in range(len(uniforms)):
         probabilities[b] = power(reals[b], -alpha)
     for b in range(len(uniforms)):
@@ -952,29 +954,12 @@ def sample_rows(
     rows, layout, newest, least, beta, largest, sums, block,
 ):  # fmt: skip
     """Draw a batch by rank, with the uniforms from `first` on; see :func:`complete_batch`."""
-    slots = column_of(block, layout, SLOTS).view(np.int64)
-    probabilities = column_of(block, layout, PROBABILITIES).view(np.float64)
+    slots = words_as(column_of(block, layout, SLOTS), np.int64)
+    probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     uniforms = uniforms[first : first + slots.size]
-    scratch = block[layout[0, SLOTS] + slots.size :].view(np.int32)
+    scratch = words_as(block[layout[0, SLOTS] + slots.size :], np.int32)
     draw_rows(
         keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
         probabilities,
     )  # fmt: skip
     complete_batch(True, rows, layout, newest, least, beta, largest, sums, block)
-
-
-@kernel
-def update_rows(keys, cells, leaf_of, ids, td_errors, eps, first_id, next_id, scratch):
-    """Give rows the priorities of their errors; `scratch` is int64[8 B + BLOCK + 1].
-
-    Returns how many are still there, or less than 0, see :func:`priorities_of`; then the largest
-    of their priorities.
-    """
-    size = len(ids)
-    slots = scratch[:size]
-    priorities = scratch[size : 2 * size].view(np.float64)
-    live = priorities_of(ids, td_errors, eps, first_id, next_id, len(leaf_of), slots, priorities)
-    if live <= 0:
-        return live, 0.0
-    rest = scratch[2 * size :]
-    return live, place_rows(keys, cells, leaf_of, slots[:live], priorities[:live], rest)

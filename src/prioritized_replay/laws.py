@@ -380,7 +380,14 @@ class RankBasedLaw:
         self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
     ) -> tuple[int, float]:
         """Move rows. O(B log N)."""
-        return self._order.update(ids, td_errors, eps, first_id, next_id)
+        slots = np.empty(ids.size, INT64)
+        priorities = np.empty(ids.size)
+        live = kernels.priorities_of(
+            ids, td_errors, eps, first_id, next_id, self._order.capacity, slots, priorities
+        )
+        if live <= 0:
+            return live, 0.0
+        return live, self._order.set(slots[:live], priorities[:live])
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return P of live slots. O(B log N)."""

@@ -24,6 +24,7 @@ from prioritized_replay._rank_kernels import (
     ROW,
     ROWS,
     SIZE,
+    WIDTH,
     Floats,
     Ints,
     Longs,
@@ -81,7 +82,7 @@ class RankOrder:
         keys = bytes_.view(np.float64).reshape(-1, ROW)
         self._tree = kernels.Tree(keys, keys.view(np.int32), np.zeros(capacity, np.int32))
         self.arrays = self._tree  # what kernels take
-        self._load(np.empty(0, np.int64), np.empty(0))
+        self._start()
 
     def __len__(self) -> int:
         return int(self._tree.cells[0, ROWS])
@@ -94,7 +95,14 @@ class RankOrder:
     def clear(self) -> None:
         """Forget all rows."""
         self._tree.leaf_of[:] = 0
-        self._load(np.empty(0, np.int64), np.empty(0))
+        self._start()
+
+    def _start(self) -> None:
+        """Make the tree of no rows, as `load_rows` would: that need not be compiled for it."""
+        keys, cells, _ = self._tree
+        cells[0, [ROOT, ROWS, FREE, FRESH, WIDTH]] = 1, 0, 0, 2, INNER_WIDTH
+        cells[1, [SIZE, PARENT, PLACE, LEVEL]] = 0
+        keys[1, :LEAF_WIDTH] = np.inf
 
     def rebuild(self, slots: Longs, priorities: Floats) -> None:
         """Forget all rows and load these, O(N log N).
@@ -108,10 +116,7 @@ class RankOrder:
         """
         ascending = np.lexsort((slots, priorities))
         self._tree.leaf_of[:] = 0
-        self._load(slots[ascending], priorities[ascending])
-
-    def _load(self, slots: Longs, priorities: Floats) -> None:
-        kernels.load_rows(*self._tree, slots, priorities)
+        kernels.load_rows(*self._tree, slots[ascending], priorities[ascending])
 
     def set(self, slots: Longs, priorities: Floats) -> float:
         """Give rows these priorities, wherever they were; rows not present enter. O(B log N).
@@ -130,16 +135,6 @@ class RankOrder:
         """
         scratch = np.empty(6 * slots.size + BLOCK + 1, np.int64)
         return float(kernels.place_rows(*self._tree, slots, priorities, scratch))
-
-    def update(
-        self, ids: Longs, td_errors: Floats, eps: float, first_id: int, next_id: int
-    ) -> tuple[int, float]:
-        """Give rows the priorities of their errors; see :func:`_rank_kernels.update_rows`."""
-        scratch = np.empty(8 * ids.size + BLOCK + 1, np.int64)
-        live, largest = kernels.update_rows(
-            *self._tree, ids, td_errors, eps, first_id, next_id, scratch
-        )
-        return int(live), float(largest)
 
     def insert_run(self, first_slot: int, count: int, priority: float) -> None:
         """Enter `count` slots from `first_slot` on, around the ring, all at one priority."""

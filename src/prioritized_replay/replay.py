@@ -595,7 +595,7 @@ class ReplayBuffer:
     def _next_ids(self, count: int) -> Ints:
         first = self._issued
         self._issued = first + count
-        if count > 1:
+        if count != 1:
             return np.arange(first, first + count)
         ids = np.empty(1, INT64)  # in half the time
         ids[0] = first
