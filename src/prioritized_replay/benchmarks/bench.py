@@ -10,7 +10,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -237,15 +236,13 @@ def _measure(
 
 
 def _measure_training(config: BenchConfig, session: Session) -> None:
-    module = "prioritized_replay.benchmarks.training"
-    if find_spec(module) is None:
-        session.results.absent.append(Absence("training", "this version has no measure of it"))
-        return
+    from prioritized_replay.benchmarks.training import measure_training  # needs torch
+
     session.say("training a DQN beside others")
     settings: dict[str, Any] = {}
     if config.quick:
         settings = {"seeds": (0,), "steps": 5_000, "episodes": 5}
-    session.results.training = import_module(module).measure_training(**settings)
+    session.results.training = measure_training(**settings)
 
 
 def _command(config: BenchConfig) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+import prioritized_replay
 from prioritized_replay.benchmarks.contenders import OURS, Contender
 from prioritized_replay.benchmarks.peers import PEERS
 from prioritized_replay.benchmarks.results import Footprint, Start
@@ -51,9 +53,16 @@ print(time.perf_counter() - began)
 
 @contextmanager
 def empty_cache() -> Iterator[dict[str, str]]:
-    """Give an environment in which nothing has been compiled yet, until the end of the block."""
+    """Give an environment in which nothing has been compiled yet, until the end of the block.
+
+    Compiled code is looked for beside the package too, so it is one of a copy.
+    """
+    source = Path(prioritized_replay.__file__).parent
     with tempfile.TemporaryDirectory(prefix="per-bench-") as folder:
-        yield {CACHE: folder}
+        copy = Path(folder, source.name)
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        caches = dict.fromkeys(("XDG_CACHE_HOME", "LOCALAPPDATA"), str(Path(folder, "caches")))
+        yield {"PYTHONPATH": folder, CACHE: str(Path(folder, "kernels")), **caches}
 
 
 def measure_starts(runs: int, modules: Iterable[str], say: Callable[[str], None]) -> list[Start]:
