@@ -310,7 +310,7 @@ class DQN:
             ``memory_buffer.update_priorities(batch.ids, ...)`` wants.
         """
         if not isinstance(batch.obs, Tensor):
-            batch = Batch({name: batch[name] for name in _LEARNT_FROM}).to_torch(self.device)
+            batch = batch.to_torch(self.device, columns=_LEARNT_FROM)
         errors = self._passes.errors(batch, double=self.double, loss=self.loss)
         if self._learning_rate is not None:
             for group in self.optimizer.param_groups:
