@@ -201,7 +201,6 @@ class DQN:
                 fused = self.device.type in ("cpu", "cuda")
                 optimizer = torch.optim.Adam(self._passes.parameters, fused=fused)
         self.optimizer = optimizer
-        self._move = optimizer.move if isinstance(optimizer, FlatAdam) else optimizer.step
         self._learning_rate = None if learning_rate is None else _schedule(learning_rate)
         self._beta = _schedule(beta)
         self._epsilon = _schedule(linear(1.0, 0.05, 10_000) if epsilon is None else epsilon)
@@ -322,7 +321,10 @@ class DQN:
                 group["lr"] = self._learning_rate(self.updates)
         self._clip_gradient()
         with subnormal_as_zero():
-            self._move()
+            if isinstance(self.optimizer, FlatAdam):
+                self.optimizer.move()
+            else:
+                self.optimizer.step()
         self.updates += 1
         if self.tau is not None:
             self._passes.mix(self.tau)
