@@ -323,6 +323,19 @@ def test_a_batch_as_tensors(torch):
     np.testing.assert_array_equal(replay.priorities(tensors.ids[1:3]), [2.01, 4.01])
 
 
+def test_only_the_columns_asked_for_become_tensors(torch):
+    replay, _ = filled(per.Proportional(), np.ones(4))
+    batch = replay.sample(3)
+
+    tensors = batch.to_torch(columns=("weights", "obs"))
+
+    assert list(tensors) == ["weights", "obs"]
+    np.testing.assert_array_equal(tensors.obs.numpy(), batch.obs)
+    assert list(batch.to_torch(columns=iter(["ids"]))) == ["ids"]
+    with pytest.raises(KeyError, match="no column 'state'; there are obs"):
+        batch.to_torch(columns=["state"])
+
+
 def test_tensors_can_be_put_on_a_device(torch):
     replay, _ = filled(per.Proportional(), np.ones(4))
 

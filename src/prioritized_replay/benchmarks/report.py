@@ -181,12 +181,17 @@ def pairs(what: Mapping[str, str]) -> Cells:
 
 
 def training(results: Results) -> Cells:
-    """Return the speed of each DQN training: medians over seeds."""
-    table = [["contender", "steps per second", "times stable-baselines3", "mean return"]]
+    """Return the speed of each DQN training, median over seeds, and its returns, means."""
+    table = [
+        [
+            "contender", "steps per second", "times stable-baselines3",
+            "return in training", "return of the last network",
+        ]
+    ]  # fmt: skip
+    columns = ("steps_per_second", "times_sb3", "training_return", "score")
     for name, row in results.training.get("summary", {}).items():
-        times_sb3 = row["times_sb3"]
-        told = "" if times_sb3 is None else number(times_sb3)
-        table.append([name, number(row["steps_per_second"]), told, number(row["score"])])
+        values = [row[column] for column in columns]
+        table.append([name, *("" if value is None else number(value) for value in values)])
     return table
 
 

@@ -26,7 +26,7 @@ from prioritized_replay.dqn.training import Training
 # The settings that RL Baselines3 Zoo has for Stable-Baselines3's DQN on CartPole-v1.
 CONFIG = TrainConfig(
     env_id="CartPole-v1",
-    steps=50_000,
+    steps=50_176,  # what the peers make of 50,000: they end with a whole round of 256 steps
     n_step=1,
     capacity=100_000,
     hidden_sizes=(256, 256),
@@ -51,7 +51,7 @@ _JUDGING_SEED = 12_345
 
 
 def measure_training(
-    seeds: Sequence[int] = (0, 1, 2), *, steps: int = 50_000, episodes: int = 100
+    seeds: Sequence[int] = (0, 1, 2), *, steps: int = CONFIG.steps, episodes: int = 100
 ) -> dict[str, Any]:
     """Train ours with each sampler, and the peers that are installed, and time them.
 
@@ -66,7 +66,8 @@ def measure_training(
     seeds : sequence of int
         Of the runs of each contender.
     steps : int
-        Environment steps of each run.
+        Environment steps of each run. The peers go on to the next multiple of 256 and make that
+        round of updates as well; ours do not.
     episodes : int
         Complete episodes that judge each run.
 
@@ -74,15 +75,20 @@ def measure_training(
     -------
     dict
         Plain values, fit for JSON. ``settings``: what all have in common. ``runs``: of each its
-        ``contender``, ``seed``, ``seconds``, ``cpu_seconds``, ``steps_per_second`` and ``score``,
-        the mean return. ``summary``: for each contender the medians over seeds of
-        ``steps_per_second`` and ``score``; and of Stable-Baselines3's seconds with the same seed
-        over its own, by the clock (``times_sb3``) and in time of the processor
-        (``times_sb3_cpu``, which other work on the machine does not distort). Both are None where
-        that is not installed.
+        ``contender``, ``seed``, ``seconds``, ``cpu_seconds``, ``steps_per_second``, ``score``,
+        the mean return of the last network, and ``training_return``, that of the last 100
+        episodes of training (None where none ended). ``summary``: for each contender the median
+        over seeds of ``steps_per_second``; the means of ``score`` and ``training_return``; and the
+        medians of Stable-Baselines3's seconds with the same seed over its own, by the clock
+        (``times_sb3``) and in time of the processor (``times_sb3_cpu``, which other work on the
+        machine does not distort). Both are None where that is not installed.
 
     Notes
     -----
+    With these settings the score of a network swings between 20 and 500 from one round of updates
+    to the next, with every contender, so the last network's says little and a few seeds' mean
+    hardly more. ``training_return`` is over many networks. ``docs/decisions.rst`` has figures.
+
     SBX compiles for every new model, the short run does not spare it that. Its users pay these
     seconds in every training, so they count.
     """
@@ -108,7 +114,7 @@ def measure_training(
     }
 
 
-def _train(contender: str, config: TrainConfig, episodes: int) -> dict[str, float]:
+def _train(contender: str, config: TrainConfig, episodes: int) -> dict[str, float | None]:
     """Train, time and judge one contender in this process."""
     torch.set_num_threads(1)
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
@@ -117,22 +123,31 @@ def _train(contender: str, config: TrainConfig, episodes: int) -> dict[str, floa
     train()
     network, train = make(contender, config)
     began, cpu_began = time.perf_counter(), time.process_time()
-    train()
+    training_return = train()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "steps_per_second": config.steps / seconds,
         "score": evaluate(network, config.env_id, episodes, _JUDGING_SEED).mean,
+        "training_return": training_return,
     }
 
 
-def _make_ours(replay: Any, config: TrainConfig) -> tuple[nn.Module, Callable[[], object]]:
+_Train = Callable[[], float | None]  # returns the mean return of the last 100 episodes
+
+
+def _make_ours(replay: Any, config: TrainConfig) -> tuple[nn.Module, _Train]:
     training = Training(dataclasses.replace(config, replay=replay))
-    return training.agent.online_network, lambda: deque(training.run(), maxlen=0)
+
+    def train() -> float | None:
+        last = deque(training.run(), maxlen=1)[0]
+        return last.mean_return if last.episodes else None
+
+    return training.agent.online_network, train
 
 
-def _make_peer(peer: str, config: TrainConfig) -> tuple[nn.Module, Callable[[], object]]:
+def _make_peer(peer: str, config: TrainConfig) -> tuple[nn.Module, _Train]:
     model = import_module(_PEERS[peer]).DQN(
         "MlpPolicy",
         config.env_id,
@@ -151,7 +166,13 @@ def _make_peer(peer: str, config: TrainConfig) -> tuple[nn.Module, Callable[[], 
         seed=config.seed,
         device="cpu",
     )
-    return _Chooser(model), lambda: model.learn(config.steps, log_interval=None)
+
+    def train() -> float | None:
+        model.learn(config.steps, log_interval=None)
+        returns = [episode["r"] for episode in model.ep_info_buffer]  # of the last 100
+        return statistics.fmean(returns) if returns else None
+
+    return _Chooser(model), train
 
 
 class _Chooser(nn.Module):
@@ -174,9 +195,12 @@ def _summary(runs: list[dict[str, Any]], contender: str) -> dict[str, float | No
         pairs = zip(own, sb3, strict=True)
         return statistics.median(b[unit] / a[unit] for a, b in pairs) if sb3 else None
 
+    returns = [run["training_return"] for run in own if run["training_return"] is not None]
     return {
         "steps_per_second": statistics.median(run["steps_per_second"] for run in own),
-        "score": statistics.median(run["score"] for run in own),
+        # Means: scores are 500 or far from it, and the median of such says how the coin fell.
+        "score": statistics.fmean(run["score"] for run in own),
+        "training_return": statistics.fmean(returns) if returns else None,
         "times_sb3": times("seconds"),
         "times_sb3_cpu": times("cpu_seconds"),
     }

@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from prioritized_replay.dqn.adam import FlatAdam
 from prioritized_replay.dqn.devices import (
     Precision,
     check_precision,
@@ -193,9 +194,12 @@ class DQN:
         self.warmup = warmup
         if optimizer is None:
             learning_rate = _LEARNING_RATE if learning_rate is None else learning_rate
-            # One kernel for all parameters: a third of the time of the default loop.
-            fused = self.device.type in ("cpu", "cuda")
-            optimizer = torch.optim.Adam(self._passes.parameters, fused=fused)
+            if self._perceptron is not None and self.device.type == "cpu":
+                optimizer = FlatAdam(self._perceptron.parameters)
+            else:
+                # One kernel for all parameters: a third of the time of the default loop.
+                fused = self.device.type in ("cpu", "cuda")
+                optimizer = torch.optim.Adam(self._passes.parameters, fused=fused)
         self.optimizer = optimizer
         self._learning_rate = None if learning_rate is None else _schedule(learning_rate)
         self._beta = _schedule(beta)
@@ -310,14 +314,17 @@ class DQN:
             ``memory_buffer.update_priorities(batch.ids, ...)`` wants.
         """
         if not isinstance(batch.obs, Tensor):
-            batch = Batch({name: batch[name] for name in _LEARNT_FROM}).to_torch(self.device)
+            batch = batch.to_torch(self.device, columns=_LEARNT_FROM)
         errors = self._passes.errors(batch, double=self.double, loss=self.loss)
         if self._learning_rate is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate(self.updates)
         self._clip_gradient()
         with subnormal_as_zero():
-            self.optimizer.step()
+            if isinstance(self.optimizer, FlatAdam):
+                self.optimizer.move()
+            else:
+                self.optimizer.step()
         self.updates += 1
         if self.tau is not None:
             self._passes.mix(self.tau)
@@ -331,8 +338,7 @@ class DQN:
         if self.gradient_clip == math.inf:
             return
         gradients = [p.grad for p in self._passes.parameters if p.grad is not None]
-        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
-        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        norm = _norm(gradients)
         if norm > self.gradient_clip:
             scale = self.gradient_clip / norm
             for gradient in gradients:
@@ -364,6 +370,13 @@ class DQN:
         self.actions = state["actions"]
         self._generator.bit_generator.state = state["generator"]
         self.adjust_epsilon()
+
+
+def _norm(gradients: Sequence[Tensor]) -> float:
+    if len(gradients) == 1 and gradients[0].ndim == 1:  # a perceptron's
+        return math.sqrt(float(torch.dot(gradients[0], gradients[0])))
+    norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def _schedule(value: float | Schedule) -> Schedule:
