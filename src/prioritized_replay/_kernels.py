@@ -325,7 +325,7 @@ def mass_of(priority, alpha):
 def importance_weights(probabilities, least, beta, largest, out, summary):
     """Write (P / least)**-beta, at most `largest`; where `least` is 0, the batch's least counts.
 
-    `summary` receives the sum, the sum of squares, the least and the largest weight.
+    `summary` receives the sum, the sum of squares, the least and the largest weight, as written.
     """
     if least == 0.0:
         least = 1.0
@@ -334,7 +334,7 @@ def importance_weights(probabilities, least, beta, largest, out, summary):
                 least = min(least, probabilities[i])
     for i in range(probabilities.size):
         weight = min(power(probabilities[i] / least, -beta), largest)
-        out[i] = weight if probabilities[i] > 0.0 else largest
+        out[i] = weight if probabilities[i] > 0.0 or beta == 0.0 else largest
     total = 0.0
     squares = 0.0
     lowest = np.inf

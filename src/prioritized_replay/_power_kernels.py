@@ -16,7 +16,7 @@ SMALLEST = np.float64(2.2250738585072014e-308)  # the smallest normal float64
 TO_NORMAL = np.float64(2.0**54)
 FRACTION = Bits(52)  # bits below the exponent
 ROOT_HALF = Bits(0x3FE6A09E667F3BCD)  # the bits of sqrt(1/2)
-BIAS = Bits(1024)  # makes an exponent positive
+BIAS = Bits(1023)  # makes an exponent positive
 LOW_BITS = Bits(0x1FFF)
 WHOLE = np.float64(3.0 * 2.0**51)  # added to a number, leaves its nearest whole in the low bits
 WHOLE_BITS = Bits(0x4338000000000000)
@@ -28,8 +28,8 @@ def power(base, exponent):
     """Return base**exponent for base > 0.
 
     The result must not overflow, and is not below the smallest normal float64 either. Its relative
-    error is at most 3e-16 where abs(exponent) <= 1. No branch may be added: loops would no longer
-    be vectorised.
+    error is at most 3e-16 where abs(exponent) <= 1; bases one step apart may change places. No
+    branch may be added: loops would no longer be vectorised.
 
     Notes
     -----

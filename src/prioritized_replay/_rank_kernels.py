@@ -1,8 +1,6 @@
 r"""Compiled loops of the exact rank order and of the power law over its ranks.
 
-They know flat arrays only: no validation, no allocation, no randomness, no recursion. They live in
-one file because numba notices a changed source file by file, so a caller elsewhere would go on
-using a stale copy.
+They know flat arrays only: no validation, no allocation, no randomness, no recursion.
 
 The order is a counted B+-tree of (priority, slot) pairs, ascending. Position 0 is the lowest
 priority and rank 1 is position n - 1. A node is one row of 832 bytes, seen as float64 in `keys` and

@@ -98,7 +98,7 @@ class Blocks:
         size, record, plan = self._layouts.get(count) or self._layout(count)
         block = np.empty(size, UINT64)
         record_of_block = np.ndarray((), record, block)
-        batch = Batch.of(self._usual_of(record_of_block))
+        batch = Batch.of_usual(self._usual_of(record_of_block))
         for name in self._further:
             setattr(batch, name, record_of_block[name])
         least, largest = bounds
@@ -120,14 +120,10 @@ class Blocks:
         -----
         O(B).
         """
-        self.slots(frame)[:] = slots
-        kernels.complete_batch(drawn, *frame)
-
-    def slots(self, frame: Frame) -> Ints:
-        """Return the slots of the rows of a batch, int64[B]."""
         plan, block = frame[1], frame[-1]
-        first = int(plan[0, kernels.SLOTS])
-        return block[first : first + int(plan[0, kernels.SIZE])].view(np.int64)
+        first = plan[0, kernels.SLOTS]
+        block[first : first + slots.size] = slots.view(UINT64)
+        kernels.complete_batch(drawn, *frame)
 
     def _layout(self, count: int) -> Layout:
         """Make the layout of a batch of so many rows, and keep it."""

@@ -84,7 +84,17 @@ class Column:
         What values must become.
     """
 
-    __slots__ = ("_as_is", "_dtype", "_field", "_high", "_low", "_name", "_numbers", "_shape")
+    __slots__ = (
+        "_as_is",
+        "_dtype",
+        "_field",
+        "_high",
+        "_low",
+        "_name",
+        "_numbers",
+        "_plain",
+        "_shape",
+    )
 
     def __init__(self, name: str, field: Field) -> None:
         self._name = name
@@ -93,12 +103,14 @@ class Column:
         self._dtype = dtype
         self._shape = field.shape
         self._as_is: tuple[type, ...] = ()  # kinds of number that fit whatever they are
-        self._numbers: tuple[type, ...] = ()  # and those that fit between two bounds
+        self._numbers: tuple[type, ...] = ()  # and those that fit between two bounds,
+        self._plain: type = int  # as this: NumPy's may warn or raise when they are assigned
         self._low = self._high = 0.0
         if field.shape:
             return
         self._as_is = (dtype.type, bool) if dtype.kind == "b" else (dtype.type,)
         if dtype.kind == "f":
+            self._plain = float
             self._numbers = (float, int, np.float64, np.int64)
             self._low, self._high = -LARGEST[dtype.itemsize], LARGEST[dtype.itemsize]
         elif dtype.kind in "iu":
@@ -111,8 +123,10 @@ class Column:
         if kind is np.ndarray:
             if value.dtype is self._dtype and value.shape == self._shape:
                 return value
-        elif kind in self._as_is or (kind in self._numbers and self._low <= value <= self._high):
+        elif kind in self._as_is:
             return value
+        elif kind in self._numbers and self._low <= value <= self._high:
+            return self._plain(value)
         return cast(self._name, value, self._field)
 
 

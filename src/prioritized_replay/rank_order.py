@@ -52,7 +52,7 @@ class RankOrder:
     probability of the ranks that the group covers.
 
     A counted B+-tree of 64 entries per node, see `_rank_kernels`. Callers have validated all
-    arguments: slots are int64 in range and distinct within a call, priorities finite float64 >= 0.
+    arguments: slots are int64 in range, priorities finite float64 >= 0.
     The order depends on the pairs (slot, priority) only, never on the history.
 
     Parameters

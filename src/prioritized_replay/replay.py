@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import casting
 from prioritized_replay.batch import Batch
-from prioritized_replay.blocks import Blocks, Frame
+from prioritized_replay.blocks import Blocks
 from prioritized_replay.casting import Column, Field
 from prioritized_replay.n_step import Closing, OpenWindows
 from prioritized_replay.randomness import Seed, UniformStream
@@ -101,6 +101,7 @@ class ReplayBuffer:
         self._accept_action = self._accept["action"]
         self._accept_reward = self._accept["reward"]
         self._accept_next_obs = self._accept["next_obs"]
+        self._reward_type = np.dtype(columns["reward"].dtype).type
         self._sampler = Sampler(specification, self._capacity)
         self._windows = OpenWindows(n_step, self._gamma)
         self._one_step = n_step == 1
@@ -109,7 +110,7 @@ class ReplayBuffer:
         self._newest_step = 0  # row of `_steps` with the latest step
         self._issued = 0  # ids given so far: the next row's id
         self._stale_updates = 0
-        self._last_frame: Frame | None = None  # of the last batch drawn
+        self._last_ids = np.empty(0, INT64)  # of the last batch drawn
         self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Blocks.new`
 
     @classmethod
@@ -291,7 +292,8 @@ class ReplayBuffer:
             else:
                 self._sampler.append_each((priority,))
             return self._next_ids(1)
-        closing = self._windows.step(float(reward), ended=ended, terminated=is_terminated)
+        rounded = float(self._reward_type(reward))
+        closing = self._windows.step(rounded, ended=ended, terminated=is_terminated)
         rewards = self._cast_returns(closing)
         row = (self._newest_step + 1) % self._windows.n_step
         self._steps.write(row, values)
@@ -386,7 +388,7 @@ class ReplayBuffer:
         else:
             slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
             self._blocks.complete(frame, slots, drawn=True)
-        self._last_frame = frame
+        self._last_ids = batch.ids.copy()
         return batch
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
@@ -475,7 +477,7 @@ class ReplayBuffer:
         self._sampler.clear()
         self._windows.clear()
         self._step_priorities = [None] * self.n_step
-        self._last_frame = None
+        self._last_ids = np.empty(0, INT64)
         self._weight_sums[:] = 0.0
 
     def stats(self) -> dict[str, float]:
@@ -499,7 +501,6 @@ class ReplayBuffer:
             quantiles = np.quantile(priorities, [0.05, 0.25, 0.5, 0.75, 0.95])
             never_drawn = 1.0 - float(np.mean(self._storage.drawn(slots)))
         total, squares, lowest, highest = self._weight_sums.tolist()
-        drawn = slots[:0] if self._last_frame is None else self._blocks.slots(self._last_frame)
         names = ("priority_p05", "priority_p25", "priority_p50", "priority_p75", "priority_p95")
         return {
             "size": len(self),
@@ -511,7 +512,7 @@ class ReplayBuffer:
             "effective_sample_size": total * total / squares if squares > 0.0 else 0.0,
             "weight_min": lowest,
             "weight_max": highest,
-            "duplicates": drawn.size - np.unique(drawn).size,
+            "duplicates": self._last_ids.size - np.unique(self._last_ids).size,
             "never_drawn": never_drawn,
         }
 

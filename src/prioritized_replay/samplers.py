@@ -167,15 +167,15 @@ class Sampler:
             self._weights = specification.weights
             self._ever = specification.max_priority == "ever"
             if isinstance(specification, Proportional):
-                self.eps = specification.eps
+                self.eps = float(specification.eps)
                 self._law = ProportionalLaw(
                     capacity,
-                    specification.alpha,
+                    float(specification.alpha),
                     track_least=self._weights == "buffer",
                     track_largest=not self._ever,
                 )
             else:
-                self._law = RankBasedLaw(capacity, specification.alpha)
+                self._law = RankBasedLaw(capacity, float(specification.alpha))
         self.plain = not self._distinct and self._mix == 0.0
         """Whether a batch is drawn by the law alone, with replacement."""
         self.size = 0
@@ -291,7 +291,11 @@ class Sampler:
         if isinstance(self._law, UniformLaw):  # whose rows are all alike
             self.append(len(priorities))
             return
-        for priority in priorities:
+        passing = max(0, len(priorities) - self._capacity)  # rows that give way at once
+        if passing:
+            self._tell_pending()
+            self._advance(passing)
+        for priority in priorities[passing:]:
             if self._pending and (not self._given or self._pending == self._capacity):
                 self._tell_pending()
             self._given.append(priority)
@@ -414,6 +418,7 @@ class Sampler:
         if largest > self._largest_ever:
             if largest == np.inf:
                 self._law.require(np.abs(td_errors[ids >= first_id]) + self.eps, "td_errors")
+                raise AssertionError(f"a priority within {self._law.most} was refused")
             self._largest_ever = largest
         return live
 
@@ -427,8 +432,10 @@ class Sampler:
         if self._weights == "batch":
             return 0.0, 1.0  # 1 also for a row that was named although it can not be drawn
         if self._weights == "raw":
-            return 1.0 / self.size, FLOAT32_MAX
+            return 1.0 / max(self.size, 1), FLOAT32_MAX
         self._tell_pending()
+        if not self.size or (self._mix == 0.0 and not self._law.drawable()):
+            return 1.0, 1.0  # there is nothing to draw, and no row's weight to refer to
         return self._least_probability(), 1.0
 
     def clear(self) -> None:
