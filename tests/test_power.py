@@ -1,8 +1,10 @@
 """The power function of the kernels against NumPy's, which calls the C library."""
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numba import njit
 
@@ -77,6 +79,7 @@ def test_exact_powers_are_exact():
     exponent=st.floats(-1.0, 1.0),
 )
 def test_any_power_is_right_and_the_same_in_plain_python(base, exponent):
+    assume(math.log2(base) * exponent < 1023.9)  # no power may overflow
     found = raised([base], exponent)[0]
 
     np.testing.assert_allclose(found, expected([base], exponent)[0], rtol=6e-16, atol=0)
