@@ -524,27 +524,27 @@ def ids_of(slots, newest, capacity, ids):
 @kernel
 def sample_masses(
     tree, starts, uniforms, first, stratified,
-    rows, layout, newest, least, beta, largest, sums, block,
+    mark, rows, layout, newest, least, beta, largest, sums, block,
 ):  # fmt: skip
     """Draw a batch by mass, with the uniforms from `first` on; see :func:`complete_batch`."""
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     uniforms = uniforms[first : first + slots.size]
     draw_masses(tree, starts, uniforms, stratified, slots, probabilities)
-    complete_batch(True, rows, layout, newest, least, beta, largest, sums, block)
+    complete_batch(mark, rows, layout, newest, least, beta, largest, sums, block)
 
 
 @kernel
 def sample_ring(
     end, size, uniforms, first, stratified,
-    rows, layout, newest, least, beta, largest, sums, block,
+    mark, rows, layout, newest, least, beta, largest, sums, block,
 ):  # fmt: skip
     """Draw a batch uniformly; see :func:`draw_ring` and :func:`complete_batch`."""
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     uniforms = uniforms[first : first + slots.size]
     draw_ring(uniforms, stratified, end, size, layout[0, CAPACITY], slots, probabilities)
-    complete_batch(True, rows, layout, newest, least, beta, largest, sums, block)
+    complete_batch(mark, rows, layout, newest, least, beta, largest, sums, block)
 
 
 @kernel

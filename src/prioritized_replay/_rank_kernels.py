@@ -949,7 +949,7 @@ def draw_rows(
 @kernel
 def sample_rows(
     keys, cells, leaf_of, alpha, constant, table, uniforms, first, stratified,
-    rows, layout, newest, least, beta, largest, sums, block,
+    mark, rows, layout, newest, least, beta, largest, sums, block,
 ):  # fmt: skip
     """Draw a batch by rank, with the uniforms from `first` on; see :func:`complete_batch`."""
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
@@ -960,4 +960,4 @@ def sample_rows(
         keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
         probabilities,
     )  # fmt: skip
-    complete_batch(True, rows, layout, newest, least, beta, largest, sums, block)
+    complete_batch(mark, rows, layout, newest, least, beta, largest, sums, block)

@@ -44,8 +44,8 @@ class Layout(NamedTuple):
     """The same for kernels, see `layout` in :mod:`_kernels`."""
 
 
-Frame = tuple[Words, Ints, int, float, float, float, Floats, Words]
-"""The latter arguments of :func:`_kernels.complete_batch`, which fills the batch of a block."""
+Frame = tuple[bool, Words, Ints, int, float, float, float, Floats, Words]
+"""The arguments of :func:`_kernels.complete_batch`, which fills the batch of a block."""
 
 
 class Blocks:
@@ -70,7 +70,13 @@ class Blocks:
         self._layouts: dict[int, Layout] = {}
 
     def new(
-        self, count: int, newest: int, beta: float, bounds: tuple[float, float], sums: Floats
+        self,
+        count: int,
+        newest: int,
+        beta: float,
+        bounds: tuple[float, float],
+        sums: Floats,
+        drawn: bool,
     ) -> tuple[Batch, Frame]:
         """Make room for a batch of B rows.
 
@@ -87,6 +93,8 @@ class Blocks:
         sums : float64[4]
             To be written with the weights: their sum, that of their squares, the least, the
             largest.
+        drawn : bool
+            Whether to remember that the rows of this batch have been drawn.
 
         Returns
         -------
@@ -102,9 +110,10 @@ class Blocks:
         for name in self._further:
             setattr(batch, name, record_of_block[name])
         least, largest = bounds
-        return batch, (self._storage.words, plan, newest, least, beta, largest, sums, block)
+        rows = self._storage.words
+        return batch, (drawn, rows, plan, newest, least, beta, largest, sums, block)
 
-    def complete(self, frame: Frame, slots: Ints, *, drawn: bool) -> None:
+    def complete(self, frame: Frame, slots: Ints) -> None:
         """Fill a batch that has its probabilities.
 
         Parameters
@@ -113,17 +122,15 @@ class Blocks:
             From :meth:`new`.
         slots : int64[B]
             Of its rows.
-        drawn : bool
-            Whether to remember that these rows have been drawn.
 
         Notes
         -----
         O(B).
         """
-        plan, block = frame[1], frame[-1]
+        plan, block = frame[2], frame[-1]
         first = plan[0, kernels.SLOTS]
         block[first : first + slots.size] = slots.view(UINT64)
-        kernels.complete_batch(drawn, *frame)
+        kernels.complete_batch(*frame)
 
     def _layout(self, count: int) -> Layout:
         """Make the layout of a batch of so many rows, and keep it."""

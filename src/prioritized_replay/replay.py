@@ -381,13 +381,13 @@ class ReplayBuffer:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
         sampler = self._sampler
         batch, frame = self._blocks.new(
-            batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums
+            batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums, True
         )
         if sampler.plain:
             sampler.sample(batch_size, self._uniforms, frame)
         else:
             slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
-            self._blocks.complete(frame, slots, drawn=True)
+            self._blocks.complete(frame, slots)
         self._last_ids = batch.ids.copy()
         return batch
 
@@ -411,10 +411,10 @@ class ReplayBuffer:
         self._require_live(wanted)
         slots = wanted % self._capacity
         batch, frame = self._blocks.new(
-            slots.size, self._issued - 1, beta, self._sampler.weight_bounds(), np.empty(4)
+            slots.size, self._issued - 1, beta, self._sampler.weight_bounds(), np.empty(4), False
         )
         batch.probabilities[:] = self._sampler.probabilities(slots)
-        self._blocks.complete(frame, slots, drawn=False)
+        self._blocks.complete(frame, slots)
         return batch
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
