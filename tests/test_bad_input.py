@@ -104,6 +104,7 @@ BAD_CALLS = {
         lambda r, i: r.add(**row(terminated=0.5)), (ValueError, TypeError), "terminated"),
     "truncated None": (
         lambda r, i: r.add(**row(), truncated=None), (ValueError, TypeError), "truncated"),
+    "add: a discount": (lambda r, i: r.add(**row(), discount=0.5), ValueError, "discount"),
     "td_error NaN": (lambda r, i: r.add(**row(), td_error=NAN), ValueError, "td_error"),
     "td_error infinite at an episode's end": (
         lambda r, i: r.add(**row(terminated=True), td_error=-INF), ValueError, "td_error"),

@@ -17,7 +17,7 @@ from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
 from prioritized_replay._compiling import inner, kernel
-from prioritized_replay._power_kernels import power
+from prioritized_replay._power_kernels import SMALLEST, power
 
 # Places are unsigned: numba then leaves out the check for negative indices, which halves the time
 # of a search. All terms of such a sum must be unsigned, as numba turns int64 + uint64 into float64.
@@ -274,8 +274,6 @@ def fill_minima(tree, starts, first, stop, value):
 
 # --- batches ------------------------------------------------------------------------------
 
-SMALLEST = 2.2250738585072014e-308  # positive masses and probabilities stay normal float64
-
 
 @inner
 def point(uniforms, i, stratified):
@@ -511,8 +509,8 @@ def ids_of(slots, newest, capacity, ids):
     """Write the ids of the rows at `slots`; the latest row has the id `newest`."""
     slot = newest % capacity
     for i in range(slots.size):
-        id = newest - slot + slots[i]
-        ids[i] = id if slots[i] <= slot else id - capacity
+        turn = newest - slot if slots[i] <= slot else newest - slot - capacity
+        ids[i] = turn + slots[i]
 
 
 # --- whole calls --------------------------------------------------------------------------

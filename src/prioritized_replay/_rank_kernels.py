@@ -46,7 +46,7 @@ from prioritized_replay._kernels import (
     prefetch,
     words_as,
 )
-from prioritized_replay._power_kernels import power
+from prioritized_replay._power_kernels import SMALLEST, power
 
 Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
 Ints = npt.NDArray[np.int32]
@@ -74,7 +74,6 @@ NOT_A_COUNT, NO_ROWS = np.int32(MOST), np.int32(0)
 LOWEST, HIGHEST = np.int64(-1), np.int64(MOST)  # below and above every slot
 TABLE = 1024  # ranks whose sums of the power law are tabulated
 ZERO, ONE = np.int64(0), np.int64(1)  # plain 0 and 1 as arguments would be types of their own
-SMALLEST = 2.2250738585072014e-308  # no probability is below the smallest normal float64
 
 
 class Tree(NamedTuple):

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch"]
+__all__ = ["USUAL", "Batch"]
+
+USUAL = (
+    *("obs", "action", "reward", "discount", "next_obs", "terminated"),
+    *("weights", "probabilities", "ids"),
+)
+"""The columns of every batch."""
 
 
 class Batch:
@@ -58,7 +64,7 @@ class Batch:
 
     @classmethod
     def of_usual(cls, columns: Sequence[Any]) -> Self:
-        """Make a batch of the nine columns above, in that order.
+        """Make a batch of the columns of USUAL, in that order.
 
         What the constructor does, in a quarter of the time.
         """

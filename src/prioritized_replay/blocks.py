@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import _kernels as kernels
-from prioritized_replay.batch import Batch
+from prioritized_replay.batch import USUAL, Batch
 from prioritized_replay.casting import Field
 from prioritized_replay.storage import CACHE_LINE, WORD, Storage, Words
 
@@ -65,8 +65,8 @@ class Blocks:
     def __init__(self, storage: Storage, capacity: int) -> None:
         self._storage = storage
         self._capacity = capacity
-        self._further = [name for name in storage.fields if name not in Batch.__annotations__]
-        self._usual_of = itemgetter(*Batch.__annotations__)
+        self._further = [name for name in storage.fields if name not in USUAL]
+        self._usual_of = itemgetter(*USUAL)
         self._layouts: dict[int, Layout] = {}
 
     def new(

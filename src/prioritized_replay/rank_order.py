@@ -72,7 +72,7 @@ class RankOrder:
     (array([1, 0]), array([0.545, 0.182]))
     """
 
-    __slots__ = ("_tree", "arrays", "capacity")
+    __slots__ = ("_tree", "capacity")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -81,11 +81,15 @@ class RankOrder:
         bytes_ = bytes_[-bytes_.ctypes.data % 64 :][: len(bytes_) - 64]  # whole cache lines
         keys = bytes_.view(np.float64).reshape(-1, ROW)
         self._tree = kernels.Tree(keys, keys.view(np.int32), np.zeros(capacity, np.int32))
-        self.arrays = self._tree  # what kernels take
         self._start()
 
     def __len__(self) -> int:
         return int(self._tree.cells[0, ROWS])
+
+    @property
+    def arrays(self) -> kernels.Tree:
+        """What kernels take as `keys`, `cells` and `leaf_of`."""
+        return self._tree
 
     @property
     def nbytes(self) -> int:

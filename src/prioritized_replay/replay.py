@@ -270,7 +270,10 @@ class ReplayBuffer:
         """
         if (extra or self._extra) and extra.keys() != set(self._extra):
             self._require_names({**dict.fromkeys(STEP), **extra})
-            raise ValueError(f"fields must be given once, got {', '.join(extra)}")
+            raise ValueError(
+                "discount must be left to the buffer, which has it from gamma and terminated, "
+                f"got {extra['discount']!r}"
+            )
         is_terminated = casting.flag("terminated", terminated)
         ended = is_terminated or casting.flag("truncated", truncated)
         reward = self._accept_reward(reward)
