@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from prioritized_replay import _kernels as kernels
 from prioritized_replay.batch import USUAL, Batch
 from prioritized_replay.casting import Field
-from prioritized_replay.storage import CACHE_LINE, WORD, Storage, Words
+from prioritized_replay.memory import CACHE_LINE, WORD, Words
+from prioritized_replay.storage import Storage
 
 __all__ = ["COMPUTED", "Blocks"]
 

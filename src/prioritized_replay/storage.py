@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.casting import Field
+from prioritized_replay.memory import WORD, Memory, Words
 
 __all__ = ["Storage"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-Words = NDArray[np.uint64]
-
-WORD = 8
-CACHE_LINE = 64
 
 
 class Storage:
@@ -33,18 +30,33 @@ class Storage:
         Number of rows N.
     fields : mapping of str to Field
         Columns of a row.
+    memory : Memory, optional
+        Where to keep the rows; in RAM if None.
+    name : str
+        Of their words in that memory.
+
+    Raises
+    ------
+    OverLimit, OSError
+        If the memory has no room for them.
     """
 
-    def __init__(self, capacity: int, fields: Mapping[str, Field]) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        fields: Mapping[str, Field],
+        memory: Memory | None = None,
+        name: str = "rows",
+    ) -> None:
         self.fields = dict(fields)
         # Widest items first: every column is then aligned without gaps between them.
         order = sorted(self.fields, key=lambda name: -np.dtype(self.fields[name].dtype).itemsize)
         self.offsets: dict[str, int] = {}
         """The byte of a row where each field begins."""
         size = 0
-        for name in order:
-            self.offsets[name] = size
-            size += self.fields[name].nbytes
+        for column in order:
+            self.offsets[column] = size
+            size += self.fields[column].nbytes
         self.drawn_offset = size
         """The byte of a row that says whether it has been drawn since it was written."""
         self.row_size = -(-(size + 1) // WORD) * WORD
@@ -52,14 +64,13 @@ class Storage:
         dtype = np.dtype(
             {
                 "names": order,
-                "formats": [(f.dtype, f.shape) for f in (self.fields[name] for name in order)],
-                "offsets": [self.offsets[name] for name in order],
+                "formats": [(f.dtype, f.shape) for f in map(self.fields.__getitem__, order)],
+                "offsets": list(self.offsets.values()),
                 "itemsize": self.row_size,
             }
         )
-        words = np.zeros((capacity * self.row_size + CACHE_LINE) // WORD, np.uint64)
-        shift = (-words.ctypes.data % CACHE_LINE) // WORD  # the first row begins a cache line
-        self.words: Words = words[shift : shift + capacity * self.row_size // WORD]
+        memory = Memory() if memory is None else memory
+        self.words: Words = memory.words(name, capacity * self.row_size // WORD)
         """All rows, one after the other."""
         self._rows = self.words.view(dtype)
         self._drawn = self.words.view(np.uint8)[self.drawn_offset :: self.row_size]
