@@ -89,6 +89,16 @@ class Storage:
             column[slot] = values[place]
         self._drawn[slot] = 0
 
+    def __len__(self) -> int:
+        """Return the number of rows N."""
+        return len(self._rows)
+
+    def write_rows(self, slots: Ints, values: Mapping[str, Array]) -> None:
+        """Write the rows at K different slots, of columns cast already."""
+        for name, column in self.columns.items():
+            column[slots] = values[name]
+        self._drawn[slots] = 0
+
     def write_many(self, first: int, count: int, values: Mapping[str, Array]) -> None:
         """Write ``count`` <= N rows from slot ``first`` on, modulo N, of columns cast already."""
         to_end = min(count, len(self._rows) - first)
@@ -97,11 +107,6 @@ class Storage:
             column[: count - to_end] = values[name][to_end:]
         self._drawn[first : first + to_end] = 0
         self._drawn[: count - to_end] = 0
-
-    def copy(self, slot: int, other: Storage, other_slot: int) -> None:
-        """Copy a row of another storage of the same fields."""
-        self._rows[slot] = other._rows[other_slot]
-        self._drawn[slot] = 0
 
     def drawn(self, slots: Ints) -> NDArray[np.bool_]:
         """Return which of these rows have been drawn since they were written, bool[B]."""
