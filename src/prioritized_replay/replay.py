@@ -654,21 +654,21 @@ class ReplayBuffer:
             errors = casting.errors(td_error, steps.called.size, "td_error")
             priorities = self._sampler.priorities_of(errors, "td_error")
             priorities = priorities if steps.given is None else priorities[steps.given]
-        closing = 0
         closed = None
         if steps.streams.size:
             transitions = self._transitions
             if transitions.looking:
                 transitions.look_for_stacks(steps.columns, min(self._issued, self._capacity))
-            closing = transitions.closing(steps)
-            closed = transitions.add(self._issued % self._capacity, steps, closing)
+            closed = transitions.add(self._issued % self._capacity, steps)
         self._streams.commit(steps)
+        count = steps.streams.size
         if closed is not None:
+            count = closed.returns.size
             if priorities is not None:
                 self._step_priorities[closed.rows] = priorities
                 self._priorities_wait = True
             priorities = self._waited(closed)
-        return self._issue(closing, priorities)
+        return self._issue(count, priorities)
 
     def _waited(self, closed: Closed) -> Floats | None:
         """Return the priorities with which windows were begun, NaN for the largest so far."""

@@ -80,9 +80,9 @@ class SharedObservation:
         """Bytes held."""
         return self._frames.nbytes
 
-    def make_room(self, streams: Ints | None, columns: Mapping[str, Array]) -> None:
-        """Make sure that :meth:`encode` will not fail; an error leaves everything as it was."""
-        self._frames.make_room(streams, *(columns[name] for name in self.names))
+    def make_room(self, count: int) -> None:
+        """Make sure that :meth:`encode` cannot fail for so many rows."""
+        self._frames.make_room(2 * self._frames.stack * count)
 
     def encode(self, streams: Ints | None, columns: Mapping[str, Array]) -> dict[str, Array]:
         """Keep the observations of K steps and return the columns that stand for them.
@@ -92,10 +92,23 @@ class SharedObservation:
         streams : int64[K] or None
             Whose steps they are; None for rows unrelated to any stream.
         columns : mapping
-            Leaves of the steps. They are held for the caller, who passes them on to rows or to
-            :meth:`drop`.
+            Leaves of the steps.
+
+        Returns
+        -------
+        dict of str to uint32[K, ...]
+            They are held for the caller, who passes them on to rows or to :meth:`drop`.
+
+        Raises
+        ------
+        MemoryError, OSError
+            If there is no room for new frames; nothing has changed then.
         """
-        pair = self._frames.encode(streams, *(columns[name] for name in self.names))
+        observations = (columns[name] for name in self.names)
+        if streams is None:
+            pair = self._frames.encode_unrelated(*observations)
+        else:
+            pair = self._frames.encode(streams, *observations)
         return {name: self._widened(refs) for name, refs in zip(self.names, pair, strict=True)}
 
     def hold(self, storage: Storage, slots: Any) -> None:

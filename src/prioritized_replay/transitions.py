@@ -85,25 +85,7 @@ class Transitions:
             self._steps = Storage(streams * n_step, fields, memory, "steps")
             self._end = self._end_of_window(structures["next_obs"])
 
-    def closing(self, steps: Steps) -> int:
-        """Return how many transitions these steps complete; nothing changes but room is made.
-
-        Raises
-        ------
-        ValueError
-            If a return is too large for its column.
-        MemoryError
-            If there is no room for new frames.
-        """
-        count = steps.streams.size
-        if self._steps is not None:
-            rewards = steps.columns["reward"].astype(np.float64)
-            count = self.windows.closing(steps.streams, rewards, steps.marks)
-        for shared in self.shared:
-            shared.make_room(steps.streams, steps.columns)
-        return count
-
-    def add(self, first: int, steps: Steps, closing: int) -> Closed | None:
+    def add(self, first: int, steps: Steps) -> Closed | None:
         """Keep steps, and the transitions that they complete in the slots from ``first`` on.
 
         Parameters
@@ -111,25 +93,31 @@ class Transitions:
         first : int
             A slot; those after it follow modulo N.
         steps : Steps
-        closing : int
-            What :meth:`closing` returned.
 
         Returns
         -------
         Closed or None
             The windows that closed; None for n = 1, where each step is a transition.
+
+        Raises
+        ------
+        ValueError
+            If a return is too large for its column; nothing has changed then,
+        MemoryError, OSError
+            or if there is no room for new frames.
         """
+        closing = 0
+        if self._steps is not None:
+            rewards = steps.columns["reward"].astype(np.float64)
+            closing = self.windows.closing(steps.streams, rewards, steps.marks)
+        columns = self._encoded(steps.streams, steps.columns)
         terminated = (steps.marks & TERMINATED) != 0
-        discount = np.where(terminated, np.float32(0.0), np.float32(self._gamma))
-        columns = steps.columns | {"discount": discount, "terminated": terminated}
-        for shared in self.shared:
-            columns |= shared.encode(steps.streams, steps.columns)
+        columns["terminated"] = terminated
+        columns["discount"] = np.where(terminated, np.float32(0.0), np.float32(self._gamma))
         if self._steps is None:
-            self._put(first, closing, columns)
+            self._put(first, steps.streams.size, columns)
             return None
-        closed = self.windows.step(
-            steps.streams, columns["reward"].astype(np.float64), steps.marks, closing
-        )
+        closed = self.windows.step(steps.streams, rewards, steps.marks, closing)
         for shared in self.shared:
             shared.release(self._steps, closed.rows)
         self._steps.write_rows(closed.rows, columns)
@@ -158,15 +146,10 @@ class Transitions:
 
         Raises
         ------
-        MemoryError
-            If there is no room for new frames; nothing changes then.
+        MemoryError, OSError
+            If there is no room for new frames; nothing has changed then.
         """
-        for shared in self.shared:
-            shared.make_room(None, columns)
-        columns = dict(columns)
-        for shared in self.shared:
-            columns |= shared.encode(None, columns)
-        self._put(first, count, columns)
+        self._put(first, count, self._encoded(None, columns))
 
     def clear(self) -> None:
         """Forget all transitions and open windows."""
@@ -196,6 +179,16 @@ class Transitions:
         for shared in self.shared:
             if shared.looking:
                 shared.look_for_stack(columns, storages)
+
+    def _encoded(self, streams: Ints | None, columns: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the columns of rows; all or nothing is encoded."""
+        columns = dict(columns)
+        if len(self.shared) > 1:
+            for shared in self.shared:
+                shared.make_room(len(columns["reward"]))
+        for shared in self.shared:
+            columns |= shared.encode(streams, columns)
+        return columns
 
     def _put(self, first: int, count: int, columns: Mapping[str, Array]) -> None:
         """Write complete rows; of more than N the last stay."""
