@@ -37,15 +37,18 @@ class Drawn:
         are its rows' actions.
     actions : int64[B]
         The column ``action``: the row's own number, while nothing was added after the fill.
-    obs : float32[B, 16]
+    obs : float32[B, 16], or of the workload's shape
     weights : float[B] or None
         None where the law is uniform.
+    next_obs : like obs, or None
+        Where given, it is checked as well.
     """
 
     rows: Ints
     actions: Ints
-    obs: NDArray[np.float32]
+    obs: NDArray[Any]
     weights: NDArray[Any] | None
+    next_obs: NDArray[Any] | None = None
 
 
 class Contender(ABC):
@@ -68,6 +71,8 @@ class Contender(ABC):
         What it adds to abs(td_error).
     bulk : bool
         Whether it can add many transitions at once.
+    row_bytes : int
+        At most so many bytes does a row need, trees included, for a guess whether it fits.
     """
 
     name: ClassVar[str]
@@ -76,9 +81,16 @@ class Contender(ABC):
     settings: ClassVar[Mapping[str, str]]
     eps: ClassVar[float] = EPS
     bulk: ClassVar[bool] = True
+    # With TorchRL's and Tianshou's copies while they are filled it is less than twice the data.
+    row_bytes: ClassVar[int] = 300
 
     def __init__(self, size: int) -> None:
         self.size = size
+
+    @classmethod
+    def workload(cls) -> Workload:
+        """Return the kind of data that it is made for."""
+        return Workload()
 
     # Before timing
 
