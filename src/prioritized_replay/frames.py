@@ -214,9 +214,7 @@ class Frames:
     def equal(self, references: References, obs: Array) -> bool:
         """Return whether these frames, uint32[S], are those of an observation, byte by byte."""
         words = self._to_words(obs[None])
-        return bool(
-            kernels.equal(self._table, self._bits, self._words, _flat(references), words)
-        )
+        return bool(kernels.equal(self._table, self._bits, self._words, _flat(references), words))
 
     def clear(self) -> None:
         """Release everything and forget all streams; the memory stays. O(frames)."""

@@ -38,7 +38,8 @@ class Closed(NamedTuple):
     @property
     def first_steps(self) -> Ints:
         """Where the first step of each window is kept, int64[R]."""
-        return self.places[kernels.SOURCE]
+        places: Ints = self.places[kernels.SOURCE]
+        return places
 
 
 class OpenWindows:

@@ -15,7 +15,7 @@ from prioritized_replay.batch import Batch
 from prioritized_replay.blocks import Blocks
 from prioritized_replay.casting import Column, Field
 from prioritized_replay.memory import Memory
-from prioritized_replay.n_step import Closed
+from prioritized_replay.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.randomness import Seed, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification
 from prioritized_replay.sharing import SharedObservation
@@ -164,12 +164,10 @@ class ReplayBuffer:
             self._storage, self._capacity, self._structures, self._transitions.shared, self._n_step
         )
         self._extra = [name for name in fields if name not in REQUIRED]
-        self._direct = (  # whether a step can be written as it comes
-            num_envs is None and mode == "disabled" and self._n_step == 1
-            and self._blocks.plain
-        )  # fmt: skip
+        # Whether a step can be written as it comes.
+        self._simple = num_envs is None and mode == "disabled" and self._blocks.plain
         self._accept = {name: Column(name, field).accept for name, field in self._leaves.items()}
-        if self._direct:
+        if self._simple:
             self._accept_obs = self._accept["obs"]
             self._accept_action = self._accept["action"]
             self._accept_reward = self._accept["reward"]
@@ -237,7 +235,9 @@ class ReplayBuffer:
             if given is None:
                 options[name] = value  # type: ignore[literal-required]
             elif value is not None and given != value:
-                raise ValueError(f"{name} must be that of the environment, {value!r}, got {given!r}")
+                raise ValueError(
+                    f"{name} must be that of the environment, {value!r}, got {given!r}"
+                )
         return cls._for_spaces(*spaces, capacity, stack_axis_of(env), options)
 
     @classmethod
@@ -384,11 +384,11 @@ class ReplayBuffer:
                 "discount must be left to the buffer, which has it from gamma and terminated, "
                 f"got {extra['discount']!r}"
             )
-        if not self._direct or env is not None:
-            values = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs}
-            return self._add(env, values | extra, terminated, truncated, info, td_error)
+        if not self._simple or env is not None:
+            given = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
+            return self._add(env, given, terminated, truncated, info, td_error)
         is_terminated = casting.flag("terminated", terminated)
-        casting.flag("truncated", truncated)
+        is_truncated = casting.flag("truncated", truncated)
         values = [
             self._accept_obs(obs),
             self._accept_action(action),
@@ -399,12 +399,19 @@ class ReplayBuffer:
         ]
         if extra:
             values += [self._accept[name](extra[name]) for name in self._extra]
-        if td_error is None:
-            self._storage.write(self._issued % self._capacity, values)
+        priority = None if td_error is None else self._priority_of(td_error)
+        first = self._issued % self._capacity
+        if self._n_step > 1:
+            mark = ENDED | TERMINATED if is_terminated else ENDED if is_truncated else 0
+            closed = self._transitions.add_one(first, values, mark)
+            if priority is not None:
+                self._step_priorities[closed.rows[0]] = priority
+                self._priorities_wait = True
+            return self._issue(closed.returns.size, self._waited(closed))
+        self._storage.write(first, values)
+        if priority is None:
             self._sampler.append(1)
         else:
-            priority = self._priority_of(td_error)
-            self._storage.write(self._issued % self._capacity, values)
             self._sampler.append_each((priority,))
         return self._next_ids(1)
 
@@ -597,7 +604,7 @@ class ReplayBuffer:
         """Forget all transitions and open windows. Ids go on where they were. O(N)."""
         self._sampler.clear()
         self._transitions.clear()
-        self._streams.clear()
+        self._streams.interrupt()
         self._step_priorities[:] = np.nan
         self._last_ids = np.empty(0, INT64)
         self._weight_sums[:] = 0.0

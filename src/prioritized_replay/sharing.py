@@ -158,9 +158,7 @@ class SharedObservation:
         self.looking = False
         if axis is None:
             return
-        places = [
-            storage.columns[name][:rows] for storage, rows in storages for name in self.names
-        ]
+        places = [storage.columns[name][:rows] for storage, rows in storages for name in self.names]
         before = [self._narrowed(place) for place in places]
         self._frames, after = self._frames.restacked(axis, before)
         for place, references in zip(places, after, strict=True):

@@ -167,13 +167,9 @@ class Streams:
             for final, name in zip(self._final, names, strict=True):
                 final[steps.streams[ended]] = steps.columns[name][ended]
 
-    def interrupt(self, streams: Ints) -> None:
+    def interrupt(self, streams: Ints | slice = slice(None)) -> None:
         """Remember that episodes were closed by hand: the caller may have reset as well."""
         self._interrupted[streams] = True
-
-    def clear(self) -> None:
-        """Forget everything: the next row of each stream begins an episode."""
-        self._awaiting[:] = False
 
     def _reset_steps(self, streams: Ints, columns: Mapping[str, Array], ended: Bools) -> Bools:
         """Return which rows are reset steps, from a final observation to a first one."""
@@ -189,9 +185,7 @@ class Streams:
                 reset &= ~unsure | same.reshape(len(streams), -1).all(axis=1)
         return reset
 
-    def _put_final(
-        self, columns: dict[str, Array], info: Any, ended: Bools, single: bool
-    ) -> None:
+    def _put_final(self, columns: dict[str, Array], info: Any, ended: Bools, single: bool) -> None:
         """Put final observations in the place of the first ones of the next episodes."""
         structure = self._structures["next_obs"]
         if single and isinstance(info, Mapping) and info.get("final_obs") is not None:
