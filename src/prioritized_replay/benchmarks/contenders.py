@@ -6,6 +6,7 @@ methods named in :class:`Contender` as timed hold nothing but calls of the libra
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,15 +162,18 @@ class Contender(ABC):
 class _Ours(Contender):
     library = "prioritized-replay"
     sampler: ClassVar[Any]
+    directory: str | None = None
+    fields: ClassVar[Mapping[str, per.Field]] = {
+        "obs": per.Field((OBS_SIZE,)),
+        "action": per.Field((), "int64"),
+        "reward": per.Field(),
+    }
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        fields = {
-            "obs": per.Field((OBS_SIZE,)),
-            "action": per.Field((), "int64"),
-            "reward": per.Field(),
-        }
-        self._replay = per.ReplayBuffer(size, fields, sampler=self.sampler, seed=1)
+        self._replay = per.ReplayBuffer(
+            size, self.fields, sampler=self.sampler, directory=self.directory, seed=1
+        )
 
     def fill(self, workload: Workload, errors: Floats | None) -> None:
         first = 0
@@ -225,6 +229,21 @@ class OursProportional(_Ours):
         "draws": "stratified, with replacement (the default)",
         "update": "signed float32 TD errors; absolute value, eps and alpha are part of the time",
     }
+
+
+class OursInFiles(OursProportional):
+    """The same in a directory."""
+
+    name = "ours, proportional, in files"
+    settings: ClassVar = {
+        **OursProportional.settings,
+        "where": "directory= of a temporary folder, pages cached by the system",
+    }
+
+    def __init__(self, size: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="per-bench-", ignore_cleanup_errors=True)
+        self.directory = self._folder.name
+        super().__init__(size)
 
 
 class OursRank(_Ours):

@@ -5,7 +5,6 @@ Knows how each is used; what is timed, and how it is judged, is as with small ro
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from prioritized_replay.benchmarks.contenders import (
     EPS,
     Contender,
     Drawn,
+    OursInFiles,
     OursProportional,
     OursUniform,
 )
@@ -49,18 +49,12 @@ class _OursStacks(_OfStacks):
         "fields": f"obs: Field({STACK_SHAPE}, 'uint8', stack_axis=0)",
         "add": "one plain step after the other: what is shared is found by the library",
     }
-    directory: str | None = None
-
-    def __init__(self, size: int) -> None:
-        Contender.__init__(self, size)
-        fields = {
-            "obs": per.Field(STACK_SHAPE, "uint8", stack_axis=0),
-            "action": per.Field((), "int64"),
-            "reward": per.Field(),
-        }
-        self._replay = per.ReplayBuffer(
-            size, fields, sampler=self.sampler, directory=self.directory, seed=1
-        )
+    fields: ClassVar[Mapping[str, per.Field]] = {
+        "obs": per.Field(STACK_SHAPE, "uint8", stack_axis=0),
+        "action": per.Field((), "int64"),
+        "reward": per.Field(),
+    }
+    _replay: Any
 
     def fill(self, workload: Workload, errors: Floats | None) -> None:
         self._fill(workload)
@@ -71,9 +65,6 @@ class _OursStacks(_OfStacks):
         weights = None if self.law == "uniform" else drawn.weights
         return Drawn(drawn.ids % self.size, drawn.action, drawn.obs, weights, drawn.next_obs)
 
-    sampler: ClassVar[Any]
-    _replay: Any
-
 
 class OursStacks(_OursStacks, OursProportional):
     """``ReplayBuffer`` with ``Proportional``."""
@@ -81,19 +72,14 @@ class OursStacks(_OursStacks, OursProportional):
     name = "ours, proportional, stacks"
 
 
-class OursStacksInFiles(OursStacks):
+class OursStacksInFiles(_OursStacks, OursInFiles):
     """The same in a directory."""
 
     name = "ours, proportional, stacks in files"
     settings: ClassVar = {
         **_OursStacks.settings,
-        "where": "directory= of a temporary folder, pages cached by the system",
+        "where": OursInFiles.settings["where"],
     }
-
-    def __init__(self, size: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="per-bench-", ignore_cleanup_errors=True)
-        self.directory = self._folder.name
-        super().__init__(size)
 
 
 class OursStacksUniform(_OursStacks, OursUniform):
@@ -145,8 +131,7 @@ class CpprbStacks(_OfStacks, CpprbProportional):
             self._memory.on_episode_end()
 
     def seen(self, drawn: Any) -> Drawn:
-        turned = (np.moveaxis(drawn[name], -1, 1) for name in ("obs", "next_obs"))
-        obs, next_obs = turned
+        obs, next_obs = (np.moveaxis(drawn[name], -1, 1) for name in ("obs", "next_obs"))
         rows = drawn["indexes"].astype(np.int64)
         return Drawn(rows, drawn["action"][:, 0], obs, drawn["weights"], next_obs)
 
@@ -236,4 +221,7 @@ PEERS_STACKS: Mapping[Peer, Sequence[type[Contender]]] = {
     "tianshou": (TianshouStacks,),
     "stable-baselines3": (StableBaselines3Stacks, StableBaselines3OneStack),
 }
-ALL_STACKS = (*OURS_STACKS, *(kind for kinds in PEERS_STACKS.values() for kind in kinds))
+ALL_STACKS: Sequence[type[Contender]] = (
+    *OURS_STACKS,
+    *(kind for kinds in PEERS_STACKS.values() for kind in kinds),
+)
