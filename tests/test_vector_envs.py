@@ -451,7 +451,7 @@ def atari(mode, **options):
 
 @pytest.mark.parametrize("mode", MODES[:2], ids=NAMES.get)
 @pytest.mark.parametrize(
-    "options", [{}, {"episodic_life": True}, {"grayscale": False, "stack_num": 2}], ids=str
+    "options", [{}, {"grayscale": False, "stack_num": 2, "episodic_life": True}], ids=str
 )
 def test_atari(options, mode):
     """Images that are shared, rewards that are int32, final observations that are dense."""
@@ -459,7 +459,7 @@ def test_atari(options, mode):
     replay = per.ReplayBuffer.for_env(envs, 100, n_step=3, gamma=GAMMA)
     rng = np.random.default_rng(0)
 
-    calls = record(envs, replay, 60, lambda obs: rng.integers(0, 4, 3))
+    calls = record(envs, replay, 45, lambda obs: rng.integers(0, 4, 3))
 
     compare(replay, calls, mode, 3)
     assert not replay.sample(4).obs.flags.writeable
@@ -475,7 +475,7 @@ def test_atari_that_returns_a_subset(mode):
     calls = []
     obs, info = envs.reset(seed=3)
     rest = []
-    for _ in range(80):
+    for _ in range(70):
         streams = info["env_id"]
         if rest:
             reward, terminated, truncated = rest
