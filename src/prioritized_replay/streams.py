@@ -64,7 +64,6 @@ class Streams:
         self.count = 1 if num_envs is None else num_envs
         """E, 1 for a single stream."""
         self._all = np.arange(self.count)
-        self._place = np.zeros(self.count, np.int64)  # scratch, see `_named`
         self._awaiting = np.zeros(self.count, np.bool_)  # the next row is a reset step,
         self._interrupted = np.zeros(self.count, np.bool_)  # unless the caller has reset by hand
         self._final: list[Array] = []  # what the awaiting streams ended with
@@ -97,12 +96,13 @@ class Streams:
             wrong = streams[(streams < 0) | (streams >= self.num_envs)]
             if wrong.size:
                 raise ValueError(
-                    f"env must be in [0, {self.num_envs - 1}], the streams there are, got {wrong[0]}"
+                    f"env must be in [0, {self.num_envs - 1}], the numbers of the streams, "
+                    f"got {wrong[0]}"
                 )
         streams = np.require(np.atleast_1d(streams), np.int64, casting.FIT)
-        rows = np.arange(streams.size)
-        self._place[streams] = rows
-        if twice := streams[self._place[streams] != rows].tolist():
+        in_order = np.sort(streams)
+        twice = in_order[1:][in_order[1:] == in_order[:-1]]
+        if twice.size:
             raise ValueError(f"env must name each stream once, got {twice[0]} twice")
         return streams, single
 
