@@ -5,23 +5,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from tests.test_benchmarks import WORKLOAD
 
 from prioritized_replay.benchmarks import bench, peers, report, stack_measures, targets
 from prioritized_replay.benchmarks.bench import BenchConfig, benchmark
-from prioritized_replay.benchmarks.contenders import OursInFiles, OursProportional
 from prioritized_replay.benchmarks.processes import measure_footprint
 from prioritized_replay.benchmarks.results import Footprint, Ratio, Results
-from prioritized_replay.benchmarks.session import Session
 from prioritized_replay.benchmarks.stack_contenders import (
     OURS_STACKS,
     PEERS_STACKS,
     OursStacks,
-    OursStacksInFiles,
     OursStacksUniform,
 )
 from prioritized_replay.benchmarks.stacks import FRAME_BYTES, STACK_SHAPE, Stacks, serials_of
-from prioritized_replay.benchmarks.timing import Effort
 from prioritized_replay.benchmarks.validity import Invalid, check_draws, check_update
 
 STACKS = Stacks(seed=3)
@@ -145,39 +140,58 @@ def test_installed_peers_pass_the_checks(peer):
 # Measures and targets
 
 
-def test_what_is_measured(tmp_path):
-    running = Session(STACKS, Effort(2, 0.1), Results(), lambda line: None)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Both parts as the command runs them, but for the processes that count bytes."""
 
-    stack_measures.measure_stacks(running, OURS_STACKS, 300)
+    def footprint(kind, size):
+        return Footprint(kind.name, size, 1.0, None)
 
-    timed = {(row.measure, row.batch, row.contender) for row in running.results.timings}
+    folder = tmp_path_factory.mktemp("bench")
+    config = BenchConfig(
+        parts=("stacks", "files"), peers=(), sizes=(400,), rounds=2, seconds=0.1, output=folder
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stack_measures, "measure_footprint", footprint)
+        results = benchmark(config)
+    assert Results.read(folder / "benchmarks.json").footprints == results.footprints
+    assert not list(folder.glob("*.png"))
+    return results
+
+
+def test_what_is_measured_of_stacks(measured):
+    timed = {(row.measure, row.batch, row.contender) for row in measured.timings}
+
     for kind in OURS_STACKS:
         for batch in stack_measures.BATCHES:
             assert (stack_measures.SAMPLE, batch, kind.name) in timed
         assert (stack_measures.ADD, 1, kind.name) in timed
     assert (stack_measures.LOOP, 32, OursStacks.name) in timed
     assert (stack_measures.SAMPLE, 32, stack_measures.STACKS) in timed
-    table = report.files(running.results)
-    assert {line[0] for line in table[1:]} == {
-        stack_measures.SAMPLE, stack_measures.ADD, stack_measures.LOOP
-    }  # fmt: skip
-    assert report.compared(running.results)[1:] == [], "ours are no peers of ours"
+    assert report.compared(measured)[1:] == [], "ours are no peers of ours"
+    assert {row.name for row in measured.contenders} >= {kind.name for kind in OURS_STACKS}
 
 
-def test_rows_in_files_are_measured_beside_rows_in_ram():
-    running = Session(WORKLOAD, Effort(2, 0.1), Results(), lambda line: None)
+def test_files_are_measured_beside_ram(measured):
+    table = report.files(measured)
 
-    stack_measures.measure_files(running, 500)
-
-    table = report.files(running.results)
     assert [line[:3] for line in table[1:]] == [
-        ["add", "500", "1"],
-        ["sample + update", "500", "32"],
-        ["sample + update", "500", "256"],
+        [stack_measures.SAMPLE, "400", "32"],
+        [stack_measures.SAMPLE, "400", "256"],
+        [stack_measures.ADD, "400", "1"],
+        [stack_measures.LOOP, "400", "32"],
+        ["add", "400", "1"],
+        ["sample + update", "400", "32"],
+        ["sample + update", "400", "256"],
     ]
-    assert OursInFiles.name in stack_measures.TWINS
-    assert OursStacksInFiles.name in stack_measures.TWINS
-    assert OursProportional.name in stack_measures.TWINS.values()
+
+
+def test_there_is_a_table_of_each(measured):
+    for name in ("stacks", "uniform stacks", "stack memory", "files", "stack targets"):
+        assert len(report.TABLES[name](measured)) > 1, name
+    assert report.TABLES["memory"](measured)[1:] == []
+    counted = [(row.contender, row.size) for row in measured.footprints]
+    assert counted == [(OursStacks.name, 400), (OursStacksUniform.name, 400)]
 
 
 def test_a_stack_takes_the_room_of_a_frame():
@@ -215,21 +229,6 @@ def test_the_bare_copy_is_what_ours_is_measured_by():
 
     assert [v.met for v in judged(results).values()] == [None, None, False]
     assert [line[-1] for line in report.stack_targets(results)[1:]] == ["NO"]
-
-
-def test_both_parts_from_the_command_to_the_tables(tmp_path):
-    config = BenchConfig(
-        parts=("stacks", "files"), peers=(), sizes=(400,), rounds=2, seconds=0.1, output=tmp_path
-    )
-
-    results = benchmark(config)
-
-    assert Results.read(tmp_path / "benchmarks.json").timings
-    for name in ("stacks", "uniform stacks", "stack memory", "files", "stack targets"):
-        assert len(report.TABLES[name](results)) > 1, name
-    assert report.TABLES["memory"](results)[1:] == []
-    assert {row.name for row in results.contenders} >= {kind.name for kind in OURS_STACKS}
-    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_million_stacks_are_for_whole_runs():

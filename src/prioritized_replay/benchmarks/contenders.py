@@ -6,7 +6,9 @@ methods named in :class:`Contender` as timed hold nothing but calls of the libra
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -241,8 +243,8 @@ class OursInFiles(OursProportional):
     }
 
     def __init__(self, size: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="per-bench-", ignore_cleanup_errors=True)
-        self.directory = self._folder.name
+        self.directory = tempfile.mkdtemp(prefix="per-bench-")
+        weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
         super().__init__(size)
 
 
