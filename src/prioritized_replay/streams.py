@@ -188,10 +188,7 @@ class Streams:
     def _put_final(self, columns: dict[str, Array], info: Any, ended: Bools, single: bool) -> None:
         """Put final observations in the place of the first ones of the next episodes."""
         structure = self._structures["next_obs"]
-        if single and isinstance(info, Mapping) and info.get("final_obs") is not None:
-            finals = [info["final_obs"]]
-        else:
-            finals = final_observations(info, ended)
+        finals = final_observations(info, ended, single)
         where = "info['final_obs']"
         leaves = [
             casting.cast(leaf.replace("next_obs", where, 1), part, field)
