@@ -677,11 +677,11 @@ def test_rows_that_share_nothing_are_kept_whole():
     pair.close()
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("first", ["repeated", "zeros"])
 @pytest.mark.parametrize("still", [0, 3])
 def test_stacks_are_found_in_the_data(axis, first, still):
-    """Whichever axis it is, also if nothing moves at first."""
+    """Along the first axis or the last, also if nothing moves at first."""
     capacity, side = 3000, 40
     shape = tuple(np.moveaxis(np.empty((4, side, side)), 0, axis).shape)
     replay = per.ReplayBuffer(capacity, fields(shape))
