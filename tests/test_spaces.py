@@ -317,9 +317,11 @@ def test_tensors_keep_the_structure(kind):
             for path, tensor in paths(tensors[name]).items():
                 array = paths(batch[name])[path]
                 assert isinstance(tensor, torch.Tensor)
-                expected = array.astype(np.float32) if array.dtype == np.float64 else array
+                expected = array
+                if array.dtype == np.float64 and not keep:
+                    expected = array.astype(np.float32)
                 assert np.array_equal(tensor.numpy(), expected)
-                assert tensor.dtype == torch.from_numpy((array if keep else expected).copy()).dtype
+                assert tensor.dtype == torch.from_numpy(expected.copy()).dtype
     whole = {path: array.copy() for path, array in paths(batch.next_obs).items()}
     tensors = batch.to_torch(columns=["obs"])
     assert list(tensors) == ["obs"]
