@@ -362,6 +362,20 @@ def test_clearing_drops_the_open_windows_of_all_streams(n_step, mode):
     assert len(pair.replay) > 0
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_cleared_and_restarted_environments_lose_no_first_step(n_step):
+    """As after an interruption."""
+    pair = Pair.build(3, "next_step", cycle([(2, TERMINATED), (1, TRUNCATED)]), n_step=n_step)
+    for k in range(9):
+        pair.add()
+        pair.add()
+        pair.clear()
+        for stream in range(k % 4):
+            pair.world.reset(stream)
+        pair.add()
+        pair.compare()
+
+
 def test_extended_rows_leave_the_streams_alone():
     pair = Pair.build(2, "next_step", cycle([(3, TERMINATED)]), n_step=3, capacity=8)
     for k in range(12):
