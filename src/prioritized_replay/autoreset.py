@@ -58,8 +58,8 @@ def mode_of(env: Any) -> Autoreset | None:
     Gymnasium's wrapper Autoreset is among its own.
     """
     if not hasattr(env, "num_envs"):
-        names = [type(layer).__name__ for layer in wrappers(env)]
-        return "next_step" if {"Autoreset", "AutoResetWrapper"} & set(names) else None
+        kinds = [kind.__name__ for layer in wrappers(env) for kind in type(layer).__mro__]
+        return "next_step" if "Autoreset" in kinds else None
     for layer in wrappers(env):
         mode = (getattr(layer, "metadata", None) or {}).get("autoreset_mode")
         if mode is not None:
