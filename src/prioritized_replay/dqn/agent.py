@@ -22,7 +22,7 @@ from prioritized_replay.dqn.devices import (
     subnormal_as_zero,
     usable_device,
 )
-from prioritized_replay.dqn.networks import QNetwork, count_actions, make_network
+from prioritized_replay.dqn.networks import NetworkName, QNetwork, count_actions, make_network
 from prioritized_replay.dqn.passes import AutogradPasses, Passes, PerceptronPasses
 from prioritized_replay.dqn.perceptron import Perceptron
 from prioritized_replay.dqn.td import Loss, td_loss
@@ -124,6 +124,7 @@ class DQN:
         memory_buffer: ReplayBuffer,
         *,
         online_network: nn.Module | None = None,
+        network: NetworkName = "auto",
         hidden_sizes: Sequence[int] = (128, 128),
         dueling: bool = False,
         optimizer: torch.optim.Optimizer | None = None,
@@ -168,6 +169,7 @@ class DQN:
             online_network = make_network(
                 observation_space,
                 action_space,
+                network=network,
                 hidden_sizes=hidden_sizes,
                 dueling=dueling,
                 seed=int(network_seed.generate_state(1)[0]),
@@ -177,8 +179,7 @@ class DQN:
         self.online_network, self.target_network = online_network, target_network
         self._passes: Passes
         self._perceptron: Perceptron | None = None
-        if own and precision == "float32":
-            assert isinstance(online_network, QNetwork)
+        if own and precision == "float32" and isinstance(online_network, QNetwork):
             assert isinstance(target_network, QNetwork)
             self._passes = PerceptronPasses(online_network, target_network)
             self._perceptron = self._passes.online

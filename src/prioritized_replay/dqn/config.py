@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 Replay = Literal["rank", "proportional", "uniform"]
 Loss = Literal["huber", "squared"]
 Precision = Literal["float32", "bfloat16"]
+Network = Literal["auto", "mlp", "nature", "light", "small"]
 
 # (alpha, beta at the start) of the paper, table 3; None stands for these.
 _PAPER: dict[str, tuple[float, float]] = {
@@ -83,8 +84,11 @@ class TrainConfig:
     batch_size: int = 64
     """Transitions of one update."""
 
+    network: Network = "auto"
+    """nature, light (a third of its work), small (10x10 pixels) or mlp; auto: by the observation."""
+
     hidden_sizes: tuple[int, ...] = (128, 128)
-    """Units of each hidden layer."""
+    """Units of each hidden layer of an mlp."""
 
     dueling: bool = False
     """Split the network's head into a state value and mean-centred advantages."""
@@ -94,6 +98,9 @@ class TrainConfig:
 
     loss: Loss = "huber"
     """Loss of a td error: huber (linear beyond 1) or squared."""
+
+    clip_rewards: bool = False
+    """Learn from rewards clipped to [-1, 1]; evaluations and returns count them as they are."""
 
     learning_rate: float = 5e-4
     """Step size of Adam at the first update."""
@@ -140,6 +147,12 @@ class TrainConfig:
     eval_epsilon: float = 0.0
     """Chance of a random action in every evaluation."""
 
+    eval_max_steps: int | None = None
+    """Steps after which an evaluation cuts an episode off; None: only the environment does."""
+
+    sticky_actions: float | None = None
+    """ALE and MinAtar: chance that an action is replaced by the one before; None: its own."""
+
     device: str = "cpu"
     """Where the networks live: cpu, cuda, cuda:1, mps."""
 
@@ -151,16 +164,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field, low in _AT_LEAST.items():
-            _check_int(field, getattr(self, field), low)
+            value = getattr(self, field)
+            if value is not None or field not in _OPTIONAL:
+                _check_int(field, value, low)
         for field, (low_bound, high_bound, text) in _WITHIN.items():
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:
                 continue
             _check_number(field, value, low_bound, high_bound, text)
-        for field in ("dueling", "double"):
+        for field in ("dueling", "double", "clip_rewards"):
             if not isinstance(getattr(self, field), bool):
                 raise TypeError(f"{field} must be True or False, got {getattr(self, field)!r}")
-        for field, kind in (("replay", Replay), ("loss", Loss), ("precision", Precision)):
+        for field, kind in _CHOICES.items():
             if getattr(self, field) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}")
@@ -225,6 +240,7 @@ class TrainConfig:
         return cls(**values)
 
 
+_CHOICES = {"replay": Replay, "network": Network, "loss": Loss, "precision": Precision}
 # Whole numbers and their smallest value.
 _AT_LEAST = {
     "steps": 1,
@@ -239,6 +255,7 @@ _AT_LEAST = {
     "eval_every": 1,
     "eval_episodes": 1,
     "final_eval_episodes": 1,
+    "eval_max_steps": 1,
     "threads": 1,
 }
 # Numbers, their bounds (closed unless excluded below) and how to say so.
@@ -256,8 +273,11 @@ _WITHIN: dict[str, tuple[float, float, str]] = {
     "epsilon_end": (0.0, 1.0, "in [0, 1]"),
     "epsilon_fraction": (0.0, 1.0, "in [0, 1]"),
     "eval_epsilon": (0.0, 1.0, "in [0, 1]"),
+    "sticky_actions": (0.0, 1.0, "in [0, 1]"),
 }
-_OPTIONAL = {"alpha", "beta_start", "gradient_clip", "tau"}
+_OPTIONAL = {
+    *("alpha", "beta_start", "gradient_clip", "tau", "eval_max_steps", "sticky_actions"),
+}
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "CartPole-v1": {

@@ -5,11 +5,34 @@ Knows observation and action spaces; knows nothing of learning. Axes: B batch, A
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+NetworkName = Literal["auto", "mlp", "nature", "light", "small"]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A layer: so many square filters of so many pixels, moved so many pixels at a time."""
+
+    filters: int
+    size: int
+    stride: int
+
+
+_CONVOLUTIONAL: dict[str, tuple[tuple[Convolution, ...], int]] = {
+    # Mnih et al. 2015, and Mnih et al. 2013: a third of its arithmetic.
+    "nature": ((Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1)), 512),
+    "light": ((Convolution(16, 8, 4), Convolution(32, 4, 2)), 256),
+    "small": ((Convolution(16, 3, 1),), 128),  # Young and Tian 2019, for screens of 10x10
+}
 
 
 class QNetwork(nn.Module):
@@ -96,27 +119,138 @@ class QNetwork(nn.Module):
 
     def head(self, outputs: Tensor) -> Tensor:
         """Return the action values, float32[B, A], from what the last layer gives."""
-        if not self.dueling:
-            return outputs
-        value, advantage = outputs[:, :1], outputs[:, 1:]
-        return value + advantage - advantage.mean(dim=1, keepdim=True)
+        return _head(outputs, self.dueling)
+
+
+class ConvNetwork(nn.Module):
+    """A convolutional network from an image to the value of each action.
+
+    Parameters
+    ----------
+    observation_space : gymnasium.spaces.Box
+        Of three axes. The channels are first where that is the shortest axis, as in a stack of
+        frames, else last. Of dtype uint8 it is divided by 255; other dtypes are taken as they are.
+    num_actions : int
+        A, at least 1.
+    convolutions : sequence of Convolution
+        Each followed by a ReLU.
+    units : int
+        Of the hidden layer after them, followed by a ReLU.
+    dueling : bool
+        As for :class:`QNetwork`.
+    seed : int
+        As for :class:`QNetwork`.
+
+    Raises
+    ------
+    ValueError
+        The space is of another kind, or too small for the convolutions.
+
+    Examples
+    --------
+    >>> space = spaces.Box(0, 255, (4, 84, 84), "uint8")
+    >>> network = ConvNetwork(space, num_actions=6, convolutions=[Convolution(8, 8, 4)], units=32)
+    >>> network(torch.zeros(5, 4, 84, 84, dtype=torch.uint8)).shape
+    torch.Size([5, 6])
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,  # type: ignore[type-arg]
+        num_actions: int,
+        *,
+        convolutions: Sequence[Convolution],
+        units: int,
+        dueling: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 3:
+            raise ValueError(
+                "observation_space must be an image, a Box of three axes, for a convolutional "
+                f"network, got {observation_space}"
+            )
+        if num_actions < 1:
+            raise ValueError(f"num_actions must be >= 1, got {num_actions}")
+        self._channels_first = _channels_first(observation_space.shape)
+        self._bytes = observation_space.dtype == np.uint8
+        channels, height, width = _image(observation_space.shape)
+        self.num_actions = num_actions
+        self.dueling = dueling
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layers: list[nn.Module] = []
+            for layer in convolutions:
+                if min(height, width) < layer.size:
+                    raise ValueError(
+                        "observation_space must be larger for these convolutions, got "
+                        f"{observation_space}"
+                    )
+                layers += [
+                    nn.Conv2d(channels, layer.filters, layer.size, layer.stride),
+                    nn.ReLU(inplace=True),
+                ]
+                channels = layer.filters
+                height = (height - layer.size) // layer.stride + 1
+                width = (width - layer.size) // layer.stride + 1
+            layers += [nn.Flatten(), nn.Linear(channels * height * width, units), nn.ReLU()]
+            # A dueling head's first output is the state value, the rest are the advantages.
+            layers.append(nn.Linear(units, num_actions + int(dueling)))
+            self.layers = nn.Sequential(*layers)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Return the value of each action.
+
+        Parameters
+        ----------
+        observation : any real dtype, [B, C, height, width] or [B, height, width, C]
+
+        Returns
+        -------
+        float32[B, A]
+        """
+        images = observation if self._channels_first else observation.movedim(-1, 1)
+        if torch.is_grad_enabled():
+            images = images.contiguous(memory_format=torch.channels_last)
+        first = self.layers[0]
+        # Scaling the filters does what scaling all pixels would.
+        weight = first.weight * (1.0 / 255.0) if self._bytes else first.weight
+        features = functional.conv2d(images.float(), weight, first.bias, first.stride)
+        return _head(self.layers[1:](features), self.dueling)
+
+
+def _head(outputs: Tensor, dueling: bool) -> Tensor:
+    if not dueling:
+        return outputs
+    value, advantage = outputs[:, :1], outputs[:, 1:]
+    return value + advantage - advantage.mean(dim=1, keepdim=True)
 
 
 def make_network(
     observation_space: spaces.Space,  # type: ignore[type-arg]
     action_space: spaces.Space,  # type: ignore[type-arg]
     *,
+    network: NetworkName = "auto",
     hidden_sizes: Sequence[int] = (128, 128),
     dueling: bool = False,
     seed: int = 0,
-) -> QNetwork:
+) -> QNetwork | ConvNetwork:
     """Return the network that fits an environment's spaces.
+
+    Parameters
+    ----------
+    network : {"auto", "mlp", "nature", "light", "small"}
+        ``"mlp"`` is a :class:`QNetwork`, the others are convolutional: that of Mnih et al. 2015,
+        the smaller one of 2013, and one for screens of 10x10 pixels. ``"auto"`` takes ``"nature"``
+        for images of 36x36 pixels or more, ``"small"`` for smaller ones, else ``"mlp"``.
+    hidden_sizes : sequence of int
+        Of ``"mlp"``.
 
     Raises
     ------
     ValueError
-        The action space is not a list of numbered actions (a continuous one, for example), or the
-        observation space is neither a box nor discrete.
+        The action space is not a list of numbered actions (a continuous one, for example), or no
+        network, or not the named one, fits the observation space.
 
     Examples
     --------
@@ -127,13 +261,53 @@ def make_network(
         ...
     ValueError: action_space must be Discrete: DQN needs numbered actions, got MultiBinary(3)
     """
-    return QNetwork(
+    if network not in get_args(NetworkName):
+        choices = ", ".join(get_args(NetworkName))
+        raise ValueError(f"network must be one of {choices}, got {network!r}")
+    num_actions = count_actions(action_space)
+    name = _fitting(observation_space) if network == "auto" else network
+    if name == "mlp":
+        return QNetwork(
+            observation_space, num_actions, hidden_sizes=hidden_sizes, dueling=dueling, seed=seed
+        )
+    convolutions, units = _CONVOLUTIONAL[name]
+    return ConvNetwork(
         observation_space,
-        count_actions(action_space),
-        hidden_sizes=hidden_sizes,
+        num_actions,
+        convolutions=convolutions,
+        units=units,
         dueling=dueling,
         seed=seed,
     )
+
+
+def _fitting(space: spaces.Space) -> str:  # type: ignore[type-arg]
+    if isinstance(space, spaces.Discrete):
+        return "mlp"
+    if isinstance(space, spaces.Box):
+        if len(space.shape) < 3:
+            return "mlp"
+        if len(space.shape) == 3:
+            _, height, width = _image(space.shape)
+            if min(height, width) >= 36:
+                return "nature"
+            if min(height, width) >= 3:
+                return "small"
+    raise ValueError(
+        "observation_space must be Discrete, or a Box of up to two axes or of images of 3x3 "
+        f"pixels or more, got {space}"
+    )
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    return shape[0] < min(shape[1:])
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return channels, height and width."""
+    if _channels_first(shape):
+        return shape[0], shape[1], shape[2]
+    return shape[2], shape[0], shape[1]
 
 
 def count_actions(action_space: spaces.Space) -> int:  # type: ignore[type-arg]

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
-from prioritized_replay.dqn.evaluation import make_env
+from prioritized_replay.dqn.environments import make_env
 
 _WIDTH = 320  # pixels; enough to see what happens
 _RATE = 25  # frames per second at most: GIF counts in hundredths, and players dislike less than 3

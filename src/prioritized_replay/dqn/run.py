@@ -28,7 +28,8 @@ from prioritized_replay.dqn.display import (
     clock_time,
     live,
 )
-from prioritized_replay.dqn.evaluation import Evaluation, evaluate, greedy_actions, make_env
+from prioritized_replay.dqn.environments import make_env
+from prioritized_replay.dqn.evaluation import Evaluation, evaluate, greedy_actions
 from prioritized_replay.dqn.figures import draw_learning_curve
 from prioritized_replay.dqn.networks import make_network
 from prioritized_replay.dqn.recording import record_gif

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from prioritized_replay.dqn.agent import DQN
 from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.evaluation import Evaluation, evaluate, make_env
+from prioritized_replay.dqn.environments import make_env
+from prioritized_replay.dqn.evaluation import Evaluation, evaluate
 from prioritized_replay.dqn.td import Loss, td_loss
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.samplers import Proportional, RankBased, Uniform
@@ -118,7 +119,7 @@ class Training:
         seeds = np.random.SeedSequence(config.seed).generate_state(5).tolist()
         agent_seed, memory_seed, self._env_seed, self._select_seed, self._final_seed = seeds
         self.config = config
-        self._env = make_env(config.env_id)
+        self._env = make_env(config.env_id, sticky_actions=config.sticky_actions)
         try:
             self.agent = _make_agent(config, self._env, agent_seed, memory_seed)
         except BaseException:
@@ -163,7 +164,8 @@ class Training:
         while self.step < config.steps:
             action = agent.act(obs)
             next_obs, reward, terminated, truncated, _ = env.step(action)
-            memory.add(obs, action, reward, next_obs, terminated, truncated)
+            learnt = min(max(float(reward), -1.0), 1.0) if config.clip_rewards else reward
+            memory.add(obs, action, learnt, next_obs, terminated, truncated)
             obs = next_obs
             episode_return += float(reward)
             self.step += 1
@@ -246,6 +248,8 @@ class Training:
             episodes,
             seed,
             epsilon=self.config.eval_epsilon,
+            max_steps=self.config.eval_max_steps,
+            sticky_actions=self.config.sticky_actions,
             device=self.agent.device,
         )
 
@@ -267,6 +271,7 @@ def _make_agent(
         env.observation_space,
         env.action_space,
         memory,
+        network=config.network,
         hidden_sizes=config.hidden_sizes,
         dueling=config.dueling,
         learning_rate=linear(config.learning_rate, config.learning_rate_end, updates),
