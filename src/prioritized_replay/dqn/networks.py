@@ -5,8 +5,8 @@ Knows observation and action spaces; knows nothing of learning. Axes: B batch, A
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -27,16 +27,85 @@ class Convolution:
     stride: int
 
 
+@dataclass(frozen=True)
+class Image:
+    """How an observation is an image: its size, which axis has the channels, what is white.
+
+    The channels are first where that is the shortest axis, as in a stack of frames, else last.
+    """
+
+    channels: int
+    height: int
+    width: int
+    first: bool
+    scale: float
+
+    @classmethod
+    def of(cls, space: spaces.Space) -> Self:  # type: ignore[type-arg]
+        """Read a space.
+
+        Raises
+        ------
+        ValueError
+            It is not a box of three axes.
+        """
+        if not isinstance(space, spaces.Box) or len(space.shape) != 3:
+            raise ValueError(
+                "observation_space must be an image, a Box of three axes, for a convolutional "
+                f"network, got {space}"
+            )
+        shape = space.shape
+        first = shape[0] < min(shape[1:])
+        channels, height, width = shape if first else (shape[2], shape[0], shape[1])
+        return cls(channels, height, width, first, 1.0 / 255.0 if space.dtype == np.uint8 else 1.0)
+
+    @property
+    def pixels(self) -> int:
+        """Of one channel."""
+        return self.height * self.width
+
+    def after(self, layer: Convolution) -> Self:
+        """Return the image that a convolution makes of this one.
+
+        Raises
+        ------
+        ValueError
+            It is too small for that.
+        """
+        if min(self.height, self.width) < layer.size:
+            raise ValueError(
+                f"observation_space must have images of {layer.size}x{layer.size} pixels or more "
+                f"where a convolution of that size comes, got {self.height}x{self.width}"
+            )
+        return replace(
+            self,
+            channels=layer.filters,
+            height=(self.height - layer.size) // layer.stride + 1,
+            width=(self.width - layer.size) // layer.stride + 1,
+        )
+
+    def channels_first(self, observations: Tensor) -> Tensor:
+        """Return [B, C, height, width]."""
+        return observations if self.first else observations.movedim(-1, 1)
+
+    def channels_last(self, observations: Tensor) -> Tensor:
+        """Return [B, height, width, C]."""
+        return observations.movedim(1, -1) if self.first else observations
+
+
 _CONVOLUTIONAL: dict[str, tuple[tuple[Convolution, ...], int]] = {
     # Mnih et al. 2015, and Mnih et al. 2013: a third of its arithmetic.
     "nature": ((Convolution(32, 8, 4), Convolution(64, 4, 2), Convolution(64, 3, 1)), 512),
     "light": ((Convolution(16, 8, 4), Convolution(32, 4, 2)), 256),
-    "small": ((Convolution(16, 3, 1),), 128),  # Young and Tian 2019, for screens of 10x10
 }
+_SMALL = Convolution(16, 3, 1), (128,)  # Young and Tian 2019, for screens of 10x10
 
 
 class QNetwork(nn.Module):
     """A multi-layer perceptron from an observation to the value of each action.
+
+    With a ``convolution`` its first layer is the same for every place of an image: one product of
+    matrices, of all places by all filters. That is fast where the image is small.
 
     Parameters
     ----------
@@ -44,6 +113,8 @@ class QNetwork(nn.Module):
         A box is flattened and taken as float32; a discrete observation becomes one-hot.
     num_actions : int
         A, at least 1.
+    convolution : Convolution, optional
+        Of an image, which is then as for :class:`ConvNetwork`; followed by a ReLU.
     hidden_sizes : sequence of int
         Units of each hidden layer, each followed by a ReLU; none gives a linear function.
     dueling : bool
@@ -69,13 +140,18 @@ class QNetwork(nn.Module):
         observation_space: spaces.Space,  # type: ignore[type-arg]
         num_actions: int,
         *,
+        convolution: Convolution | None = None,
         hidden_sizes: Sequence[int] = (128, 128),
         dueling: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self._categories, self._first = 0, 0
-        if isinstance(observation_space, spaces.Box):
+        self._convolution = convolution
+        if convolution is not None:
+            self._image = Image.of(observation_space)
+            inputs = self._image.channels * convolution.size**2
+        elif isinstance(observation_space, spaces.Box):
             inputs = math.prod(observation_space.shape)
         elif isinstance(observation_space, spaces.Discrete):
             inputs = self._categories = int(observation_space.n)
@@ -91,6 +167,10 @@ class QNetwork(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers: list[nn.Module] = []
+            if convolution is not None:
+                layers += [nn.Linear(inputs, convolution.filters), nn.ReLU()]
+                inputs = self._image.after(convolution).pixels * convolution.filters
+                layers.append(_Together(inputs))
             for width in hidden_sizes:
                 layers += [nn.Linear(inputs, width), nn.ReLU()]
                 inputs = width
@@ -112,7 +192,13 @@ class QNetwork(nn.Module):
         return self.head(self.layers(self.rows(observation)))
 
     def rows(self, observation: Tensor) -> Tensor:
-        """Return what the first layer takes, float32[B, inputs]."""
+        """Return what the first layer takes, float32[B, inputs], or [B * places, inputs]."""
+        if self._convolution is not None:
+            size, stride = self._convolution.size, self._convolution.stride
+            images = self._image.channels_last(observation)
+            places = images.unfold(1, size, stride).unfold(2, size, stride)
+            rows = places.reshape(-1, self._image.channels * size**2).float()
+            return rows.mul_(self._image.scale) if self._image.scale != 1.0 else rows
         if self._categories:
             return functional.one_hot(observation.long() - self._first, self._categories).float()
         return observation.reshape(observation.shape[0], -1).float()
@@ -165,35 +251,21 @@ class ConvNetwork(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 3:
-            raise ValueError(
-                "observation_space must be an image, a Box of three axes, for a convolutional "
-                f"network, got {observation_space}"
-            )
+        image = self._image = Image.of(observation_space)
         if num_actions < 1:
             raise ValueError(f"num_actions must be >= 1, got {num_actions}")
-        self._channels_first = _channels_first(observation_space.shape)
-        self._bytes = observation_space.dtype == np.uint8
-        channels, height, width = _image(observation_space.shape)
         self.num_actions = num_actions
         self.dueling = dueling
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers: list[nn.Module] = []
             for layer in convolutions:
-                if min(height, width) < layer.size:
-                    raise ValueError(
-                        "observation_space must be larger for these convolutions, got "
-                        f"{observation_space}"
-                    )
                 layers += [
-                    nn.Conv2d(channels, layer.filters, layer.size, layer.stride),
+                    nn.Conv2d(image.channels, layer.filters, layer.size, layer.stride),
                     nn.ReLU(inplace=True),
                 ]
-                channels = layer.filters
-                height = (height - layer.size) // layer.stride + 1
-                width = (width - layer.size) // layer.stride + 1
-            layers += [nn.Flatten(), nn.Linear(channels * height * width, units), nn.ReLU()]
+                image = image.after(layer)
+            layers += [nn.Flatten(), nn.Linear(image.channels * image.pixels, units), nn.ReLU()]
             # A dueling head's first output is the state value, the rest are the advantages.
             layers.append(nn.Linear(units, num_actions + int(dueling)))
             self.layers = nn.Sequential(*layers)
@@ -209,14 +281,29 @@ class ConvNetwork(nn.Module):
         -------
         float32[B, A]
         """
-        images = observation if self._channels_first else observation.movedim(-1, 1)
-        if torch.is_grad_enabled():
+        images = self._image.channels_first(observation)
+        if torch.is_grad_enabled():  # faster there, slower without a gradient
             images = images.contiguous(memory_format=torch.channels_last)
         first = self.layers[0]
-        # Scaling the filters does what scaling all pixels would.
-        weight = first.weight * (1.0 / 255.0) if self._bytes else first.weight
-        features = functional.conv2d(images.float(), weight, first.bias, first.stride)
-        return _head(self.layers[1:](features), self.dueling)
+        # Scaled filters in place of scaled pixels: one pass over the batch less.
+        features = functional.conv2d(
+            images.float(), first.weight * self._image.scale, first.bias, first.stride
+        )
+        features = self.layers[1:-1](features)
+        # The last layer is always in full precision: actions differ in the third digit.
+        with torch.autocast(features.device.type, enabled=False):
+            return _head(self.layers[-1](features.float()), self.dueling)
+
+
+class _Together(nn.Module):
+    """All places of an image in one row."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self._inputs = inputs
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows.reshape(-1, self._inputs)
 
 
 def _head(outputs: Tensor, dueling: bool) -> Tensor:
@@ -270,6 +357,16 @@ def make_network(
         return QNetwork(
             observation_space, num_actions, hidden_sizes=hidden_sizes, dueling=dueling, seed=seed
         )
+    if name == "small":
+        convolution, hidden_sizes = _SMALL
+        return QNetwork(
+            observation_space,
+            num_actions,
+            convolution=convolution,
+            hidden_sizes=hidden_sizes,
+            dueling=dueling,
+            seed=seed,
+        )
     convolutions, units = _CONVOLUTIONAL[name]
     return ConvNetwork(
         observation_space,
@@ -288,26 +385,15 @@ def _fitting(space: spaces.Space) -> str:  # type: ignore[type-arg]
         if len(space.shape) < 3:
             return "mlp"
         if len(space.shape) == 3:
-            _, height, width = _image(space.shape)
-            if min(height, width) >= 36:
+            image = Image.of(space)
+            if min(image.height, image.width) >= 36:
                 return "nature"
-            if min(height, width) >= 3:
+            if min(image.height, image.width) >= 3:
                 return "small"
     raise ValueError(
         "observation_space must be Discrete, or a Box of up to two axes or of images of 3x3 "
         f"pixels or more, got {space}"
     )
-
-
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    return shape[0] < min(shape[1:])
-
-
-def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return channels, height and width."""
-    if _channels_first(shape):
-        return shape[0], shape[1], shape[2]
-    return shape[2], shape[0], shape[1]
 
 
 def count_actions(action_space: spaces.Space) -> int:  # type: ignore[type-arg]
