@@ -5,7 +5,7 @@ It knows rows by their slots and is told their probabilities; it does not know h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from prioritized_replay import _kernels as kernels
 from prioritized_replay.batch import USUAL, Batch
 from prioritized_replay.casting import Field
-from prioritized_replay.storage import CACHE_LINE, WORD, Storage, Words
+from prioritized_replay.memory import CACHE_LINE, WORD, Words
+from prioritized_replay.sharing import SharedObservation
+from prioritized_replay.storage import Storage
+from prioritized_replay.structure import Structure
 
 __all__ = ["COMPUTED", "Blocks"]
 
@@ -60,11 +63,29 @@ class Blocks:
         Where the rows are.
     capacity : int
         Number of slots N.
+    structures : mapping of str to Structure
+        Of the columns of a batch; the storage has their leaves.
+    shared : sequence of SharedObservation
+        The leaves for which the storage has numbers of frames.
+    n_step : int
+        By how many frames ``next_obs`` is usually ahead of ``obs``.
     """
 
-    def __init__(self, storage: Storage, capacity: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        capacity: int,
+        structures: Mapping[str, Structure],
+        shared: Sequence[SharedObservation],
+        n_step: int,
+    ) -> None:
         self._storage = storage
         self._capacity = capacity
+        self._structures = dict(structures)
+        self._shared = tuple(shared)
+        self._n_step = n_step
+        self.plain = not shared and all(structure.plain for structure in structures.values())
+        """Whether a batch is what the kernels leave, without :meth:`finished`."""
         self._further = [name for name in storage.fields if name not in USUAL]
         self._usual_of = itemgetter(*USUAL)
         self._layouts: dict[int, Layout] = {}
@@ -106,9 +127,12 @@ class Blocks:
         size, record, plan = self._layouts.get(count) or self._layout(count)
         block = np.empty(size, UINT64)
         record_of_block = np.ndarray((), record, block)
-        batch = Batch.of_usual(self._usual_of(record_of_block))
-        for name in self._further:
-            setattr(batch, name, record_of_block[name])
+        if self.plain:
+            batch = Batch.of_usual(self._usual_of(record_of_block))
+            for name in self._further:
+                setattr(batch, name, record_of_block[name])
+        else:
+            batch = Batch({name: record_of_block[name] for name in (*self._storage.fields, *COMPUTED)})
         least, largest = bounds
         rows = self._storage.words
         return batch, (drawn, rows, plan, newest, least, beta, largest, sums, block)
@@ -131,6 +155,28 @@ class Blocks:
         first = plan[0, kernels.SLOTS]
         block[first : first + slots.size] = slots.view(UINT64)
         kernels.complete_batch(*frame)
+
+    def finished(self, batch: Batch) -> Batch:
+        """Return a batch that is complete, with frames and nested columns in their places.
+
+        Parameters
+        ----------
+        batch : Batch
+            From :meth:`new`, filled.
+        """
+        leaves = {name: batch[name] for name in batch}
+        for shared in self._shared:
+            obs, next_obs = shared.names
+            leaves[obs], leaves[next_obs] = shared.decode(
+                leaves[obs], leaves[next_obs], self._n_step
+            )
+        columns = {
+            name: structure.put_together(map(leaves.__getitem__, structure.leaves))
+            for name, structure in self._structures.items()
+        }
+        for name in COMPUTED:
+            columns[name] = leaves[name]
+        return Batch(columns)
 
     def _layout(self, count: int) -> Layout:
         """Make the layout of a batch of so many rows, and keep it."""

@@ -36,11 +36,14 @@ class Field:
         Shape in one transition; ``()`` for a scalar.
     dtype : dtype
         Boolean, integer or floating. It is stored in the machine's byte order.
+    stack_axis : int, optional
+        Axis along which frames are stacked, each step shifting them by one; may be negative.
 
     Raises
     ------
     ValueError
-        If a length is not >= 1 or the dtype is of another kind, such as objects or strings.
+        If a length is not >= 1, the dtype is of another kind, such as objects or strings, or there
+        is no such axis.
 
     Examples
     --------
@@ -53,6 +56,7 @@ class Field:
 
     shape: tuple[int, ...] = ()
     dtype: DTypeLike = "float32"
+    stack_axis: int | None = None
 
     def __post_init__(self) -> None:
         shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
@@ -66,6 +70,17 @@ class Field:
             raise ValueError(f"dtype must be boolean, integer or floating, got {dtype}")
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
         object.__setattr__(self, "dtype", np.dtype(dtype.type))  # NumPy's own instance: see Column
+        axis = self.stack_axis
+        if axis is None:
+            return
+        whole = isinstance(axis, (int, np.integer)) and not isinstance(axis, bool)
+        if not whole or not -len(shape) <= axis < len(shape):
+            raise ValueError(f"stack_axis must be an axis of shape {self.shape}, got {axis!r}")
+        object.__setattr__(self, "stack_axis", int(axis) % len(shape))
+
+    def __repr__(self) -> str:
+        stack = "" if self.stack_axis is None else f", stack_axis={self.stack_axis}"
+        return f"Field(shape={self.shape}, dtype={self.dtype!r}{stack})"
 
     @property
     def nbytes(self) -> int:

@@ -1,33 +1,51 @@
-"""n-step windows of one stream: returns and discounts. It knows numbers, not observations.
+"""n-step windows of many streams: returns and discounts. It knows numbers, not observations.
 
-The window of a step sums the rewards of up to n steps from it on, and ends early where the
-episode ends: by termination it then has discount 0, by truncation or interruption it
+The window of a step sums the rewards of up to n steps of its stream from it on, and ends early
+where the episode ends: by termination it then has discount 0, by truncation or interruption it
 bootstraps after the m < n steps that it has.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["Closing", "OpenWindows"]
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay import _window_kernels as kernels
+from prioritized_replay._window_kernels import ENDED, INTERRUPTED, TERMINATED
+
+__all__ = ["ENDED", "INTERRUPTED", "TERMINATED", "Closed", "OpenWindows"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Closing:
-    """What one step does to the open windows, before it is done.
+class Closed(NamedTuple):
+    """Windows that closed, R of them, stream by stream and the oldest first."""
 
-    ``returns`` holds the return of every window after the step, oldest first. The first
-    ``count`` of them close, with these ``discounts``; ``terminated`` says how.
-    """
+    rows: Ints
+    """Where each of the K steps is to be kept, int64[K]."""
+    places: Ints
+    """int64[3, R]: where the first step of each window is kept, where the last, and whether it
+    ended in termination."""
+    returns: Floats
+    """float64[R]"""
+    discounts: Floats
+    """float64[R]"""
 
-    returns: list[float]
-    count: int
-    discounts: list[float]
-    terminated: bool
+    @property
+    def first_steps(self) -> Ints:
+        """Where the first step of each window is kept, int64[R]."""
+        return self.places[kernels.SOURCE]
 
 
 class OpenWindows:
-    """The windows of one stream that wait for more steps, oldest first.
+    """The windows of E streams that wait for more steps.
+
+    The latest n steps of stream e are kept, by whoever knows what is in them, in the rows
+    e n .. e n + n - 1 of some store.
 
     Parameters
     ----------
@@ -35,47 +53,86 @@ class OpenWindows:
         Steps n in a whole window, >= 1.
     gamma : float
         Discount of one step, in [0, 1].
+    streams : int
+        How many, E.
+    limit : float
+        The largest return that can be stored.
 
     Examples
     --------
-    >>> windows = OpenWindows(n_step=2, gamma=0.5)
-    >>> windows.commit(windows.step(1.0, ended=False, terminated=False))
-    >>> closing = windows.step(10.0, ended=True, terminated=True)
-    >>> closing.count, closing.returns, closing.discounts
-    (2, [6.0, 10.0], [0.0, 0.0])
+    >>> windows = OpenWindows(n_step=2, gamma=0.5, streams=1, limit=1e30)
+    >>> stream, none, end = np.zeros(1, np.int64), np.zeros(1, np.uint8), np.zeros(1, np.uint8)
+    >>> end[0] = ENDED | TERMINATED
+    >>> _ = windows.step(stream, np.array([1.0]), none, windows.closing(stream, np.array([1.0]), none))
+    >>> closed = windows.step(stream, np.array([10.0]), end, 2)
+    >>> closed.returns, closed.discounts
+    (array([ 6., 10.]), array([0., 0.]))
     """
 
-    def __init__(self, n_step: int, gamma: float) -> None:
+    def __init__(self, n_step: int, gamma: float, streams: int, limit: float) -> None:
         self.n_step = n_step
-        self._powers = [gamma**k for k in range(n_step + 1)]
-        self._returns: list[float] = []
+        self._powers = np.array([gamma**k for k in range(n_step + 1)])
+        self._limit = limit
+        self._totals = np.zeros(streams * n_step)
+        self._state = np.zeros((streams, 2), np.int64)
 
     def __len__(self) -> int:
-        return len(self._returns)
+        """Return the number of open windows of all streams."""
+        return int(self._state[:, kernels.OPEN].sum())
 
-    def step(self, reward: float, *, ended: bool, terminated: bool) -> Closing:
-        """Return what a step with this reward would do; nothing changes yet. O(n)."""
-        open_before = len(self._returns)
-        returns = [
-            total + self._powers[open_before - k] * reward for k, total in enumerate(self._returns)
-        ]
-        returns.append(reward)
-        return self._closing(returns, ended=ended, terminated=terminated)
+    def rows(self) -> Ints:
+        """Return where the first steps of the open windows are kept, int64[open windows]."""
+        waiting, newest = self._state[:, :1], self._state[:, 1:]
+        back = np.arange(self.n_step)
+        first = np.arange(len(self._state))[:, None] * self.n_step
+        rows: Ints = (first + (newest - back) % self.n_step)[back < waiting]
+        return rows
 
-    def interruption(self) -> Closing:
-        """Return what an end without a further step would do: every window closes. O(n)."""
-        return self._closing(list(self._returns), ended=True, terminated=False)
+    def closing(self, streams: Ints, rewards: Floats, marks: Bytes) -> int:
+        """Return how many windows :meth:`step` would close, R; nothing changes. O(K n).
 
-    def commit(self, closing: Closing) -> None:
-        """Do what :meth:`step` or :meth:`interruption` said."""
-        self._returns = closing.returns[closing.count :]
+        Parameters
+        ----------
+        streams : int64[K]
+            Whose step each row is, all different.
+        rewards : float64[K]
+        marks : uint8[K]
+            ``ENDED``, and ``TERMINATED`` if so, or ``INTERRUPTED`` for no step at all: the open
+            windows close where they are.
+
+        Raises
+        ------
+        ValueError
+            If a return would be too large to be stored.
+        """
+        count: int = kernels.count_closing(
+            streams, rewards, marks, self._powers, self._totals, self._state, self._limit
+        )
+        if count < 0:
+            raise ValueError(
+                f"reward must leave n-step returns within {self._limit:g}, got "
+                f"{rewards[-1 - count]:g} after others"
+            )
+        return count
+
+    def step(self, streams: Ints, rewards: Floats, marks: Bytes, closing: int) -> Closed:
+        """Take steps or interruptions, and return the windows that close. O(K n).
+
+        Parameters
+        ----------
+        streams, rewards, marks
+            As for :meth:`closing`.
+        closing : int
+            What it returned.
+        """
+        rows = np.empty(streams.size, np.int64)
+        places = np.empty((3, closing), np.int64)
+        values = np.empty((2, closing))
+        kernels.close_windows(
+            streams, rewards, marks, self._powers, self._totals, self._state, rows, places, values
+        )
+        return Closed(rows, places, values[0], values[1])
 
     def clear(self) -> None:
         """Forget the open windows."""
-        self._returns = []
-
-    def _closing(self, returns: list[float], *, ended: bool, terminated: bool) -> Closing:
-        full = 1 if len(returns) == self.n_step else 0
-        count = len(returns) if ended else full
-        discounts = [0.0 if terminated else self._powers[len(returns) - k] for k in range(count)]
-        return Closing(returns, count, discounts, terminated)
+        self._state[:] = 0

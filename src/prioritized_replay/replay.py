@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import casting
+from prioritized_replay.autoreset import Autoreset, chosen_mode, mode_of
 from prioritized_replay.batch import Batch
 from prioritized_replay.blocks import Blocks
 from prioritized_replay.casting import Column, Field
-from prioritized_replay.n_step import Closing, OpenWindows
+from prioritized_replay.memory import Memory
+from prioritized_replay.n_step import Closed
 from prioritized_replay.randomness import Seed, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification
-from prioritized_replay.storage import Storage
+from prioritized_replay.sharing import SharedObservation
+from prioritized_replay.stacks import stack_axis_of
+from prioritized_replay.streams import Streams
+from prioritized_replay.structure import Nested, Structure, fields_of_space
+from prioritized_replay.transitions import Transitions
 
 __all__ = ["Batch", "ReplayBuffer"]
 
@@ -30,6 +37,20 @@ RESERVED = {  # columns that every batch has, and arguments of `add`
     *("self", "truncated", "td_error", "env", "info"),
 }
 INT64 = np.dtype(np.int64)
+FEW = 16  # rows with priorities of their own that wait rather than enter at once
+
+
+class Options(TypedDict, total=False):
+    """Arguments by name that every way to build a buffer takes."""
+
+    sampler: Specification | None
+    n_step: int
+    gamma: float
+    num_envs: int | None
+    autoreset: Autoreset | None
+    directory: str | os.PathLike[str] | None
+    max_bytes: int | None
+    seed: Seed
 
 
 class ReplayBuffer:
@@ -42,13 +63,25 @@ class ReplayBuffer:
     fields : mapping of str to Field
         Shape and dtype of ``obs``, ``action``, ``reward`` and of any further column. The column
         ``next_obs`` is like ``obs``, ``discount`` is float32, ``terminated`` Boolean; these are
-        there without being named.
+        there without being named. A mapping or a tuple of fields in the place of a field stands
+        for a nested value, as of a Dict or Tuple space. Observations of 1 KiB and more are kept
+        once where steps share them, stacked frames one by one.
     sampler : Uniform, Proportional or RankBased, optional
         How to draw; ``Proportional()`` if None.
     n_step : int
         Steps n of a transition, >= 1: rewards are summed over up to n steps.
     gamma : float
         Discount of one step, in [0, 1].
+    num_envs : int, optional
+        Number of streams E, >= 1, of which :meth:`add` takes steps side by side, with a leading
+        axis. By default there is one stream, without that axis.
+    autoreset : {"next_step", "same_step", "disabled"}, optional
+        What the environments do after the end of an episode, as in Gymnasium. It has to be given
+        with ``num_envs``. A single environment is "disabled" by default, or "next_step".
+    directory : path, optional
+        Where to keep rows and frames, in files that are mapped into memory, instead of RAM.
+    max_bytes : int, optional
+        What :attr:`nbytes` may become at most.
     seed : int, SeedSequence, Generator or None
         Of the buffer's own generator; nothing reads a global one.
 
@@ -56,6 +89,8 @@ class ReplayBuffer:
     ------
     ValueError
         If an argument is outside its range, or a required field is missing.
+    FileExistsError
+        If ``directory`` holds another buffer.
 
     Examples
     --------
@@ -75,39 +110,73 @@ class ReplayBuffer:
     def __init__(
         self,
         capacity: int,
-        fields: Mapping[str, Field],
+        fields: Mapping[str, Nested],
         *,
         sampler: Specification | None = None,
         n_step: int = 1,
         gamma: float = 0.99,
+        num_envs: int | None = None,
+        autoreset: Autoreset | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        max_bytes: int | None = None,
         seed: Seed = None,
     ) -> None:
         self._capacity = casting.integer("capacity", capacity)
-        n_step = casting.integer("n_step", n_step)
-        columns = _columns(fields)
+        self._n_step = casting.integer("n_step", n_step)
+        if num_envs is not None:
+            num_envs = casting.integer("num_envs", num_envs)
+        mode = chosen_mode(autoreset, num_envs)
+        self._structures = _structures(fields)
         specification = Proportional() if sampler is None else sampler
         if not isinstance(specification, Specification):
             raise ValueError(
                 f"sampler must be Uniform, Proportional or RankBased, got {specification!r}"
             )
-        self._fields = columns
+        self._leaves = {
+            name: field for part in self._structures.values() for name, field in part.leaves.items()
+        }
+        reward_type = np.dtype(self._leaves["reward"].dtype)
+        if self._n_step > 1 and reward_type.kind != "f":
+            raise ValueError(
+                f"fields['reward'] must be floating where n_step > 1, got {reward_type}"
+            )
         self._gamma = casting.number("gamma", gamma, 1.0)
         self._uniforms = UniformStream(seed)
-        self._storage = Storage(self._capacity, columns)
-        self._blocks = Blocks(self._storage, self._capacity)
-        self._extra = [name for name in fields if name not in REQUIRED]
-        self._accept = {name: Column(name, field).accept for name, field in columns.items()}
-        self._accept_obs = self._accept["obs"]
-        self._accept_action = self._accept["action"]
-        self._accept_reward = self._accept["reward"]
-        self._accept_next_obs = self._accept["next_obs"]
-        self._reward_type = np.dtype(columns["reward"].dtype).type
         self._sampler = Sampler(specification, self._capacity)
-        self._windows = OpenWindows(n_step, self._gamma)
-        self._one_step = n_step == 1
-        self._steps = Storage(n_step, columns)  # the first step of each open window
-        self._step_priorities: list[float | None] = [None] * n_step  # None: the largest so far
-        self._newest_step = 0  # row of `_steps` with the latest step
+        self._memory = Memory(directory, max_bytes)
+        self._memory.reserve(self._sampler.nbytes)
+        given = {
+            name: structure
+            for name, structure in self._structures.items()
+            if name not in ("discount", "terminated")
+        }
+        self._streams = Streams(num_envs, mode, given)
+        try:
+            self._transitions = Transitions(
+                self._capacity, self._structures, self._n_step, self._gamma,
+                self._streams.count, self._memory,
+            )  # fmt: skip
+        except BaseException:
+            self._memory.discard()
+            raise
+        self._storage = self._transitions.storage
+        self._blocks = Blocks(
+            self._storage, self._capacity, self._structures, self._transitions.shared, self._n_step
+        )
+        self._extra = [name for name in fields if name not in REQUIRED]
+        self._direct = (  # whether a step can be written as it comes
+            num_envs is None and mode == "disabled" and self._n_step == 1
+            and self._blocks.plain
+        )  # fmt: skip
+        self._accept = {name: Column(name, field).accept for name, field in self._leaves.items()}
+        if self._direct:
+            self._accept_obs = self._accept["obs"]
+            self._accept_action = self._accept["action"]
+            self._accept_reward = self._accept["reward"]
+            self._accept_next_obs = self._accept["next_obs"]
+        # Of the steps that wait in windows, by where they are kept; NaN: the largest so far.
+        self._step_priorities = np.full(self._streams.count * self._n_step, np.nan)
+        self._priorities_wait = False
         self._issued = 0  # ids given so far: the next row's id
         self._stale_updates = 0
         self._last_ids = np.empty(0, INT64)  # of the last batch drawn
@@ -119,19 +188,16 @@ class ReplayBuffer:
         observation_space: Any,
         action_space: Any,
         capacity: int,
-        *,
-        sampler: Specification | None = None,
-        n_step: int = 1,
-        gamma: float = 0.99,
-        seed: Seed = None,
+        **options: Unpack[Options],
     ) -> Self:
         """Build a buffer whose fields fit two Gymnasium spaces; rewards are float32.
 
         Parameters
         ----------
         observation_space, action_space : gymnasium.Space
-            Spaces with a shape and a dtype: Box, Discrete, MultiDiscrete, MultiBinary.
-        capacity, sampler, n_step, gamma, seed
+            Of one environment: Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of
+            these.
+        capacity, **options
             As for the class.
 
         Raises
@@ -139,39 +205,61 @@ class ReplayBuffer:
         ValueError
             If a space has no fixed shape and dtype, or as the class does.
         """
-        fields = {
-            "obs": _field("observation_space", observation_space),
-            "action": _field("action_space", action_space),
-            "reward": Field((), "float32"),
-        }
-        return cls(capacity, fields, sampler=sampler, n_step=n_step, gamma=gamma, seed=seed)
+        return cls._for_spaces(observation_space, action_space, capacity, None, options)
 
     @classmethod
-    def for_env(
-        cls,
-        env: Any,
-        capacity: int,
-        *,
-        sampler: Specification | None = None,
-        n_step: int = 1,
-        gamma: float = 0.99,
-        seed: Seed = None,
-    ) -> Self:
-        """Build a buffer for one Gymnasium environment; see :meth:`for_spaces`.
+    def for_env(cls, env: Any, capacity: int, **options: Unpack[Options]) -> Self:
+        """Build a buffer for a Gymnasium environment or vector environment.
+
+        Fields, ``num_envs``, the autoreset mode and how frames are stacked are read from it,
+        through wrappers; see :meth:`for_spaces`.
+
+        Parameters
+        ----------
+        env : gymnasium.Env or gymnasium.vector.VectorEnv
+            It is not stepped or reset.
+        capacity, **options
+            As for the class. ``autoreset`` has to be given where a vector environment does not
+            say which mode it has.
 
         Raises
         ------
         ValueError
-            If ``env`` is a vector environment, or as :meth:`for_spaces` does.
+            If an option contradicts the environment, or as :meth:`for_spaces` does.
         """
+        spaces = env.observation_space, env.action_space
+        known: dict[str, Any] = {"autoreset": mode_of(env)}
         if hasattr(env, "num_envs"):
-            raise ValueError(
-                f"env must be a single environment, got a vector of {env.num_envs} environments"
-            )
-        return cls.for_spaces(
-            env.observation_space, env.action_space, capacity,
-            sampler=sampler, n_step=n_step, gamma=gamma, seed=seed,
-        )  # fmt: skip
+            spaces = env.single_observation_space, env.single_action_space
+            known["num_envs"] = int(env.num_envs)
+        for name, value in known.items():
+            given = options.get(name)
+            if given is None:
+                options[name] = value  # type: ignore[literal-required]
+            elif value is not None and given != value:
+                raise ValueError(f"{name} must be that of the environment, {value!r}, got {given!r}")
+        return cls._for_spaces(*spaces, capacity, stack_axis_of(env), options)
+
+    @classmethod
+    def _for_spaces(
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        capacity: int,
+        stack_axis: int | None,
+        options: Options,
+    ) -> Self:
+        def observed(shape: tuple[int, ...], dtype: Any) -> Field:
+            stacked = stack_axis is not None and len(shape) > 1
+            field = Field(shape, dtype, stack_axis if stacked else None)
+            return field if SharedObservation.worthwhile(field) else Field(shape, dtype)
+
+        fields = {
+            "obs": fields_of_space("observation_space", observation_space, observed),
+            "action": fields_of_space("action_space", action_space),
+            "reward": Field((), "float32"),
+        }
+        return cls(capacity, fields, **options)
 
     @property
     def capacity(self) -> int:
@@ -179,19 +267,29 @@ class ReplayBuffer:
         return self._capacity
 
     @property
-    def fields(self) -> dict[str, Field]:
+    def fields(self) -> dict[str, Nested]:
         """Every stored column: the fields given and ``next_obs``, ``discount``, ``terminated``."""
-        return dict(self._fields)
+        return {name: structure.nested for name, structure in self._structures.items()}
 
     @property
     def n_step(self) -> int:
         """Steps n of a whole window."""
-        return self._windows.n_step
+        return self._n_step
 
     @property
     def gamma(self) -> float:
         """Discount of one step."""
         return self._gamma
+
+    @property
+    def num_envs(self) -> int | None:
+        """Number of streams E whose steps are added side by side; None for a single stream."""
+        return self._streams.num_envs
+
+    @property
+    def autoreset(self) -> Autoreset:
+        """What the environments do after the end of an episode."""
+        return self._streams.autoreset
 
     @property
     def sampler(self) -> Specification:
@@ -208,13 +306,13 @@ class ReplayBuffer:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        waiting = (priority for priority in self._step_priorities if priority is not None)
-        self._sampler.set_alpha(alpha, max(waiting, default=0.0))
+        waiting = self._step_priorities[self._transitions.windows.rows()]
+        self._sampler.set_alpha(alpha, float(np.fmax.reduce(waiting, initial=0.0)))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory reserved for rows, priorities and their structures."""
-        return self._storage.nbytes + self._steps.nbytes + self._sampler.nbytes
+        """Bytes of memory reserved for rows, frames, priorities and their structures."""
+        return self._memory.nbytes
 
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled."""
@@ -232,21 +330,30 @@ class ReplayBuffer:
         terminated: Any,
         truncated: Any = False,
         *,
+        env: Any = None,
+        info: Mapping[str, Any] | None = None,
         td_error: Any = None,
         **extra: Any,
     ) -> Ints:
-        """Add one step of the environment.
+        """Add one step of the environment, or one of each of several.
 
         Parameters
         ----------
         obs, action, reward, next_obs
             The step, in the shapes of the fields. ``next_obs`` is what the step led to, also
-            where the episode ends.
+            where the episode ends. With ``num_envs`` everything has a leading axis, E or K.
         terminated : bool
             The episode ended in a terminal state: nothing is bootstrapped.
         truncated : bool
             The episode was cut off: its last windows bootstrap from ``next_obs``.
-        td_error : float, optional
+        env : int64[K], optional
+            The streams whose steps these are, all different; by default all E in order. A single
+            integer: values without leading axis.
+        info : mapping, optional
+            What the vector environment returned with the step. It is needed where an episode ends
+            and ``autoreset`` is ``"same_step"``: ``info["final_obs"]`` then has the observation
+            that the step led to, Gymnasium's way or ALE's.
+        td_error : float or float[K], optional
             Error of the window that starts here; without it the row enters at the largest
             priority.
         **extra
@@ -255,14 +362,17 @@ class ReplayBuffer:
         Returns
         -------
         int64[...]
-            Ids of the rows that became sampleable: for n > 1 none while the first window is
-            open, up to n at the end of an episode.
+            Ids of the rows that became sampleable, stream by stream in the order of the call: for
+            n > 1 none while the first window is open, up to n at the end of an episode. Reset
+            steps are no transitions.
 
         Raises
         ------
         ValueError
-            If a value does not fit its field, or a field is missing or unknown. Nothing
-            changes then.
+            If a value does not fit its field, a field is missing or unknown, a final observation
+            is missing, or ``env`` names a stream that is not there or twice. Nothing changes then.
+        MemoryError
+            If ``max_bytes`` would be passed. Nothing changes then either.
 
         Notes
         -----
@@ -274,49 +384,57 @@ class ReplayBuffer:
                 "discount must be left to the buffer, which has it from gamma and terminated, "
                 f"got {extra['discount']!r}"
             )
+        if not self._direct or env is not None:
+            values = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs}
+            return self._add(env, values | extra, terminated, truncated, info, td_error)
         is_terminated = casting.flag("terminated", terminated)
-        ended = is_terminated or casting.flag("truncated", truncated)
-        reward = self._accept_reward(reward)
+        casting.flag("truncated", truncated)
         values = [
             self._accept_obs(obs),
             self._accept_action(action),
-            reward,
+            self._accept_reward(reward),
             0.0 if is_terminated else self._gamma,
             self._accept_next_obs(next_obs),
             is_terminated,
         ]
         if extra:
             values += [self._accept[name](extra[name]) for name in self._extra]
-        priority = None if td_error is None else self._priority_of(td_error)
-        if self._one_step:
+        if td_error is None:
             self._storage.write(self._issued % self._capacity, values)
-            if priority is None:
-                self._sampler.append(1)
-            else:
-                self._sampler.append_each((priority,))
-            return self._next_ids(1)
-        rounded = float(self._reward_type(reward))
-        closing = self._windows.step(rounded, ended=ended, terminated=is_terminated)
-        rewards = self._cast_returns(closing)
-        row = (self._newest_step + 1) % self._windows.n_step
-        self._steps.write(row, values)
-        self._step_priorities[row] = priority
-        self._newest_step = row
-        return self._close(closing, rewards)
+            self._sampler.append(1)
+        else:
+            priority = self._priority_of(td_error)
+            self._storage.write(self._issued % self._capacity, values)
+            self._sampler.append_each((priority,))
+        return self._next_ids(1)
 
-    def end_episode(self) -> Ints:
+    def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
 
-        For an interrupted collection or a restarted environment: what is added next belongs to
+        For an interrupted collection or restarted environments: what is added next belongs to
         another episode.
+
+        Parameters
+        ----------
+        env : int64[K] or int, optional
+            The streams; by default all.
 
         Returns
         -------
         int64[...]
             Ids of the rows that became sampleable.
+
+        Raises
+        ------
+        ValueError
+            If ``env`` names a stream that is not there or twice.
         """
-        closing = self._windows.interruption()
-        return self._close(closing, self._cast_returns(closing))
+        streams, _ = self._streams.named(env)
+        closed = self._transitions.interrupt(self._issued % self._capacity, streams)
+        self._streams.interrupt(streams)
+        if closed is None:
+            return np.zeros(0, INT64)
+        return self._issue(closed.returns.size, self._waited(closed))
 
     def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:
         """Add many complete, unrelated transitions, such as offline data.
@@ -346,7 +464,7 @@ class ReplayBuffer:
             priorities = self._sampler.priorities_of(casting.errors(td_errors, count))
         kept = min(count, self._capacity)
         first = (self._issued + count - kept) % self._capacity
-        self._storage.write_many(
+        self._transitions.extend(
             first, kept, {name: column[count - kept :] for name, column in columns.items()}
         )
         if count:
@@ -392,7 +510,7 @@ class ReplayBuffer:
             slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
             self._blocks.complete(frame, slots)
         self._last_ids = batch.ids.copy()
-        return batch
+        return batch if self._blocks.plain else self._blocks.finished(batch)
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
         """Return named transitions, as :meth:`sample` would had it drawn these.
@@ -418,7 +536,7 @@ class ReplayBuffer:
         )
         batch.probabilities[:] = self._sampler.probabilities(slots)
         self._blocks.complete(frame, slots)
-        return batch
+        return batch if self._blocks.plain else self._blocks.finished(batch)
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
         """Give transitions the priorities of their new TD errors.
@@ -478,8 +596,9 @@ class ReplayBuffer:
     def clear(self) -> None:
         """Forget all transitions and open windows. Ids go on where they were. O(N)."""
         self._sampler.clear()
-        self._windows.clear()
-        self._step_priorities = [None] * self.n_step
+        self._transitions.clear()
+        self._streams.clear()
+        self._step_priorities[:] = np.nan
         self._last_ids = np.empty(0, INT64)
         self._weight_sums[:] = 0.0
 
@@ -508,7 +627,7 @@ class ReplayBuffer:
         return {
             "size": len(self),
             "ids_issued": self._issued,
-            "open_windows": len(self._windows),
+            "open_windows": len(self._transitions.windows),
             **{name: float(value) for name, value in zip(names, quantiles, strict=True)},
             "largest_priority": self._sampler.entry_priority(),
             "stale_updates": self._stale_updates,
@@ -518,6 +637,47 @@ class ReplayBuffer:
             "duplicates": self._last_ids.size - np.unique(self._last_ids).size,
             "never_drawn": never_drawn,
         }
+
+    def _add(
+        self,
+        env: Any,
+        values: dict[str, Any],
+        terminated: Any,
+        truncated: Any,
+        info: Any,
+        td_error: Any,
+    ) -> Ints:
+        """Add steps of any streams: first what may raise, then what changes the buffer."""
+        steps = self._streams.steps(env, values, terminated, truncated, info)
+        priorities = None
+        if td_error is not None:
+            errors = casting.errors(td_error, steps.called.size, "td_error")
+            priorities = self._sampler.priorities_of(errors, "td_error")
+            priorities = priorities if steps.given is None else priorities[steps.given]
+        closed = None
+        if steps.streams.size:
+            transitions = self._transitions
+            if transitions.looking:
+                transitions.look_for_stacks(steps.columns, min(self._issued, self._capacity))
+            closed = transitions.add(self._issued % self._capacity, steps)
+        self._streams.commit(steps)
+        count = steps.streams.size
+        if closed is not None:
+            count = closed.returns.size
+            if priorities is not None:
+                self._step_priorities[closed.rows] = priorities
+                self._priorities_wait = True
+            priorities = self._waited(closed)
+        return self._issue(count, priorities)
+
+    def _waited(self, closed: Closed) -> Floats | None:
+        """Return the priorities with which windows were begun, NaN for the largest so far."""
+        if not self._priorities_wait:
+            return None
+        first_steps = closed.first_steps
+        priorities = self._step_priorities[first_steps]
+        self._step_priorities[first_steps] = np.nan
+        return priorities
 
     def _cast_transitions(self, transitions: Mapping[str, Any]) -> dict[str, Array]:
         if not isinstance(transitions, Mapping):
@@ -533,8 +693,13 @@ class ReplayBuffer:
             raise ValueError(f"reward must have shape (B,), got {reward.shape}")
         count = len(reward)
         columns = {
-            name: casting.cast(name, value, self._fields[name], (count,))
+            leaf: casting.cast(leaf, part, field, (count,))
             for name, value in given.items()
+            for (leaf, field), part in zip(
+                self._structures[name].leaves.items(),
+                self._structures[name].take_apart(value),
+                strict=True,
+            )
         }
         if "terminated" in columns:
             gamma = np.float32(self._gamma)
@@ -548,52 +713,31 @@ class ReplayBuffer:
         return columns
 
     def _require_names(self, given: Mapping[str, Any]) -> None:
-        unknown = given.keys() - self._fields.keys()
-        missing = self._fields.keys() - given.keys() - {"discount", "terminated"}
+        unknown = given.keys() - self._structures.keys()
+        missing = self._structures.keys() - given.keys() - {"discount", "terminated"}
         if unknown or missing:
             kind, names = ("unknown", unknown) if unknown else ("missing", missing)
             raise ValueError(
-                f"fields must be {', '.join(self._fields)}, got {kind} {', '.join(sorted(names))}"
+                f"fields must be {', '.join(self._structures)}, got {kind} {', '.join(sorted(names))}"
             )
-
-    def _cast_returns(self, closing: Closing) -> list[Array]:
-        return [
-            casting.cast("reward (n-step return)", value, self._fields["reward"])
-            for value in closing.returns[: closing.count]
-        ]
 
     def _priority_of(self, td_error: Any) -> float:
         error = td_error if type(td_error) is float else casting.errors(td_error, 1, "td_error")[0]
         return self._sampler.priority_of(float(error))
 
-    def _close(self, closing: Closing, rewards: list[Array]) -> Ints:
-        """Turn windows that close into rows; all end with the latest step."""
-        n_step = self._windows.n_step
-        next_obs = self._steps.columns["next_obs"][self._newest_step].copy()
-        oldest = self._newest_step - len(closing.returns) + 1
-        priorities = []
-        for k in range(closing.count):
-            row = (oldest + k) % n_step
-            self._steps.columns["reward"][row] = rewards[k]
-            self._steps.columns["discount"][row] = closing.discounts[k]
-            self._steps.columns["terminated"][row] = closing.terminated
-            self._steps.columns["next_obs"][row] = next_obs
-            self._storage.copy((self._issued + k) % self._capacity, self._steps, row)
-            priorities.append(self._step_priorities[row])
-            self._step_priorities[row] = None
-        self._windows.commit(closing)
-        return self._issue(closing.count, priorities)
-
-    def _issue(self, count: int, priorities: list[float | None]) -> Ints:
+    def _issue(self, count: int, priorities: Floats | None) -> Ints:
         """Make rows just written sampleable and give them their ids."""
         if count == 0:
-            return np.zeros(0, np.int64)
-        if priorities == [None] * count:
+            return np.zeros(0, INT64)
+        if priorities is None or np.isnan(priorities).all():
             self._sampler.append(count)
         else:
             largest = self._sampler.entry_priority()
-            given = [largest if priority is None else priority for priority in priorities]
-            self._sampler.append_each(given)
+            priorities = np.where(np.isnan(priorities), largest, priorities)
+            if count <= FEW:
+                self._sampler.append_each(priorities.tolist())
+            else:
+                self._sampler.append(count, priorities)
         return self._next_ids(count)
 
     def _next_ids(self, count: int) -> Ints:
@@ -611,35 +755,28 @@ class ReplayBuffer:
             raise KeyError(f"no transition with id {ids[gone][0]}")
 
 
-def _columns(fields: Mapping[str, Field]) -> dict[str, Field]:
+def _structures(fields: Mapping[str, Nested]) -> dict[str, Structure]:
     """Return the columns of a row: the fields given and those every buffer has."""
     if not isinstance(fields, Mapping):
         raise ValueError(f"fields must be a mapping of names to Field, got {fields!r}")
     for name in REQUIRED:
         if name not in fields:
             raise ValueError(f"fields must contain obs, action and reward, got no {name}")
-    for name, field in fields.items():
-        if not isinstance(field, Field):
-            raise ValueError(f"fields[{name!r}] must be a Field, got {field!r}")
+    for name in fields:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
             raise ValueError(f"fields must have names that can be attributes, got {name!r}")
         if name in RESERVED or hasattr(Batch, name):
             raise ValueError(f"fields must not use a name with a meaning of its own, got {name!r}")
-    if fields["reward"].shape != ():
-        raise ValueError(f"fields['reward'] must have shape (), got {fields['reward'].shape}")
-    return {
+    reward = fields["reward"]
+    if not isinstance(reward, Field) or reward.shape != ():
+        raise ValueError(f"fields['reward'] must be a Field of shape (), got {reward!r}")
+    columns: dict[str, Nested] = {
         "obs": fields["obs"],
         "action": fields["action"],
-        "reward": fields["reward"],
+        "reward": reward,
         "discount": Field((), "float32"),
         "next_obs": fields["obs"],
         "terminated": Field((), "bool"),
         **{name: field for name, field in fields.items() if name not in REQUIRED},
     }
-
-
-def _field(name: str, space: Any) -> Field:
-    shape, dtype = getattr(space, "shape", None), getattr(space, "dtype", None)
-    if shape is None or dtype is None:
-        raise ValueError(f"{name} must have one shape and dtype, got {space}")
-    return Field(shape, dtype)
+    return {name: Structure(name, nested) for name, nested in columns.items()}

@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.casting import Field
+from prioritized_replay.memory import WORD, Memory, Words
 
 __all__ = ["Storage"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-Words = NDArray[np.uint64]
-
-WORD = 8
-CACHE_LINE = 64
 
 
 class Storage:
@@ -33,18 +30,33 @@ class Storage:
         Number of rows N.
     fields : mapping of str to Field
         Columns of a row.
+    memory : Memory, optional
+        Where to keep the rows; in RAM if None.
+    name : str
+        Of their words in that memory.
+
+    Raises
+    ------
+    OverLimit, OSError
+        If the memory has no room for them.
     """
 
-    def __init__(self, capacity: int, fields: Mapping[str, Field]) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        fields: Mapping[str, Field],
+        memory: Memory | None = None,
+        name: str = "rows",
+    ) -> None:
         self.fields = dict(fields)
         # Widest items first: every column is then aligned without gaps between them.
         order = sorted(self.fields, key=lambda name: -np.dtype(self.fields[name].dtype).itemsize)
         self.offsets: dict[str, int] = {}
         """The byte of a row where each field begins."""
         size = 0
-        for name in order:
-            self.offsets[name] = size
-            size += self.fields[name].nbytes
+        for column in order:
+            self.offsets[column] = size
+            size += self.fields[column].nbytes
         self.drawn_offset = size
         """The byte of a row that says whether it has been drawn since it was written."""
         self.row_size = -(-(size + 1) // WORD) * WORD
@@ -52,14 +64,13 @@ class Storage:
         dtype = np.dtype(
             {
                 "names": order,
-                "formats": [(f.dtype, f.shape) for f in (self.fields[name] for name in order)],
-                "offsets": [self.offsets[name] for name in order],
+                "formats": [(f.dtype, f.shape) for f in map(self.fields.__getitem__, order)],
+                "offsets": list(self.offsets.values()),
                 "itemsize": self.row_size,
             }
         )
-        words = np.zeros((capacity * self.row_size + CACHE_LINE) // WORD, np.uint64)
-        shift = (-words.ctypes.data % CACHE_LINE) // WORD  # the first row begins a cache line
-        self.words: Words = words[shift : shift + capacity * self.row_size // WORD]
+        memory = Memory() if memory is None else memory
+        self.words: Words = memory.words(name, capacity * self.row_size // WORD)
         """All rows, one after the other."""
         self._rows = self.words.view(dtype)
         self._drawn = self.words.view(np.uint8)[self.drawn_offset :: self.row_size]
@@ -78,6 +89,16 @@ class Storage:
             column[slot] = values[place]
         self._drawn[slot] = 0
 
+    def __len__(self) -> int:
+        """Return the number of rows N."""
+        return len(self._rows)
+
+    def write_rows(self, slots: Ints, values: Mapping[str, Array]) -> None:
+        """Write the rows at K different slots, of columns cast already."""
+        for name, column in self.columns.items():
+            column[slots] = values[name]
+        self._drawn[slots] = 0
+
     def write_many(self, first: int, count: int, values: Mapping[str, Array]) -> None:
         """Write ``count`` <= N rows from slot ``first`` on, modulo N, of columns cast already."""
         to_end = min(count, len(self._rows) - first)
@@ -86,11 +107,6 @@ class Storage:
             column[: count - to_end] = values[name][to_end:]
         self._drawn[first : first + to_end] = 0
         self._drawn[: count - to_end] = 0
-
-    def copy(self, slot: int, other: Storage, other_slot: int) -> None:
-        """Copy a row of another storage of the same fields."""
-        self._rows[slot] = other._rows[other_slot]
-        self._drawn[slot] = 0
 
     def drawn(self, slots: Ints) -> NDArray[np.bool_]:
         """Return which of these rows have been drawn since they were written, bool[B]."""

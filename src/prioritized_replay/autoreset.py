@@ -1,0 +1,125 @@
+"""What environments do after an episode's end: Gymnasium's three modes, and how to tell.
+
+It knows the conventions of Gymnasium and of ALE; it does not import them, and keeps no state.
+
+========== =====================================================================================
+next_step  The step after the end ignores its action and returns the first observation of the next
+           episode: no transition.
+same_step  The last step of an episode returns the first observation of the next one; its own final
+           observation comes in ``info["final_obs"]``.
+disabled   The caller resets; nothing has to be known.
+========== =====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Autoreset", "chosen_mode", "final_observations", "mode_of", "wrappers"]
+
+Autoreset = Literal["next_step", "same_step", "disabled"]
+
+MODES: tuple[Autoreset, ...] = get_args(Autoreset)
+
+
+def chosen_mode(autoreset: Any, num_envs: int | None) -> Autoreset:
+    """Return the mode a buffer is to assume.
+
+    Raises
+    ------
+    ValueError
+        If ``autoreset`` is none of the three, or not given where ``num_envs`` is, or
+        ``"same_step"`` for a single environment: there is no such.
+    """
+    allowed = MODES if num_envs is not None else ("next_step", "disabled", None)
+    if autoreset not in allowed:
+        names = ", ".join(map(repr, allowed))
+        why = " where num_envs is given" if num_envs is not None else " for a single environment"
+        raise ValueError(f"autoreset must be one of {names}{why}, got {autoreset!r}")
+    return autoreset or "disabled"
+
+
+def wrappers(env: Any) -> Iterator[Any]:
+    """Iterate over an environment and what it wraps, outermost first."""
+    while env is not None:
+        yield env
+        # Not getattr alone: wrappers pass attributes that they lack on to what they wrap.
+        env = vars(env).get("env") if hasattr(env, "__dict__") else None
+
+
+def mode_of(env: Any) -> Autoreset | None:
+    """Return the mode that an environment declares, None where it does not.
+
+    A vector environment has it in its metadata, through wrappers; a single one has it if
+    Gymnasium's wrapper Autoreset is among its own.
+    """
+    if not hasattr(env, "num_envs"):
+        names = [type(layer).__name__ for layer in wrappers(env)]
+        return "next_step" if {"Autoreset", "AutoResetWrapper"} & set(names) else None
+    for layer in wrappers(env):
+        mode = (getattr(layer, "metadata", None) or {}).get("autoreset_mode")
+        if mode is not None:
+            return _named(mode)
+    return None
+
+
+def _named(mode: Any) -> Autoreset | None:
+    """Return our name of a member of Gymnasium's enumeration, or of its value."""
+    value = str(getattr(mode, "value", mode)).replace("_", "").lower()
+    return next((name for name in MODES if name.replace("_", "") == value), None)
+
+
+def final_observations(info: Any, ended: NDArray[np.bool_]) -> list[Any]:
+    """Return the final observation of each row that ended, in their order.
+
+    Parameters
+    ----------
+    info : mapping
+        What the vector environment returned. ``final_obs`` in it is an array of objects, with a
+        mask ``_final_obs`` beside it or None where there is nothing (Gymnasium), or a dense array,
+        or mappings or tuples of such (ALE and others).
+    ended : bool[K]
+        Which rows ended.
+
+    Raises
+    ------
+    ValueError
+        If one of them has none.
+    """
+    where = "info['final_obs']"
+    if not isinstance(info, Mapping) or info.get("final_obs") is None:
+        got = "no info" if info is None else "an info without it"
+        raise ValueError(
+            f"{where} must hold the final observation of a row that ended, since autoreset is "
+            f"'same_step', got {got}"
+        )
+    final, mask = info["final_obs"], info.get("_final_obs")
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.shape != ended.shape:
+            raise ValueError(f"info['_final_obs'] must have shape {ended.shape}, got {mask.shape}")
+    observations = []
+    for row in np.flatnonzero(ended):
+        observation = _row(where, final, int(row), len(ended))
+        if observation is None or (mask is not None and not mask[row]):
+            raise ValueError(
+                f"{where} must hold the final observation of row {row}, which ended, got none"
+            )
+        observations.append(observation)
+    return observations
+
+
+def _row(name: str, final: Any, row: int, count: int) -> Any:
+    """Return one row of an array, or of the arrays in a mapping or tuple."""
+    if isinstance(final, Mapping):
+        return {key: _row(f"{name}[{key!r}]", part, row, count) for key, part in final.items()}
+    if isinstance(final, tuple):
+        return tuple(_row(f"{name}[{k}]", part, row, count) for k, part in enumerate(final))
+    if not hasattr(final, "__len__") or len(final) != count:
+        got = f"{len(final)} rows" if hasattr(final, "__len__") else repr(final)
+        raise ValueError(f"{name} must have {count} rows, got {got}")
+    return final[row]

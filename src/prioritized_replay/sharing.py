@@ -1,0 +1,184 @@
+"""A large observation of transitions, kept as frames that rows share.
+
+It knows which two columns of a row stand for it, and when to look for a stack in the data; how
+frames are kept is the business of :mod:`.frames`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay.casting import Field
+from prioritized_replay.frames import Frames
+from prioritized_replay.memory import Memory
+from prioritized_replay.stacks import UNKNOWN, possible_axes, shifted_axis
+from prioritized_replay.storage import Storage
+
+__all__ = ["SharedObservation"]
+
+Array = NDArray[Any]
+Ints = NDArray[np.int64]
+
+SMALLEST = 1024  # bytes: below, looking for equal ones would cost more than it saves
+STEPS_TO_LOOK = 1000  # after so many rows the layout stays as it is
+
+
+class SharedObservation:
+    """One leaf of ``obs`` and its twin of ``next_obs``, as numbers of frames in a row.
+
+    Parameters
+    ----------
+    number : int
+        Of this one among all of a buffer: its frames are called by it.
+    names : tuple of two str
+        The leaf of ``obs`` and that of ``next_obs``.
+    field : Field
+        What they hold.
+    capacity : int
+        Number of transitions N.
+    streams : int
+        Number of streams E.
+    memory : Memory
+        Where the frames lie.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        names: tuple[str, str],
+        field: Field,
+        capacity: int,
+        streams: int,
+        memory: Memory,
+    ) -> None:
+        self.names = names
+        self._field = field
+        self._chunks = 0
+        self._number = number
+        self._memory = memory
+        self._frames = Frames(field, capacity, streams, self._allocate)
+        axes = possible_axes(field) if field.stack_axis is None else ()
+        self.looking = bool(axes)
+        """Whether it is not known yet how the observation is stacked."""
+        self._rows_to_look = min(STEPS_TO_LOOK, capacity)
+        # Room for the longest stack that may be found: rows then keep their layout.
+        width = max([self._frames.stack, *(field.shape[axis] for axis in axes)])
+        self.references = Field((width,), "uint32")
+        """What a row has in the place of each of the two."""
+
+    @staticmethod
+    def worthwhile(field: Field) -> bool:
+        """Return whether a leaf is large enough to be shared."""
+        return field.nbytes >= SMALLEST
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._frames.nbytes
+
+    def make_room(self, count: int) -> None:
+        """Make sure that :meth:`encode` cannot fail for so many rows."""
+        self._frames.make_room(2 * self._frames.stack * count)
+
+    def encode(self, streams: Ints | None, columns: Mapping[str, Array]) -> dict[str, Array]:
+        """Keep the observations of K steps and return the columns that stand for them.
+
+        Parameters
+        ----------
+        streams : int64[K] or None
+            Whose steps they are; None for rows unrelated to any stream.
+        columns : mapping
+            Leaves of the steps.
+
+        Returns
+        -------
+        dict of str to uint32[K, ...]
+            They are held for the caller, who passes them on to rows or to :meth:`drop`.
+
+        Raises
+        ------
+        MemoryError, OSError
+            If there is no room for new frames; nothing has changed then.
+        """
+        observations = (columns[name] for name in self.names)
+        if streams is None:
+            pair = self._frames.encode_unrelated(*observations)
+        else:
+            pair = self._frames.encode(streams, *observations)
+        return {name: self._widened(refs) for name, refs in zip(self.names, pair, strict=True)}
+
+    def hold(self, storage: Storage, slots: Any) -> None:
+        """Count rows just copied as holders of their frames."""
+        for name in self.names:
+            self._frames.hold(self._narrowed(storage.columns[name][slots]))
+
+    def release(self, storage: Storage, slots: Any) -> None:
+        """Let go of the frames of rows about to be overwritten; unwritten rows hold none."""
+        for name in self.names:
+            self._frames.release(self._narrowed(storage.columns[name][slots]))
+
+    def drop(self, columns: Mapping[str, Array]) -> None:
+        """Let go of what :meth:`encode` returned."""
+        for name in self.names:
+            self._frames.release(self._narrowed(columns[name]))
+
+    def decode(self, obs: Array, next_obs: Array, shift: int) -> tuple[Array, Array]:
+        """Return observations from what rows have in their place, see :meth:`Frames.decode`."""
+        return self._frames.decode(self._narrowed(obs), self._narrowed(next_obs), shift)
+
+    def clear(self, storages: Sequence[Storage]) -> None:
+        """Forget all frames, also in the rows of these storages."""
+        for storage in storages:
+            for name in self.names:
+                storage.columns[name][:] = 0
+        self._frames.clear()
+
+    def look_for_stack(
+        self, columns: Mapping[str, Array], storages: Sequence[tuple[Storage, int]]
+    ) -> None:
+        """Look at the first of K steps; if it shows a stack, keep frames from now on.
+
+        Parameters
+        ----------
+        columns : mapping
+            Leaves of the steps.
+        storages : sequence of (Storage, int)
+            Storages with rows that have frames, and how many rows from the first on.
+        """
+        if sum(rows for _, rows in storages[:1]) >= self._rows_to_look:
+            self.looking = False
+            return
+        axis = shifted_axis(*(columns[name][0] for name in self.names))
+        if axis is UNKNOWN:
+            return
+        self.looking = False
+        if axis is None:
+            return
+        places = [
+            storage.columns[name][:rows] for storage, rows in storages for name in self.names
+        ]
+        before = [self._narrowed(place) for place in places]
+        self._frames, after = self._frames.restacked(axis, before)
+        for place, references in zip(places, after, strict=True):
+            place[:] = self._widened(references)
+
+    def _allocate(self, count: int) -> Any:
+        words = self._memory.words(f"frames-{self._number}-{self._chunks:05d}", count)
+        self._chunks += 1
+        return words
+
+    def _narrowed(self, references: Array) -> Array:
+        """Return the part of rows' references that is in use, fit for a kernel."""
+        return np.ascontiguousarray(references[..., : self._frames.stack])
+
+    def _widened(self, references: Array) -> Array:
+        width = self.references.shape[0]
+        if references.shape[-1] == width:
+            return references
+        wide = np.zeros((len(references), width), np.uint32)
+        wide[:, : references.shape[-1]] = references
+        return wide
