@@ -197,7 +197,8 @@ class QNetwork(nn.Module):
             size, stride = self._convolution.size, self._convolution.stride
             images = self._image.channels_last(observation)
             places = images.unfold(1, size, stride).unfold(2, size, stride)
-            rows = places.reshape(-1, self._image.channels * size**2).float()
+            # Channels innermost, as they lie in memory: half the time.
+            rows = places.movedim(3, -1).reshape(-1, size**2 * self._image.channels).float()
             return rows.mul_(self._image.scale) if self._image.scale != 1.0 else rows
         if self._categories:
             return functional.one_hot(observation.long() - self._first, self._categories).float()
