@@ -22,10 +22,11 @@ from tests.reports import evaluation
 from prioritized_replay.cli import main
 from prioritized_replay.dqn import run as run_module
 from prioritized_replay.dqn import training as training_module
-from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.display import PlainLines
 from prioritized_replay.dqn.evaluation import evaluate
 from prioritized_replay.dqn.networks import make_network
+from prioritized_replay.dqn.presets import preset
 from prioritized_replay.dqn.recording import Recording
 from prioritized_replay.dqn.run_folder import RunFolder
 from prioritized_replay.dqn.training import Training

@@ -9,7 +9,8 @@ import math
 
 import pytest
 
-from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.presets import preset
 
 
 @pytest.mark.parametrize(

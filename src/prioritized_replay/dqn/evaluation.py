@@ -31,8 +31,6 @@ class Evaluation:
         Undiscounted sum of the rewards of each episode.
     lengths : int64[episodes]
         Steps of each episode.
-    capped : int
-        Episodes among them that were cut off by the evaluation, not by the environment.
     mean, std : float
         Mean and (population) standard deviation of the returns.
     iqm : float
@@ -40,15 +38,17 @@ class Evaluation:
         :func:`~prioritized_replay.dqn.evaluation.interquartile_mean`.
     interval : tuple of two floats
         95 % bootstrap confidence interval of the mean.
+    capped : int
+        Episodes that were cut off by the evaluation, not ended by the environment.
     """
 
     returns: Float64s
     lengths: Int64s
-    capped: int
     mean: float
     std: float
     iqm: float
     interval: tuple[float, float]
+    capped: int = 0
 
 
 def evaluate(
@@ -74,7 +74,7 @@ def evaluate(
     network : torch.nn.Module
         From observations (E, ...) to action values (E, A).
     env_id : str
-        A registered Gymnasium environment. Where its episodes may last for ever, give ``max_steps``.
+        A registered Gymnasium environment. If its episodes may last for ever, give ``max_steps``.
     episodes : int
         How many, at least 1.
     seed : int
@@ -119,11 +119,11 @@ def evaluate(
     return Evaluation(
         returns=returns,
         lengths=lengths,
-        capped=capped,
         mean=float(returns.mean()),
         std=float(returns.std()),
         iqm=interquartile_mean(returns),
         interval=_bootstrap(returns, np.random.default_rng(children[-1])),
+        capped=capped,
     )
 
 

@@ -5,93 +5,22 @@ Knows observation and action spaces; knows nothing of learning. Axes: B batch, A
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prioritized_replay.dqn.convolutions import (
+    ConvNetwork,
+    Convolution,
+    Image,
+    Together,
+    action_values,
+)
 
 NetworkName = Literal["auto", "mlp", "nature", "light", "small"]
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A layer: so many square filters of so many pixels, moved so many pixels at a time."""
-
-    filters: int
-    size: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Image:
-    """How an observation is an image: its size, which axis has the channels, what is white.
-
-    The channels are first where that is the shortest axis, as in a stack of frames, else last.
-    """
-
-    channels: int
-    height: int
-    width: int
-    first: bool
-    scale: float
-
-    @classmethod
-    def of(cls, space: spaces.Space) -> Self:  # type: ignore[type-arg]
-        """Read a space.
-
-        Raises
-        ------
-        ValueError
-            It is not a box of three axes.
-        """
-        if not isinstance(space, spaces.Box) or len(space.shape) != 3:
-            raise ValueError(
-                "observation_space must be an image, a Box of three axes, for a convolutional "
-                f"network, got {space}"
-            )
-        shape = space.shape
-        first = shape[0] < min(shape[1:])
-        channels, height, width = shape if first else (shape[2], shape[0], shape[1])
-        return cls(channels, height, width, first, 1.0 / 255.0 if space.dtype == np.uint8 else 1.0)
-
-    @property
-    def pixels(self) -> int:
-        """Of one channel."""
-        return self.height * self.width
-
-    def after(self, layer: Convolution) -> Self:
-        """Return the image that a convolution makes of this one.
-
-        Raises
-        ------
-        ValueError
-            It is too small for that.
-        """
-        if min(self.height, self.width) < layer.size:
-            raise ValueError(
-                f"observation_space must have images of {layer.size}x{layer.size} pixels or more "
-                f"where a convolution of that size comes, got {self.height}x{self.width}"
-            )
-        return replace(
-            self,
-            channels=layer.filters,
-            height=(self.height - layer.size) // layer.stride + 1,
-            width=(self.width - layer.size) // layer.stride + 1,
-        )
-
-    def channels_first(self, observations: Tensor) -> Tensor:
-        """Return [B, C, height, width]."""
-        return observations if self.first else observations.movedim(-1, 1)
-
-    def channels_last(self, observations: Tensor) -> Tensor:
-        """Return [B, height, width, C]."""
-        return observations.movedim(1, -1) if self.first else observations
-
 
 _CONVOLUTIONAL: dict[str, tuple[tuple[Convolution, ...], int]] = {
     # Mnih et al. 2015, and Mnih et al. 2013: a third of its arithmetic.
@@ -170,7 +99,7 @@ class QNetwork(nn.Module):
             if convolution is not None:
                 layers += [nn.Linear(inputs, convolution.filters), nn.ReLU()]
                 inputs = self._image.after(convolution).pixels * convolution.filters
-                layers.append(_Together(inputs))
+                layers.append(Together(inputs))
             for width in hidden_sizes:
                 layers += [nn.Linear(inputs, width), nn.ReLU()]
                 inputs = width
@@ -194,124 +123,14 @@ class QNetwork(nn.Module):
     def rows(self, observation: Tensor) -> Tensor:
         """Return what the first layer takes, float32[B, inputs], or [B * places, inputs]."""
         if self._convolution is not None:
-            size, stride = self._convolution.size, self._convolution.stride
-            images = self._image.channels_last(observation)
-            places = images.unfold(1, size, stride).unfold(2, size, stride)
-            # Channels innermost, as they lie in memory: half the time.
-            rows = places.movedim(3, -1).reshape(-1, size**2 * self._image.channels).float()
-            return rows.mul_(self._image.scale) if self._image.scale != 1.0 else rows
+            return self._image.places(observation, self._convolution)
         if self._categories:
             return functional.one_hot(observation.long() - self._first, self._categories).float()
         return observation.reshape(observation.shape[0], -1).float()
 
     def head(self, outputs: Tensor) -> Tensor:
         """Return the action values, float32[B, A], from what the last layer gives."""
-        return _head(outputs, self.dueling)
-
-
-class ConvNetwork(nn.Module):
-    """A convolutional network from an image to the value of each action.
-
-    Parameters
-    ----------
-    observation_space : gymnasium.spaces.Box
-        Of three axes. The channels are first where that is the shortest axis, as in a stack of
-        frames, else last. Of dtype uint8 it is divided by 255; other dtypes are taken as they are.
-    num_actions : int
-        A, at least 1.
-    convolutions : sequence of Convolution
-        Each followed by a ReLU.
-    units : int
-        Of the hidden layer after them, followed by a ReLU.
-    dueling : bool
-        As for :class:`QNetwork`.
-    seed : int
-        As for :class:`QNetwork`.
-
-    Raises
-    ------
-    ValueError
-        The space is of another kind, or too small for the convolutions.
-
-    Examples
-    --------
-    >>> space = spaces.Box(0, 255, (4, 84, 84), "uint8")
-    >>> network = ConvNetwork(space, num_actions=6, convolutions=[Convolution(8, 8, 4)], units=32)
-    >>> network(torch.zeros(5, 4, 84, 84, dtype=torch.uint8)).shape
-    torch.Size([5, 6])
-    """
-
-    def __init__(
-        self,
-        observation_space: spaces.Space,  # type: ignore[type-arg]
-        num_actions: int,
-        *,
-        convolutions: Sequence[Convolution],
-        units: int,
-        dueling: bool = False,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        image = self._image = Image.of(observation_space)
-        if num_actions < 1:
-            raise ValueError(f"num_actions must be >= 1, got {num_actions}")
-        self.num_actions = num_actions
-        self.dueling = dueling
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            layers: list[nn.Module] = []
-            for layer in convolutions:
-                layers += [
-                    nn.Conv2d(image.channels, layer.filters, layer.size, layer.stride),
-                    nn.ReLU(inplace=True),
-                ]
-                image = image.after(layer)
-            layers += [nn.Flatten(), nn.Linear(image.channels * image.pixels, units), nn.ReLU()]
-            # A dueling head's first output is the state value, the rest are the advantages.
-            layers.append(nn.Linear(units, num_actions + int(dueling)))
-            self.layers = nn.Sequential(*layers)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Return the value of each action.
-
-        Parameters
-        ----------
-        observation : any real dtype, [B, C, height, width] or [B, height, width, C]
-
-        Returns
-        -------
-        float32[B, A]
-        """
-        images = self._image.channels_first(observation)
-        if torch.is_grad_enabled():  # faster there, slower without a gradient
-            images = images.contiguous(memory_format=torch.channels_last)
-        first = self.layers[0]
-        # Scaled filters in place of scaled pixels: one pass over the batch less.
-        features = functional.conv2d(
-            images.float(), first.weight * self._image.scale, first.bias, first.stride
-        )
-        features = self.layers[1:-1](features)
-        # The last layer is always in full precision: actions differ in the third digit.
-        with torch.autocast(features.device.type, enabled=False):
-            return _head(self.layers[-1](features.float()), self.dueling)
-
-
-class _Together(nn.Module):
-    """All places of an image in one row."""
-
-    def __init__(self, inputs: int) -> None:
-        super().__init__()
-        self._inputs = inputs
-
-    def forward(self, rows: Tensor) -> Tensor:
-        return rows.reshape(-1, self._inputs)
-
-
-def _head(outputs: Tensor, dueling: bool) -> Tensor:
-    if not dueling:
-        return outputs
-    value, advantage = outputs[:, :1], outputs[:, 1:]
-    return value + advantage - advantage.mean(dim=1, keepdim=True)
+        return action_values(outputs, self.dueling)
 
 
 def make_network(
@@ -321,6 +140,7 @@ def make_network(
     network: NetworkName = "auto",
     hidden_sizes: Sequence[int] = (128, 128),
     dueling: bool = False,
+    shared_bias: bool = False,
     seed: int = 0,
 ) -> QNetwork | ConvNetwork:
     """Return the network that fits an environment's spaces.
@@ -333,6 +153,12 @@ def make_network(
         for images of 36x36 pixels or more, ``"small"`` for smaller ones, else ``"mlp"``.
     hidden_sizes : sequence of int
         Of ``"mlp"``.
+    dueling : bool
+        As for :class:`QNetwork`.
+    shared_bias : bool
+        One bias for all actions, as in the paper's networks; for ``"nature"`` and ``"light"``.
+    seed : int
+        Fixes the initial weights; torch's global generator is left as it was.
 
     Raises
     ------
@@ -354,6 +180,8 @@ def make_network(
         raise ValueError(f"network must be one of {choices}, got {network!r}")
     num_actions = count_actions(action_space)
     name = _fitting(observation_space) if network == "auto" else network
+    if shared_bias and name not in _CONVOLUTIONAL:
+        raise ValueError(f"shared_bias must be False for the network {name}, got True")
     if name == "mlp":
         return QNetwork(
             observation_space, num_actions, hidden_sizes=hidden_sizes, dueling=dueling, seed=seed
@@ -375,6 +203,7 @@ def make_network(
         convolutions=convolutions,
         units=units,
         dueling=dueling,
+        shared_bias=shared_bias,
         seed=seed,
     )
 
