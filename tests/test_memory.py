@@ -275,3 +275,16 @@ def test_rows_in_files_are_the_rows_in_ram(tmp_path):
     for store in stores[1:]:
         np.testing.assert_array_equal(store.words, stores[0].words)
     assert files(tmp_path) == ["rows.words", "steps.words"]
+
+
+def test_words_that_are_let_go_are_counted_no_more_and_leave_no_file(tmp_path):
+    for memory in (Memory(), Memory(tmp_path)):
+        kept = memory.words("kept", 4)
+        memory.words("gone", 8, beside=5)
+        assert memory.nbytes == 101
+
+        memory.release("gone", 69)
+
+        assert memory.nbytes == kept.nbytes
+        memory.words("gone", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gone.words", "kept.words"]

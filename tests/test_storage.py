@@ -176,6 +176,10 @@ LOSSY = [
 )
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_a_cast_that_would_lose_values_is_refused(name, dtype, value, n_step):
+    if n_step > 1 and dtype == "int32" and name == "reward":  # no sum of discounted rewards fits
+        with pytest.raises(ValueError, match="reward"):
+            replay_of({name: per.Field((), dtype)}, n_step=n_step)
+        return
     replay = replay_of({name: per.Field((), dtype)}, n_step=n_step)
     valid = row(reward=1)
     replay.add(**valid)
@@ -367,8 +371,13 @@ def test_the_three_columns_every_transition_has_are_required(missing):
 def test_memory_is_counted():
     small = per.ReplayBuffer(1_000, FIELDS)
     images = per.ReplayBuffer(1_000, {**FIELDS, "obs": per.Field((84, 84), "uint8")})
+    one_kept = images.nbytes
+    frames = np.random.default_rng(0).integers(0, 256, (2_000, 84, 84), dtype=np.uint8)
+    columns = transitions(np.arange(1_000))
+    images.extend({**columns, "obs": frames[:1_000], "next_obs": frames[1_000:]})
 
     assert isinstance(small.nbytes, int)
     assert small.nbytes >= 1_000 * (8 + 8 + 8 + 4)
-    assert images.nbytes >= small.nbytes + 1_000 * (2 * 84 * 84 - 16)
     assert small.nbytes < 1_000 * 300
+    assert one_kept < small.nbytes + 84 * 84 * 10
+    assert images.nbytes >= small.nbytes + 1_000 * (2 * 84 * 84 - 16)

@@ -22,7 +22,7 @@ from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
 from prioritized_replay._compiling import inner, kernel
-from prioritized_replay._kernels import EIGHT, ONE, ZERO, Place, prefetch
+from prioritized_replay._kernels import EIGHT, ZERO, Place
 
 NEW = Place(1 << 31)
 STUCK = 2**32 - 1  # a count that has come so far stays: the frame is never free again

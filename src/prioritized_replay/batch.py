@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ USUAL = (
 class Batch:
     """Columns of B transitions, as attributes and as items: ``batch.obs``, ``batch["obs"]``.
 
-    The arrays belong to the batch alone: no later call of the buffer changes them.
+    The arrays belong to the batch alone: no later call of the buffer changes them. Those of large
+    observations share memory with each other and are read-only. A column of nested fields is a
+    dictionary or a tuple of arrays.
 
     Attributes
     ----------
@@ -90,13 +92,10 @@ class Batch:
 
     def __len__(self) -> int:
         """Return the number of transitions B."""
-        return len(next(iter(self.__dict__.values())))
+        return len(next(_arrays(next(iter(self.__dict__.values())))))
 
     def __repr__(self) -> str:
-        columns = (
-            f"{name}: {str(column.dtype).removeprefix('torch.')}{list(column.shape)}"
-            for name, column in self.__dict__.items()
-        )
+        columns = (f"{name}: {_described(column)}" for name, column in self.__dict__.items())
         return f"Batch({', '.join(columns)})"
 
     def to_torch(
@@ -138,12 +137,38 @@ class Batch:
         """
         import torch
 
-        tensors = {}
-        for name in self if columns is None else columns:
-            column = self[name]
-            array = column if column.flags.writeable else column.copy()
-            tensor = torch.from_numpy(array)
+        def tensor_of(array: Any) -> torch.Tensor:
+            tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
             if tensor.dtype == torch.float64 and not keep_float64:
                 tensor = tensor.to(torch.float32)
-            tensors[name] = tensor if device is None else tensor.to(device)
-        return Batch(tensors)
+            return tensor if device is None else tensor.to(device)
+
+        names = self if columns is None else columns
+        return Batch({name: _changed(self[name], tensor_of) for name in names})
+
+
+def _changed(column: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a column with each of its arrays changed."""
+    if isinstance(column, dict):
+        return {key: _changed(part, change) for key, part in column.items()}
+    if isinstance(column, tuple):
+        return tuple(_changed(part, change) for part in column)
+    return change(column)
+
+
+def _arrays(column: Any) -> Iterator[Any]:
+    """Iterate over the arrays of a column."""
+    if isinstance(column, (dict, tuple)):
+        for part in column.values() if isinstance(column, dict) else column:
+            yield from _arrays(part)
+    else:
+        yield column
+
+
+def _described(column: Any) -> str:
+    """Return the dtypes and shapes of a column."""
+    if isinstance(column, dict):
+        return f"{{{', '.join(f'{key}: {_described(part)}' for key, part in column.items())}}}"
+    if isinstance(column, tuple):
+        return f"({', '.join(map(_described, column))})"
+    return f"{str(column.dtype).removeprefix('torch.')}{list(column.shape)}"

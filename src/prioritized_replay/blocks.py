@@ -132,7 +132,8 @@ class Blocks:
             for name in self._further:
                 setattr(batch, name, record_of_block[name])
         else:
-            batch = Batch({name: record_of_block[name] for name in (*self._storage.fields, *COMPUTED)})
+            names = (*self._storage.fields, *COMPUTED)
+            batch = Batch({name: record_of_block[name] for name in names})
         least, largest = bounds
         rows = self._storage.words
         return batch, (drawn, rows, plan, newest, least, beta, largest, sums, block)

@@ -47,8 +47,9 @@ class Frames:
     streams : int
         Number of streams E, whose observations follow each other.
     allocate : callable
-        Returns so many 8-byte words as a C-contiguous uint64 array. It may raise; then nothing has
-        changed.
+        Returns so many 8-byte words as a C-contiguous uint64 array. By its second argument it is
+        told how many bytes the books grow that are kept beside them. It may raise; then nothing
+        has changed.
 
     Attributes
     ----------
@@ -61,7 +62,7 @@ class Frames:
     """
 
     def __init__(
-        self, field: Field, capacity: int, streams: int, allocate: Callable[[int], Words]
+        self, field: Field, capacity: int, streams: int, allocate: Callable[[int, int], Words]
     ) -> None:
         axis = field.stack_axis
         self.field = field
@@ -190,15 +191,16 @@ class Frames:
             Read-only; they may share memory with each other, but with nothing else.
         """
         count, stack = len(obs_references), self.stack
-        shared = 1 <= shift < stack and kernels.chained(obs_references, next_references, shift)
-        skip = stack - shift if shared else 0
-        row = (2 * stack - skip) * self.frame_nbytes
+        if not (1 <= shift < stack and kernels.chained(obs_references, next_references, shift)):
+            return self.decode_one(obs_references), self.decode_one(next_references)
+        row = (stack + shift) * self.frame_nbytes
         block = np.empty(count * row // WORD, UINT64)
         kernels.gather(
-            self._table, self._bits, self._words, obs_references, next_references, skip, block
-        )
+            self._table, self._bits, self._words, obs_references, next_references, stack - shift,
+            block,
+        )  # fmt: skip
         block.flags.writeable = False
-        start = (stack - skip) * self.frame_nbytes
+        start = shift * self.frame_nbytes
         return self._view(count, block, 0, row), self._view(count, block, start, row)
 
     def decode_one(self, references: References) -> Array:
@@ -214,9 +216,7 @@ class Frames:
     def equal(self, references: References, obs: Array) -> bool:
         """Return whether these frames, uint32[S], are those of an observation, byte by byte."""
         words = self._to_words(obs[None])
-        return bool(
-            kernels.equal(self._table, self._bits, self._words, _flat(references), words)
-        )
+        return bool(kernels.equal(self._table, self._bits, self._words, _flat(references), words))
 
     def clear(self) -> None:
         """Release everything and forget all streams; the memory stays. O(frames)."""
@@ -259,10 +259,10 @@ class Frames:
         )  # fmt: skip
         parts = [*kept, self._last.reshape(self._streams, self.stack)]
         different, which = np.unique(np.concatenate(parts), axis=0, return_inverse=True)
-        words = frames._to_words(self.decode_one(different)).reshape(-1, frames._words)
-        one_each = words.view(np.dtype((np.void, frames.frame_nbytes)))[:, 0]
-        _, first, place = np.unique(one_each, return_index=True, return_inverse=True)
-        words = words[first].reshape(-1)
+        words = frames._to_words(self.decode_one(different))
+        whole = words.view(np.dtype((np.void, frames.frame_nbytes)))
+        _, first, place = np.unique(whole, return_index=True, return_inverse=True)
+        words = words.reshape(-1, frames._words)[first].reshape(-1)
         stored = frames._encode(1, NO_STREAMS, words, words)
         numbers = stored[: len(first)][place].reshape(-1, frames.stack)[which.reshape(-1)]
         frames.hold(numbers)
@@ -285,8 +285,11 @@ class Frames:
         if total << self._bits > ledger.shape[1]:
             ledger = np.zeros((2, total + total // ROOM << self._bits), UINT32)
             ledger[:, : self._ledger.shape[1]] = self._ledger
-        memory = self._allocate(each * chunks)
-        assert memory.dtype == UINT64 and memory.flags.c_contiguous and memory.size >= each * chunks
+        grown = table.nbytes + ledger.nbytes - self._table.nbytes - self._ledger.nbytes
+        memory = self._allocate(each * chunks, grown)
+        assert memory.dtype == UINT64
+        assert memory.flags.carray
+        assert memory.size >= each * chunks
         first = memory.ctypes.data
         table[self._chunks : total] = first + np.arange(chunks, dtype=UINT64) * (each * WORD)
         if not self._memory:
@@ -306,10 +309,10 @@ class Frames:
         """Return the frames of observations, array[K, ...], one after the other, as words."""
         if self._axis:
             obs = np.moveaxis(obs, 1 + self._axis, 1)
-        flat = obs.reshape(-1)
+        flat = np.ascontiguousarray(obs).reshape(-1)
         if self._plain_nbytes != self.frame_nbytes:
             frames = np.zeros((len(obs) * self.stack, self.frame_nbytes), np.uint8)
-            frames[:, : self._plain_nbytes] = flat.view(np.uint8).reshape(len(frames), -1)
+            frames[:, : self._plain_nbytes] = flat.view(np.uint8).reshape(-1, self._plain_nbytes)
             flat = frames.reshape(-1)
         words: Words = flat.view(UINT64)
         return words if words.flags.carray else words.copy()

@@ -77,7 +77,7 @@ class Memory:
         self._mappings: list[mmap.mmap] = []
         self._paths: list[Path] = []
 
-    def words(self, name: str, count: int) -> Words:
+    def words(self, name: str, count: int, beside: int = 0) -> Words:
         """Return ``count`` words that are 0 and begin with a cache line.
 
         They stay for as long as the array or a view of it is in use.
@@ -88,6 +88,8 @@ class Memory:
             Of the file, without its suffix.
         count : int
             Number of words.
+        beside : int
+            Bytes to be counted with them that the caller keeps elsewhere.
 
         Returns
         -------
@@ -106,14 +108,14 @@ class Memory:
         O(1) where neither RAM nor the file system has to write zeros, else O(count).
         """
         assert count >= 1
-        self._require(count * WORD)
+        self._require(count * WORD + beside)
         if self.directory is None:
             words = np.zeros(count + CACHE_LINE // WORD - 1, np.uint64)
             shift = (-words.ctypes.data % CACHE_LINE) // WORD
             words = words[shift : shift + count]
         else:
             words = np.ndarray(count, np.uint64, self._map(name, count * WORD))
-        self.nbytes += count * WORD
+        self.nbytes += count * WORD + beside
         return words
 
     def reserve(self, nbytes: int) -> None:
@@ -131,6 +133,24 @@ class Memory:
         """
         self._require(nbytes)
         self.nbytes += nbytes
+
+    def release(self, name: str, nbytes: int) -> None:
+        """Take back an array of words that its user lets go of, and its file.
+
+        Parameters
+        ----------
+        name : str
+            As it was called.
+        nbytes : int
+            What was counted for it, with what lay beside.
+        """
+        self.nbytes -= nbytes
+        if self.directory is not None:
+            path = self.directory / (name + SUFFIX)
+            place = self._paths.index(path)
+            del self._paths[place], self._mappings[place]
+            with contextlib.suppress(OSError):  # Windows removes no file that is mapped
+                path.unlink()
 
     def flush(self) -> None:
         """Write to disk what has changed in the files. Nothing to do in RAM."""

@@ -38,7 +38,8 @@ class Closed(NamedTuple):
     @property
     def first_steps(self) -> Ints:
         """Where the first step of each window is kept, int64[R]."""
-        return self.places[kernels.SOURCE]
+        places: Ints = self.places[kernels.SOURCE]
+        return places
 
 
 class OpenWindows:
@@ -61,10 +62,10 @@ class OpenWindows:
     Examples
     --------
     >>> windows = OpenWindows(n_step=2, gamma=0.5, streams=1, limit=1e30)
-    >>> stream, none, end = np.zeros(1, np.int64), np.zeros(1, np.uint8), np.zeros(1, np.uint8)
-    >>> end[0] = ENDED | TERMINATED
-    >>> _ = windows.step(stream, np.array([1.0]), none, windows.closing(stream, np.array([1.0]), none))
-    >>> closed = windows.step(stream, np.array([10.0]), end, 2)
+    >>> stream = np.zeros(1, np.int64)
+    >>> for reward, mark in ((1.0, 0), (10.0, ENDED | TERMINATED)):
+    ...     step = stream, np.array([reward]), np.array([mark], np.uint8)
+    ...     closed = windows.step(*step, windows.closing(*step))
     >>> closed.returns, closed.discounts
     (array([ 6., 10.]), array([0., 0.]))
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from typing import Any, Self, TypedDict, Unpack
 
@@ -15,7 +16,7 @@ from prioritized_replay.batch import Batch
 from prioritized_replay.blocks import Blocks
 from prioritized_replay.casting import Column, Field
 from prioritized_replay.memory import Memory
-from prioritized_replay.n_step import Closed
+from prioritized_replay.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.randomness import Seed, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification
 from prioritized_replay.sharing import SharedObservation
@@ -121,6 +122,7 @@ class ReplayBuffer:
         max_bytes: int | None = None,
         seed: Seed = None,
     ) -> None:
+        self._lock = threading.Lock()  # never held while foreign code may run
         self._capacity = casting.integer("capacity", capacity)
         self._n_step = casting.integer("n_step", n_step)
         if num_envs is not None:
@@ -164,12 +166,10 @@ class ReplayBuffer:
             self._storage, self._capacity, self._structures, self._transitions.shared, self._n_step
         )
         self._extra = [name for name in fields if name not in REQUIRED]
-        self._direct = (  # whether a step can be written as it comes
-            num_envs is None and mode == "disabled" and self._n_step == 1
-            and self._blocks.plain
-        )  # fmt: skip
+        # Whether a step can be written as it comes.
+        self._simple = num_envs is None and mode == "disabled" and self._blocks.plain
         self._accept = {name: Column(name, field).accept for name, field in self._leaves.items()}
-        if self._direct:
+        if self._simple:
             self._accept_obs = self._accept["obs"]
             self._accept_action = self._accept["action"]
             self._accept_reward = self._accept["reward"]
@@ -237,7 +237,9 @@ class ReplayBuffer:
             if given is None:
                 options[name] = value  # type: ignore[literal-required]
             elif value is not None and given != value:
-                raise ValueError(f"{name} must be that of the environment, {value!r}, got {given!r}")
+                raise ValueError(
+                    f"{name} must be that of the environment, {value!r}, got {given!r}"
+                )
         return cls._for_spaces(*spaces, capacity, stack_axis_of(env), options)
 
     @classmethod
@@ -306,8 +308,10 @@ class ReplayBuffer:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        waiting = self._step_priorities[self._transitions.windows.rows()]
-        self._sampler.set_alpha(alpha, float(np.fmax.reduce(waiting, initial=0.0)))
+        alpha = casting.number("alpha", alpha)
+        with self._lock:
+            waiting = self._step_priorities[self._transitions.windows.rows()]
+            self._sampler.set_alpha(alpha, float(np.fmax.reduce(waiting, initial=0.0)))
 
     @property
     def nbytes(self) -> int:
@@ -384,11 +388,11 @@ class ReplayBuffer:
                 "discount must be left to the buffer, which has it from gamma and terminated, "
                 f"got {extra['discount']!r}"
             )
-        if not self._direct or env is not None:
-            values = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs}
-            return self._add(env, values | extra, terminated, truncated, info, td_error)
+        if not self._simple or env is not None:
+            given = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
+            return self._add(env, given, terminated, truncated, info, td_error)
         is_terminated = casting.flag("terminated", terminated)
-        casting.flag("truncated", truncated)
+        is_truncated = casting.flag("truncated", truncated)
         values = [
             self._accept_obs(obs),
             self._accept_action(action),
@@ -399,14 +403,22 @@ class ReplayBuffer:
         ]
         if extra:
             values += [self._accept[name](extra[name]) for name in self._extra]
-        if td_error is None:
-            self._storage.write(self._issued % self._capacity, values)
-            self._sampler.append(1)
-        else:
-            priority = self._priority_of(td_error)
-            self._storage.write(self._issued % self._capacity, values)
-            self._sampler.append_each((priority,))
-        return self._next_ids(1)
+        priority = None if td_error is None else self._priority_of(td_error)
+        with self._lock:
+            first = self._issued % self._capacity
+            if self._n_step > 1:
+                mark = ENDED | TERMINATED if is_terminated else ENDED if is_truncated else 0
+                closed = self._transitions.add_one(first, values, mark)
+                if priority is not None:
+                    self._step_priorities[closed.rows[0]] = priority
+                    self._priorities_wait = True
+                return self._issue(closed.returns.size, self._waited(closed))
+            self._storage.write(first, values)
+            if priority is None:
+                self._sampler.append(1)
+            else:
+                self._sampler.append_each((priority,))
+            return self._next_ids(1)
 
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
@@ -430,11 +442,12 @@ class ReplayBuffer:
             If ``env`` names a stream that is not there or twice.
         """
         streams, _ = self._streams.named(env)
-        closed = self._transitions.interrupt(self._issued % self._capacity, streams)
-        self._streams.interrupt(streams)
-        if closed is None:
-            return np.zeros(0, INT64)
-        return self._issue(closed.returns.size, self._waited(closed))
+        with self._lock:
+            closed = self._transitions.interrupt(self._issued % self._capacity, streams)
+            self._streams.interrupt(streams)
+            if closed is None:
+                return np.zeros(0, INT64)
+            return self._issue(closed.returns.size, self._waited(closed))
 
     def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:
         """Add many complete, unrelated transitions, such as offline data.
@@ -460,16 +473,16 @@ class ReplayBuffer:
         """
         columns = self._cast_transitions(transitions)
         count = len(columns["reward"])
-        if td_errors is not None:
-            priorities = self._sampler.priorities_of(casting.errors(td_errors, count))
+        errors = None if td_errors is None else casting.errors(td_errors, count)
         kept = min(count, self._capacity)
-        first = (self._issued + count - kept) % self._capacity
-        self._transitions.extend(
-            first, kept, {name: column[count - kept :] for name, column in columns.items()}
-        )
-        if count:
-            self._sampler.append(count, None if td_errors is None else priorities)
-        return self._next_ids(count)
+        columns = {name: column[count - kept :] for name, column in columns.items()}
+        with self._lock:
+            priorities = None if errors is None else self._sampler.priorities_of(errors)
+            first = (self._issued + count - kept) % self._capacity
+            self._transitions.extend(first, kept, columns)
+            if count:
+                self._sampler.append(count, priorities)
+            return self._next_ids(count)
 
     def sample(self, batch_size: int, beta: float = 1.0) -> Batch:
         """Draw a batch.
@@ -498,19 +511,22 @@ class ReplayBuffer:
         """
         batch_size = casting.integer("batch_size", batch_size)
         beta = casting.number("beta", beta, 1.0)
-        if not self._sampler.size:
-            raise ValueError("sample needs a buffer with at least one transition, got an empty one")
         sampler = self._sampler
-        batch, frame = self._blocks.new(
-            batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums, True
-        )
-        if sampler.plain:
-            sampler.sample(batch_size, self._uniforms, frame)
-        else:
-            slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
-            self._blocks.complete(frame, slots)
-        self._last_ids = batch.ids.copy()
-        return batch if self._blocks.plain else self._blocks.finished(batch)
+        with self._lock:
+            if not sampler.size:
+                raise ValueError(
+                    "sample needs a buffer with at least one transition, got an empty one"
+                )
+            batch, frame = self._blocks.new(
+                batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums, True
+            )
+            if sampler.plain:
+                sampler.sample(batch_size, self._uniforms, frame)
+            else:
+                slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
+                self._blocks.complete(frame, slots)
+            self._last_ids = batch.ids.copy()
+            return batch if self._blocks.plain else self._blocks.finished(batch)
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
         """Return named transitions, as :meth:`sample` would had it drawn these.
@@ -529,14 +545,20 @@ class ReplayBuffer:
         """
         wanted = casting.ids(ids)
         beta = casting.number("beta", beta, 1.0)
-        self._require_live(wanted)
-        slots = wanted % self._capacity
-        batch, frame = self._blocks.new(
-            slots.size, self._issued - 1, beta, self._sampler.weight_bounds(), np.empty(4), False
-        )
-        batch.probabilities[:] = self._sampler.probabilities(slots)
-        self._blocks.complete(frame, slots)
-        return batch if self._blocks.plain else self._blocks.finished(batch)
+        with self._lock:
+            self._require_live(wanted)
+            slots = wanted % self._capacity
+            batch, frame = self._blocks.new(
+                slots.size,
+                self._issued - 1,
+                beta,
+                self._sampler.weight_bounds(),
+                np.empty(4),
+                False,
+            )
+            batch.probabilities[:] = self._sampler.probabilities(slots)
+            self._blocks.complete(frame, slots)
+            return batch if self._blocks.plain else self._blocks.finished(batch)
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
         """Give transitions the priorities of their new TD errors.
@@ -567,8 +589,9 @@ class ReplayBuffer:
         wanted = casting.ids(ids)
         errors = casting.errors(td_errors, wanted.size)
         sampler = self._sampler
-        applied = sampler.update(wanted, errors, self._issued - sampler.size, self._issued)
-        self._stale_updates += wanted.size - applied
+        with self._lock:
+            applied = sampler.update(wanted, errors, self._issued - sampler.size, self._issued)
+            self._stale_updates += wanted.size - applied
         return applied
 
     def priorities(self, ids: ArrayLike) -> Floats:
@@ -590,17 +613,19 @@ class ReplayBuffer:
             Naming the first id that is gone, or was never issued.
         """
         wanted = casting.ids(ids)
-        self._require_live(wanted)
-        return self._sampler.priorities(wanted % self._capacity)
+        with self._lock:
+            self._require_live(wanted)
+            return self._sampler.priorities(wanted % self._capacity)
 
     def clear(self) -> None:
         """Forget all transitions and open windows. Ids go on where they were. O(N)."""
-        self._sampler.clear()
-        self._transitions.clear()
-        self._streams.clear()
-        self._step_priorities[:] = np.nan
-        self._last_ids = np.empty(0, INT64)
-        self._weight_sums[:] = 0.0
+        with self._lock:
+            self._sampler.clear()
+            self._transitions.clear()
+            self._streams.interrupt()
+            self._step_priorities[:] = np.nan
+            self._last_ids = np.empty(0, INT64)
+            self._weight_sums[:] = 0.0
 
     def stats(self) -> dict[str, float]:
         """Return the state of the buffer in plain numbers. O(N log N).
@@ -615,6 +640,10 @@ class ReplayBuffer:
             ``weight_max`` and ``duplicates``, the rows that were in it before;
             ``never_drawn``, the share of live rows never drawn. 0 where nothing is to be measured.
         """
+        with self._lock:
+            return self._stats()
+
+    def _stats(self) -> dict[str, float]:
         slots = self._sampler.live_slots()
         quantiles = np.zeros(5)
         never_drawn = 0.0
@@ -649,26 +678,30 @@ class ReplayBuffer:
     ) -> Ints:
         """Add steps of any streams: first what may raise, then what changes the buffer."""
         steps = self._streams.steps(env, values, terminated, truncated, info)
-        priorities = None
+        errors = None
         if td_error is not None:
             errors = casting.errors(td_error, steps.called.size, "td_error")
-            priorities = self._sampler.priorities_of(errors, "td_error")
-            priorities = priorities if steps.given is None else priorities[steps.given]
-        closed = None
-        if steps.streams.size:
-            transitions = self._transitions
-            if transitions.looking:
-                transitions.look_for_stacks(steps.columns, min(self._issued, self._capacity))
-            closed = transitions.add(self._issued % self._capacity, steps)
-        self._streams.commit(steps)
-        count = steps.streams.size
-        if closed is not None:
-            count = closed.returns.size
-            if priorities is not None:
-                self._step_priorities[closed.rows] = priorities
-                self._priorities_wait = True
-            priorities = self._waited(closed)
-        return self._issue(count, priorities)
+        with self._lock:
+            priorities = None
+            if errors is not None:
+                priorities = self._sampler.priorities_of(errors, "td_error")
+                priorities = priorities if steps.given is None else priorities[steps.given]
+            first = self._issued % self._capacity
+            count = steps.streams.size
+            closed = None
+            if count:
+                if self._transitions.looking:
+                    written = min(self._issued, self._capacity)
+                    self._transitions.look_for_stacks(steps.columns, written)
+                closed = self._transitions.add(first, steps)
+            self._streams.commit(steps)
+            if closed is not None:
+                count = closed.returns.size
+                if priorities is not None:
+                    self._step_priorities[closed.rows] = priorities
+                    self._priorities_wait = True
+                priorities = self._waited(closed)
+            return self._issue(count, priorities)
 
     def _waited(self, closed: Closed) -> Floats | None:
         """Return the priorities with which windows were begun, NaN for the largest so far."""
@@ -718,7 +751,8 @@ class ReplayBuffer:
         if unknown or missing:
             kind, names = ("unknown", unknown) if unknown else ("missing", missing)
             raise ValueError(
-                f"fields must be {', '.join(self._structures)}, got {kind} {', '.join(sorted(names))}"
+                f"fields must be {', '.join(self._structures)}, "
+                f"got {kind} {', '.join(sorted(names))}"
             )
 
     def _priority_of(self, td_error: Any) -> float:

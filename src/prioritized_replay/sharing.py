@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from prioritized_replay.casting import Field
 from prioritized_replay.frames import Frames
-from prioritized_replay.memory import Memory
-from prioritized_replay.stacks import UNKNOWN, possible_axes, shifted_axis
+from prioritized_replay.memory import Memory, Words
+from prioritized_replay.stacks import possible_axes, shifted_axis
 from prioritized_replay.storage import Storage
 
 __all__ = ["SharedObservation"]
@@ -56,12 +56,12 @@ class SharedObservation:
         memory: Memory,
     ) -> None:
         self.names = names
-        self._field = field
-        self._chunks = 0
+        self._named = 0  # pieces of memory that have been given a name
+        self._pieces: dict[str, int] = {}  # those in use, and their bytes
         self._number = number
         self._memory = memory
         self._frames = Frames(field, capacity, streams, self._allocate)
-        axes = possible_axes(field) if field.stack_axis is None else ()
+        axes = possible_axes(field) if field.stack_axis is None else []
         self.looking = bool(axes)
         """Whether it is not known yet how the observation is stacked."""
         self._rows_to_look = min(STEPS_TO_LOOK, capacity)
@@ -74,11 +74,6 @@ class SharedObservation:
     def worthwhile(field: Field) -> bool:
         """Return whether a leaf is large enough to be shared."""
         return field.nbytes >= SMALLEST
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return self._frames.nbytes
 
     def make_room(self, count: int) -> None:
         """Make sure that :meth:`encode` cannot fail for so many rows."""
@@ -153,22 +148,29 @@ class SharedObservation:
             self.looking = False
             return
         axis = shifted_axis(*(columns[name][0] for name in self.names))
-        if axis is UNKNOWN:
+        if isinstance(axis, str):
             return
         self.looking = False
         if axis is None:
             return
-        places = [
-            storage.columns[name][:rows] for storage, rows in storages for name in self.names
-        ]
+        places = [storage.columns[name][:rows] for storage, rows in storages for name in self.names]
         before = [self._narrowed(place) for place in places]
-        self._frames, after = self._frames.restacked(axis, before)
-        for place, references in zip(places, after, strict=True):
-            place[:] = self._widened(references)
+        pieces, self._pieces = self._pieces, {}
+        try:
+            self._frames, after = self._frames.restacked(axis, before)
+        except (MemoryError, OSError):  # no room for both: it stays as it is
+            pieces, self._pieces = self._pieces, pieces
+        else:
+            for place, references in zip(places, after, strict=True):
+                place[:] = self._widened(references)
+        for name, nbytes in pieces.items():
+            self._memory.release(name, nbytes)
 
-    def _allocate(self, count: int) -> Any:
-        words = self._memory.words(f"frames-{self._number}-{self._chunks:05d}", count)
-        self._chunks += 1
+    def _allocate(self, count: int, beside: int) -> Words:
+        name = f"frames-{self._number}-{self._named:05d}"
+        words = self._memory.words(name, count, beside)
+        self._named += 1
+        self._pieces[name] = words.nbytes + beside
         return words
 
     def _narrowed(self, references: Array) -> Array:

@@ -64,7 +64,6 @@ class Streams:
         self.count = 1 if num_envs is None else num_envs
         """E, 1 for a single stream."""
         self._all = np.arange(self.count)
-        self._place = np.zeros(self.count, np.int64)  # scratch, see `_named`
         self._awaiting = np.zeros(self.count, np.bool_)  # the next row is a reset step,
         self._interrupted = np.zeros(self.count, np.bool_)  # unless the caller has reset by hand
         self._final: list[Array] = []  # what the awaiting streams ended with
@@ -97,12 +96,13 @@ class Streams:
             wrong = streams[(streams < 0) | (streams >= self.num_envs)]
             if wrong.size:
                 raise ValueError(
-                    f"env must be in [0, {self.num_envs - 1}], the streams there are, got {wrong[0]}"
+                    f"env must be in [0, {self.num_envs - 1}], the numbers of the streams, "
+                    f"got {wrong[0]}"
                 )
         streams = np.require(np.atleast_1d(streams), np.int64, casting.FIT)
-        rows = np.arange(streams.size)
-        self._place[streams] = rows
-        if twice := streams[self._place[streams] != rows].tolist():
+        in_order = np.sort(streams)
+        twice = in_order[1:][in_order[1:] == in_order[:-1]]
+        if twice.size:
             raise ValueError(f"env must name each stream once, got {twice[0]} twice")
         return streams, single
 
@@ -167,13 +167,9 @@ class Streams:
             for final, name in zip(self._final, names, strict=True):
                 final[steps.streams[ended]] = steps.columns[name][ended]
 
-    def interrupt(self, streams: Ints) -> None:
+    def interrupt(self, streams: Ints | slice = slice(None)) -> None:
         """Remember that episodes were closed by hand: the caller may have reset as well."""
         self._interrupted[streams] = True
-
-    def clear(self) -> None:
-        """Forget everything: the next row of each stream begins an episode."""
-        self._awaiting[:] = False
 
     def _reset_steps(self, streams: Ints, columns: Mapping[str, Array], ended: Bools) -> Bools:
         """Return which rows are reset steps, from a final observation to a first one."""
@@ -189,9 +185,7 @@ class Streams:
                 reset &= ~unsure | same.reshape(len(streams), -1).all(axis=1)
         return reset
 
-    def _put_final(
-        self, columns: dict[str, Array], info: Any, ended: Bools, single: bool
-    ) -> None:
+    def _put_final(self, columns: dict[str, Array], info: Any, ended: Bools, single: bool) -> None:
         """Put final observations in the place of the first ones of the next episodes."""
         structure = self._structures["next_obs"]
         if single and isinstance(info, Mapping) and info.get("final_obs") is not None:

@@ -109,7 +109,7 @@ def _parts(name: str, nested: Nested, value: Any) -> Iterator[Any]:
         yield value
     elif isinstance(nested, Mapping):
         if not isinstance(value, Mapping) or value.keys() != nested.keys():
-            got = sorted(map(str, value)) if isinstance(value, Mapping) else type(value)
+            got: Any = sorted(map(str, value)) if isinstance(value, Mapping) else type(value)
             raise ValueError(f"{name} must be a mapping with keys {sorted(nested)}, got {got}")
         for key, part in nested.items():
             yield from _parts(f"{name}[{key!r}]", part, value[key])

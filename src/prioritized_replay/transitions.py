@@ -5,25 +5,27 @@ It knows neither ids nor priorities: a transition is told where to go, and is na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import _window_kernels as kernels
-from prioritized_replay.casting import LARGEST, Field
-from prioritized_replay.memory import Memory
+from prioritized_replay.casting import LARGEST
+from prioritized_replay.memory import WORD, Memory
 from prioritized_replay.n_step import INTERRUPTED, TERMINATED, Closed, OpenWindows
 from prioritized_replay.sharing import SharedObservation
-from prioritized_replay.storage import WORD, Storage
-from prioritized_replay.streams import Steps
+from prioritized_replay.storage import Storage
+from prioritized_replay.streams import ONLY_STREAM, Steps
 from prioritized_replay.structure import Structure
 
 __all__ = ["Transitions"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
+
+REWARD = 2  # its place among the columns where observation and action are single fields
 
 
 class Transitions:
@@ -80,6 +82,8 @@ class Transitions:
         self.storage = Storage(capacity, fields, memory, "rows")
         limit = LARGEST.get(np.dtype(fields["reward"].dtype).itemsize, np.inf)
         self.windows = OpenWindows(n_step, gamma, streams, limit)
+        self._reward_type = np.dtype(fields["reward"].dtype).type
+        self._reward, self._mark = np.zeros(1), np.zeros(1, np.uint8)  # see `add_one`
         self._steps: Storage | None = None  # the latest n steps of each stream
         if n_step > 1:
             self._steps = Storage(streams * n_step, fields, memory, "steps")
@@ -122,6 +126,28 @@ class Transitions:
             shared.release(self._steps, closed.rows)
         self._steps.write_rows(closed.rows, columns)
         self._join(first, closed)
+        return closed
+
+    def add_one(self, first: int, values: Sequence[Any], mark: int) -> Closed:
+        """Keep one step of a single stream, for n > 1; see :meth:`add`.
+
+        Parameters
+        ----------
+        first : int
+        values : sequence
+            Of all columns, in their order, each fit for its field.
+        mark : int
+            See :meth:`OpenWindows.closing`.
+        """
+        assert self._steps is not None
+        # As the column will have it: a return is a sum of rewards that could have been stored.
+        self._reward[0] = self._reward_type(values[REWARD])
+        self._mark[0] = mark
+        closing = self.windows.closing(ONLY_STREAM, self._reward, self._mark)
+        closed = self.windows.step(ONLY_STREAM, self._reward, self._mark, closing)
+        self._steps.write(int(closed.rows[0]), values)
+        if closing:
+            self._join(first, closed)
         return closed
 
     def interrupt(self, first: int, streams: Ints) -> Closed | None:
