@@ -58,7 +58,9 @@ def make_env(
             from prioritized_replay.dqn.minatar import MinAtarScreen
 
             return MinAtarScreen(gymnasium.make(env_id, **settings), render_mode)
-        return gymnasium.make(env_id, render_mode=render_mode, **settings)
+        if render_mode is not None:
+            settings["render_mode"] = render_mode
+        return gymnasium.make(env_id, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ImportError(f"{env_id} needs a package that is not installed: {error}") from error
 

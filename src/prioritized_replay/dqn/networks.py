@@ -221,7 +221,7 @@ def _fitting(space: spaces.Space) -> str:  # type: ignore[type-arg]
             if min(image.height, image.width) >= 3:
                 return "small"
     raise ValueError(
-        "observation_space must be Discrete, or a Box of up to two axes or of images of 3x3 "
+        "observation_space must be Box or Discrete, a Box of one or two axes or of images of 3x3 "
         f"pixels or more, got {space}"
     )
 
