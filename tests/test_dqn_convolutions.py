@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from prioritized_replay.dqn.convolutions import Convolution, ConvNetwork, Image
+from prioritized_replay.dqn.convolutions import ConvNetwork, Convolution, Image
 from prioritized_replay.dqn.networks import QNetwork, make_network
 from prioritized_replay.dqn.passes import AutogradPasses, PerceptronPasses
 from prioritized_replay.dqn.perceptron import Perceptron
@@ -183,13 +183,17 @@ def test_seeds_fix_the_weights_and_leave_the_global_generator_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize(("space", "passes"), [(ATARI, AutogradPasses), (MINATAR, PerceptronPasses)])
+@pytest.mark.parametrize(
+    ("space", "passes"), [(ATARI, AutogradPasses), (MINATAR, PerceptronPasses)]
+)
 def test_the_agent_trains_them_its_way(space, passes):
     import prioritized_replay as per
     from prioritized_replay.dqn import DQN
 
     memory = per.ReplayBuffer.for_spaces(space, SIX, 64, seed=0)
-    agent = DQN(space, SIX, memory, network="auto", warmup=8, batch_size=8, seed=0, learning_rate=1e-3)
+    agent = DQN(
+        space, SIX, memory, network="auto", warmup=8, batch_size=8, seed=0, learning_rate=1e-3
+    )
     space.seed(0)
     obs = [space.sample() for _ in range(16)]
     for k, each in enumerate(obs):

@@ -200,7 +200,9 @@ def test_unknown_names_get_near_ones(env_id, near):
 def test_a_missing_package_is_named_with_what_installs_it(env_id, package, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
 
-    with pytest.raises(ImportError, match=rf"^{env_id} .*pip install 'prioritized-replay\[{extra}\]'"):
+    with pytest.raises(
+        ImportError, match=rf"^{env_id} .*pip install 'prioritized-replay\[{extra}\]'"
+    ):
         make_env(env_id)
 
 

@@ -123,6 +123,21 @@ def test_network_runs_once_per_step_for_all():
     assert result.returns.tolist() == [0.0] * 8
 
 
+@pytest.mark.parametrize("num_envs", [1, 3, 40])
+def test_episodes_are_cut_off_where_they_would_go_on(num_envs):
+    whole = lengths_of(8, 40)
+    cap = int(np.median(whole))
+
+    result = evaluate(Always(1), "Marathon-v0", 40, seed=8, num_envs=num_envs, max_steps=cap)
+
+    assert result.lengths.tolist() == [min(length, cap) for length in whole]
+    assert result.returns.tolist() == result.lengths.tolist()
+    assert result.capped == sum(length > cap for length in whole) > 0
+    assert evaluate(Always(1), "Marathon-v0", 5, seed=8).capped == 0
+    with pytest.raises(ValueError, match="^max_steps must be >= 1, got 0"):
+        evaluate(Always(1), "Marathon-v0", 1, seed=0, max_steps=0)
+
+
 def test_seed_decides():
     first, same, other = (evaluate(Always(1), "Marathon-v0", 20, seed=s) for s in (1, 1, 2))
 

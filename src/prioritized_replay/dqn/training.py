@@ -126,13 +126,13 @@ class Training:
         seeds = np.random.SeedSequence(config.seed).generate_state(5).tolist()
         agent_seed, memory_seed, self._env_seed, self._select_seed, self._final_seed = seeds
         self.config = config
-        if config.steps <= config.warmup:
-            raise ValueError(
-                f"steps must be > warmup ({config.warmup}), or nothing is learnt, "
-                f"got {config.steps}"
-            )
         self._env = _make_env(config)
         try:
+            if config.steps <= config.warmup:
+                raise ValueError(
+                    f"steps must be > warmup ({config.warmup}), or nothing is learnt, "
+                    f"got {config.steps}"
+                )
             self.agent = _make_agent(config, self._env, agent_seed, memory_seed)
         except BaseException:
             self._env.close()
