@@ -79,6 +79,8 @@ class Stream:
         """Return a step's two observations."""
         if kind in ("repeat", "zero"):
             self.reset(kind)
+        elif kind == "gap":  # a step that nobody was told of
+            self.stack = [*self.stack[1:], self.new()]
         elif kind == "changed":  # behind the back of whoever looks at the steps
             self.stack[self.rng.integers(self.count)] = self.new()
         elif kind == "scrambled":
@@ -97,6 +99,6 @@ class Stream:
         return obs, self.observation()
 
 
-GOOD = ("shift", "shift", "shift", "still", "blank", "repeat", "zero")
+GOOD = ("shift", "shift", "shift", "still", "blank", "repeat", "zero", "gap")
 """What environments do: frames follow each other, episodes begin with a repeated or no frame."""
 BAD = ("changed", "scrambled", "far", "equal")

@@ -187,7 +187,7 @@ class World:
                     next_obs[k].copy(),
                     float(td_error[k]) if errors else None,
                     {"tag": float(tag[k])},
-                )  # fmt: skip
+                )
             )
             if life.t == life.length:
                 ended[:, k] = life.ending

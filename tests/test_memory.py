@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -249,6 +250,18 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert memory.nbytes == 0
     assert files(tmp_path) == []
     assert memory.words("rows", 10).size == 10  # once there is room again
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_no_more_is_read_from_disk_than_was_asked_for(tmp_path):
+    memory = Memory(tmp_path)
+    words = memory.words("rows", 1 << 16)
+
+    mappings = Path("/proc/self/smaps").read_text().split("rows.words")
+    flags = mappings[1].split("VmFlags:")[1].splitlines()[0].split()
+
+    assert "rr" in flags, flags  # as for random reads
+    assert words.size == 1 << 16
 
 
 # --- rows -------------------------------------------------------------------------------------

@@ -29,8 +29,13 @@ STUCK = 2**32 - 1  # a count that has come so far stays: the frame is never free
 TOGETHER = Place(32)  # words that are compared between two branches
 
 
+# Frames lie in many arrays, as they are added while others are read. A list of 128 arrays takes
+# numba milliseconds to hand over, in each call, and a list of its own kind 4 s to compile; hence
+# addresses. Whoever passes them keeps the arrays alive and gives numbers of existing frames only.
+
+
 def words_at(address, count):
-    """Return the words at an address. A list of arrays takes numba 0.2 us an array to hand over."""
+    """Return the words at an address."""
     words = (ctypes.c_uint64 * int(count)).from_address(int(address))
     return np.frombuffer(words, np.uint64)
 

@@ -167,7 +167,7 @@ class Frames:
         self._free = kernels.release(self._ledger, self._free, _flat(references))
 
     def forget(self, streams: Ints) -> None:
-        """Release the last observations of these streams: what they add next follows nothing."""
+        """Release the last observations of these streams, int64[K], none named twice."""
         last = self._last.reshape(self._streams, self.stack)
         self.release(last[streams])
         last[streams] = 0
@@ -180,7 +180,7 @@ class Frames:
         Parameters
         ----------
         obs_references, next_references : uint32[B, S]
-            References that are held.
+            References that are held, in arrays fit for a kernel.
         shift : int
             By how many frames the next observation is expected to be shifted. Where it is in all
             rows, each of the S + shift frames is copied once.

@@ -166,8 +166,11 @@ class ReplayBuffer:
             self._storage, self._capacity, self._structures, self._transitions.shared, self._n_step
         )
         self._extra = [name for name in fields if name not in REQUIRED]
-        # Whether a step can be written as it comes.
-        self._simple = num_envs is None and mode == "disabled" and self._blocks.plain
+        # Whether a step is that of a single stream and each of its values a single field,
+        nested = any(not structure.plain for structure in self._structures.values())
+        self._simple = num_envs is None and mode == "disabled" and not nested
+        # and can besides be written as it comes.
+        self._bare = self._simple and self._n_step == 1 and not self._transitions.shared
         self._accept = {name: Column(name, field).accept for name, field in self._leaves.items()}
         if self._simple:
             self._accept_obs = self._accept["obs"]
@@ -406,14 +409,19 @@ class ReplayBuffer:
         priority = None if td_error is None else self._priority_of(td_error)
         with self._lock:
             first = self._issued % self._capacity
-            if self._n_step > 1:
+            if self._bare:
+                self._storage.write(first, values)
+            else:
+                if self._transitions.looking:
+                    observations = {"obs": values[0][np.newaxis], "next_obs": values[4][np.newaxis]}
+                    self._look_for_stacks(observations)
                 mark = ENDED | TERMINATED if is_terminated else ENDED if is_truncated else 0
                 closed = self._transitions.add_one(first, values, mark)
-                if priority is not None:
-                    self._step_priorities[closed.rows[0]] = priority
-                    self._priorities_wait = True
-                return self._issue(closed.returns.size, self._waited(closed))
-            self._storage.write(first, values)
+                if closed is not None:
+                    if priority is not None:
+                        self._step_priorities[closed.rows[0]] = priority
+                        self._priorities_wait = True
+                    return self._issue(closed.returns.size, self._waited(closed))
             if priority is None:
                 self._sampler.append(1)
             else:
@@ -691,8 +699,7 @@ class ReplayBuffer:
             closed = None
             if count:
                 if self._transitions.looking:
-                    written = min(self._issued, self._capacity)
-                    self._transitions.look_for_stacks(steps.columns, written)
+                    self._look_for_stacks(steps.columns)
                 closed = self._transitions.add(first, steps)
             self._streams.commit(steps)
             if closed is not None:
@@ -702,6 +709,9 @@ class ReplayBuffer:
                     self._priorities_wait = True
                 priorities = self._waited(closed)
             return self._issue(count, priorities)
+
+    def _look_for_stacks(self, columns: Mapping[str, Array]) -> None:
+        self._transitions.look_for_stacks(columns, min(self._issued, self._capacity))
 
     def _waited(self, closed: Closed) -> Floats | None:
         """Return the priorities with which windows were begun, NaN for the largest so far."""

@@ -58,11 +58,11 @@ def stack_axis_of(env: Any) -> int | None:
 
 
 def possible_axes(field: Field) -> list[int]:
-    """Return the axes along which a field may be found to be stacked: the first and the last."""
+    """Return the axes along which a field may be found to be stacked."""
     return [
         axis
-        for axis in (dict.fromkeys((0, len(field.shape) - 1)) if len(field.shape) > 1 else ())
-        if 2 <= field.shape[axis] <= MOST_FOUND and field.nbytes // field.shape[axis] >= LEAST_FRAME
+        for axis, count in enumerate(field.shape)
+        if 2 <= count <= MOST_FOUND and field.nbytes // count >= LEAST_FRAME
     ]
 
 
@@ -78,7 +78,7 @@ def shifted_axis(obs: Array, next_obs: Array) -> int | Literal["undecided"] | No
     -------
     int
         The frames of ``obs`` but the first are those of ``next_obs`` but the last, which is not so
-        unshifted. The first axis is tried, then the last.
+        unshifted. Axes are tried in their order.
     None
         There is no such axis.
     UNDECIDED

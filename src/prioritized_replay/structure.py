@@ -146,10 +146,14 @@ def fields_of_space(name: str, space: Any, field: Callable[..., Field] = Field) 
     ValueError
         If a space has no fixed shape and dtype.
     """
-    parts = getattr(space, "spaces", None)  # of Dict and Tuple; Gymnasium need not be imported
-    if isinstance(parts, Mapping):
+    parts: Any = getattr(space, "spaces", None)  # of Dict and Tuple; Gymnasium need not be imported
+    if isinstance(parts, Mapping) and parts:
         return {key: fields_of_space(f"{name}[{key!r}]", s, field) for key, s in parts.items()}
-    if isinstance(parts, tuple) and any(kind.__name__ == "Tuple" for kind in type(space).__mro__):
+    if (
+        isinstance(parts, tuple)
+        and parts
+        and any(kind.__name__ == "Tuple" for kind in type(space).__mro__)
+    ):
         return tuple(fields_of_space(f"{name}[{k}]", s, field) for k, s in enumerate(parts))
     shape, dtype = getattr(space, "shape", None), getattr(space, "dtype", None)
     if shape is None or dtype is None:

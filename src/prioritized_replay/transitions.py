@@ -5,7 +5,7 @@ It knows neither ids nor priorities: a transition is told where to go, and is na
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ __all__ = ["Transitions"]
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
-REWARD = 2  # its place among the columns where observation and action are single fields
+OBS, REWARD, NEXT_OBS = 0, 2, 4  # their places among the columns where none is nested
 
 
 class Transitions:
@@ -128,24 +128,38 @@ class Transitions:
         self._join(first, closed)
         return closed
 
-    def add_one(self, first: int, values: Sequence[Any], mark: int) -> Closed:
-        """Keep one step of a single stream, for n > 1; see :meth:`add`.
+    def add_one(self, first: int, values: list[Any], mark: int) -> Closed | None:
+        """Keep one step of a single stream, where no column is nested; see :meth:`add`.
 
         Parameters
         ----------
         first : int
-        values : sequence
-            Of all columns, in their order, each fit for its field.
+        values : list
+            Of all columns, in their order, each fit for its field. It may be changed.
         mark : int
             See :meth:`OpenWindows.closing`.
         """
-        assert self._steps is not None
-        # As the column will have it: a return is a sum of rewards that could have been stored.
-        self._reward[0] = self._reward_type(values[REWARD])
-        self._mark[0] = mark
-        closing = self.windows.closing(ONLY_STREAM, self._reward, self._mark)
+        closing = 0
+        if self._steps is not None:
+            # As the column will have it: a return is a sum of rewards that could have been stored.
+            self._reward[0] = self._reward_type(values[REWARD])
+            self._mark[0] = mark
+            closing = self.windows.closing(ONLY_STREAM, self._reward, self._mark)
+        for shared in self.shared:
+            columns = dict(zip(shared.names, (values[OBS], values[NEXT_OBS]), strict=True))
+            columns = {name: column[np.newaxis] for name, column in columns.items()}
+            references = shared.encode(ONLY_STREAM, columns)
+            values[OBS], values[NEXT_OBS] = (references[name][0] for name in shared.names)
+        if self._steps is None:
+            for shared in self.shared:
+                shared.release(self.storage, slice(first, first + 1))
+            self.storage.write(first, values)
+            return None
         closed = self.windows.step(ONLY_STREAM, self._reward, self._mark, closing)
-        self._steps.write(int(closed.rows[0]), values)
+        row = int(closed.rows[0])
+        for shared in self.shared:
+            shared.release(self._steps, slice(row, row + 1))
+        self._steps.write(row, values)
         if closing:
             self._join(first, closed)
         return closed
