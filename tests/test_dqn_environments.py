@@ -110,7 +110,7 @@ def test_a_game_can_be_watched_while_it_is_played():
     assert screen.dtype == np.uint8
     grey = screen @ [0.299, 0.587, 0.114]
     assert abs(grey.mean() - watched[-1][0][-1].mean()) < 3.0
-    with pytest.raises(ValueError, match="^render_mode must be rgb_array, got 'human'"):
+    with pytest.raises(ValueError, match=r"^render_mode must be rgb_array, got 'human'"):
         make_env(BREAKOUT, render_mode="human")
 
 
@@ -126,7 +126,7 @@ def test_minatar_games_have_a_picture():
     assert screen.dtype == np.uint8
     drawn = screen.reshape(10, 16, 10, 16, 3)[:, 0, :, 0].any(axis=-1)
     assert np.array_equal(drawn, seen[-1][0].any(axis=-1))
-    with pytest.raises(ValueError, match="^render_mode must be rgb_array, got 'human'"):
+    with pytest.raises(ValueError, match=r"^render_mode must be rgb_array, got 'human'"):
         make_env("MinAtar/Breakout-v1", render_mode="human")
 
 
@@ -169,13 +169,13 @@ def test_games_go_on_after_a_lost_life():
 
 
 def test_what_an_environment_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="^sticky_actions must be None for CartPole-v1"):
+    with pytest.raises(ValueError, match=r"^sticky_actions must be None for CartPole-v1"):
         make_env("CartPole-v1", sticky_actions=0.1)
     with pytest.raises(ValueError, match=r"^sticky_actions must be in \[0, 1\], got 2"):
         make_env(PONG, sticky_actions=2.0)
-    with pytest.raises(ValueError, match="^end_on_life_loss must be False.*MinAtar/Freeway-v1"):
+    with pytest.raises(ValueError, match=r"^end_on_life_loss must be False.*MinAtar/Freeway-v1"):
         make_vector("MinAtar/Freeway-v1", 2, end_on_life_loss=True)
-    with pytest.raises(ValueError, match="^num_envs must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"^num_envs must be >= 1, got 0"):
         make_vector("CartPole-v1", 0)
 
 

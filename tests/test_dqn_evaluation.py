@@ -134,7 +134,7 @@ def test_episodes_are_cut_off_where_they_would_go_on(num_envs):
     assert result.returns.tolist() == result.lengths.tolist()
     assert result.capped == sum(length > cap for length in whole) > 0
     assert evaluate(Always(1), "Marathon-v0", 5, seed=8).capped == 0
-    with pytest.raises(ValueError, match="^max_steps must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"^max_steps must be >= 1, got 0"):
         evaluate(Always(1), "Marathon-v0", 1, seed=0, max_steps=0)
 
 

@@ -25,8 +25,8 @@ def make_env(
     Parameters
     ----------
     env_id : str
-        A Gymnasium environment, for example CartPole-v1. ALE/Pong-v5 and its like become an
-        :class:`~prioritized_replay.dqn.atari.AtariGame`.
+        A Gymnasium environment, for example CartPole-v1. Games of ALE are shown as a network is to
+        see them: grey, 84x84, four frames to an observation.
     sticky_actions : float, optional
         For ALE and MinAtar: the chance that an action is replaced by the one before. By default
         the environment's own.

@@ -86,7 +86,7 @@ def evaluate(
     max_steps : int, optional
         Steps after which an episode is cut off.
     sticky_actions : float, optional
-        As for :func:`~prioritized_replay.dqn.environments.make_env`.
+        As for :func:`~prioritized_replay.dqn.make_env`.
     device : str or torch.device
         Where the network lives.
 

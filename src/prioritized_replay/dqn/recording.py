@@ -52,7 +52,7 @@ def record_gif(
     seed : int
         Of the environment.
     sticky_actions : float, optional
-        As for :func:`~prioritized_replay.dqn.environments.make_env`.
+        As for :func:`~prioritized_replay.dqn.make_env`.
     max_steps : int
         Where to stop an environment that never ends.
 
