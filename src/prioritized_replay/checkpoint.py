@@ -284,7 +284,7 @@ class Reader:
             if found != header:
                 raise CheckpointError(f"{path} is damaged: it has another header")
             crc = zlib.crc32(found)
-            rest = memoryview(_bytes_of(array))
+            rest = _bytes_of(array)
             while rest:
                 count = file.readinto(rest[:LONGEST_READ])
                 if not count:
@@ -308,14 +308,16 @@ class Reader:
         self._unread_state.discard(name)
         return self._state[name]
 
-    def _entry(self, name: str, *, file: str, bytes: int, crc32: int) -> Entry:  # noqa: A002
+    def _entry(self, name: str, *, file: str, bytes: int, crc32: int) -> Entry:
         """Return the entry of a file, as the manifest spells it."""
         match = FILE.fullmatch(file)
         if not match or match[1] != name or type(bytes) is not int or type(crc32) is not int:
             raise CheckpointError(f"names no file of a checkpoint: {file!r}")
         return Entry(None, file, bytes, crc32)
 
-    def _checked(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Path, bytes]:
+    def _checked(
+        self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> tuple[Path, bytes]:
         """Return where a piece lies and how it must begin; its size is as it must be."""
         if name not in self.entries:
             raise self.error(f"is incomplete: it names no file of {name}")
@@ -359,10 +361,10 @@ def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY" + bytes([version, 0]) + len(data).to_bytes(width, "little") + data
 
 
-def _bytes_of(array: Array) -> NDArray[np.uint8]:
+def _bytes_of(array: Array) -> memoryview:
     assert array.flags.c_contiguous
     flat = array.reshape(-1)
-    return flat.view(np.uint8) if flat.size else np.empty(0, np.uint8)
+    return flat.view(np.uint8).data if flat.size else memoryview(b"")
 
 
 def _write(folder: Path, file: str, piece: Piece, durable: bool) -> Entry:
@@ -370,7 +372,7 @@ def _write(folder: Path, file: str, piece: Piece, durable: bool) -> Entry:
     assert FILE.fullmatch(file)
     array = piece.read()
     header = _header(array.dtype, array.shape)
-    data = memoryview(_bytes_of(array))
+    data = _bytes_of(array)
     path = folder / file
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # of an earlier round

@@ -203,7 +203,7 @@ class Memory:
 
 
 def memory_limit(max_bytes: int | None) -> int:
-    """Return how many bytes may be allocated at most: all that the machine has, or ``max_bytes``."""
+    """Return how many bytes there can be at most: all of the machine's, or ``max_bytes``."""
     most = (1 << 63) - 1
     with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
         most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -15,7 +15,7 @@ Seed = int | np.random.SeedSequence | np.random.Generator | None
 """What a seed may be; a generator is used as it is, None takes entropy from the system."""
 
 
-GENERATORS = {
+GENERATORS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
         np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64
@@ -102,7 +102,7 @@ class UniformStream:
         self._block[self._used :] = uniforms
         state = reader.plain("generator")
         try:
-            bits = GENERATORS[state["bit_generator"]]()
+            bits: Any = GENERATORS[state["bit_generator"]](0)
             bits.state = state
             position, last = {
                 "MT19937": lambda: (state["state"]["pos"], 624),

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from prioritized_replay import _kernels as kernels
 from prioritized_replay import casting, checkpoint
 from prioritized_replay.checkpoint import Piece, Reader
-from prioritized_replay.laws import HUGE, TINY, Frame, Law, ProportionalLaw, RankBasedLaw, UniformLaw
+from prioritized_replay.laws import (
+    HUGE,
+    TINY,
+    Frame,
+    Law,
+    ProportionalLaw,
+    RankBasedLaw,
+    UniformLaw,
+)
 from prioritized_replay.randomness import UniformStream
 
 __all__ = ["Proportional", "RankBased", "Sampler", "Specification", "Uniform"]

@@ -125,7 +125,9 @@ class Storage:
             for number, (first, stop, version) in enumerate(bounds)
         ]
 
-    def restore(self, name: str, reader: Reader, bounds: Iterable[tuple[int, int, Hashable]]) -> None:
+    def restore(
+        self, name: str, reader: Reader, bounds: Iterable[tuple[int, int, Hashable]]
+    ) -> None:
         """Read rows from a checkpoint; see :meth:`pieces`."""
         for number, (first, stop, _) in enumerate(bounds):
             piece = f"{name}-{number:06d}"
