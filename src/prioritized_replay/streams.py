@@ -6,6 +6,7 @@ It knows episodes' ends and autoresets; it knows neither windows nor where steps
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from prioritized_replay import casting
 from prioritized_replay.autoreset import Autoreset, final_observations
 from prioritized_replay.casting import Field
+from prioritized_replay.checkpoint import Piece, Reader
 from prioritized_replay.n_step import ENDED, TERMINATED, Bytes
 from prioritized_replay.structure import Structure
 
@@ -170,6 +172,21 @@ class Streams:
     def interrupt(self, streams: Ints | slice = slice(None)) -> None:
         """Remember that episodes were closed by hand: the caller may have reset as well."""
         self._interrupted[streams] = True
+
+    def pieces(self) -> list[Piece]:
+        """Return what is remembered of each stream, as pieces of a checkpoint."""
+        flags = partial(np.stack, (self._awaiting, self._interrupted))
+        finals = [
+            Piece(f"final-{number}", None, final.copy) for number, final in enumerate(self._final)
+        ]
+        return [Piece("streams", None, flags), *finals]
+
+    def restore(self, reader: Reader) -> None:
+        """Become what a checkpoint says."""
+        flags = reader.array("streams", np.bool_, (2, self.count))
+        self._awaiting[:], self._interrupted[:] = flags.view(np.uint8) != 0
+        for number, final in enumerate(self._final):
+            reader.fill(f"final-{number}", final)
 
     def _reset_steps(self, streams: Ints, columns: Mapping[str, Array], ended: Bools) -> Bools:
         """Return which rows are reset steps, from a final observation to a first one."""
