@@ -280,16 +280,19 @@ class Pair:
         assert ids.tolist() == expected
         assert len(self.replay) == len(self.twin.rows)
         if self.watch:
-            assert self.replay.stats()["open_windows"] == self.twin.open_windows
+            self._same_windows()
         live = [i for i in expected if i in self.twin.rows]
         if live:
             self.compare(live)
+
+    def _same_windows(self) -> None:
+        assert self.replay.stats()["open_windows"] == self.twin.open_windows
 
     def compare(self, ids: Sequence[int] | None = None) -> None:
         """Every column and priority of these rows, or of all and the open windows."""
         rows = self.twin.rows
         if ids is None:
-            assert self.replay.stats()["open_windows"] == self.twin.open_windows
+            self._same_windows()
             ids = list(rows)
         if not ids:
             return

@@ -22,10 +22,11 @@ from tests.reports import evaluation
 from prioritized_replay.cli import main
 from prioritized_replay.dqn import run as run_module
 from prioritized_replay.dqn import training as training_module
-from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.display import PlainLines
 from prioritized_replay.dqn.evaluation import evaluate
 from prioritized_replay.dqn.networks import make_network
+from prioritized_replay.dqn.presets import preset
 from prioritized_replay.dqn.recording import Recording
 from prioritized_replay.dqn.run_folder import RunFolder
 from prioritized_replay.dqn.training import Training
@@ -148,6 +149,19 @@ def test_the_help_of_the_other_commands(capsys, command):
         ("train --steps 10 CartPol-v1", r"per train: .*near names: CartPole-v1.*"),
         ("train Pendulum-v1", r"per train: action_space must be Discrete.*got Box.*"),
         ("train Blackjack-v1", r"per train: observation_space must .*got Tuple.*"),
+        (
+            "train CartPole-v1 --steps 1000",
+            r"per train: steps must be > warmup \(1000\), or nothing is learnt, got 1000",
+        ),
+        ("train CartPole-v1 --envs 0", r"per train: envs must be >= 1, got 0"),
+        ("train CartPole-v1 --preset paper", r"per train: preset must be quick for CartPole-v1.*"),
+        (
+            "train CartPole-v1 --preset best",
+            r"per train: .*'best' for argument '--preset'.*quick.*paper.*",
+        ),
+        ("train CartPole-v1 --network nature", r"per train: observation_space must be an image.*"),
+        ("train CartPole-v1 --sticky-actions 0", r"per train: sticky_actions must be None.*"),
+        ("train ALE/Pog-v5", r"per train: .*'ALE/Pog-v5'; near names: ALE/Pong-v5.*"),
         ("train CartPole-v1 --steps -5", r"per train: steps must be >= 1, got -5"),
         (
             "train CartPole-v1 --steps 1.5",
@@ -204,6 +218,71 @@ def test_an_environment_whose_package_is_missing(here, capsys, monkeypatch):
     line = refused(capsys, "train", "LunarLander-v3", code=1)
     assert "LunarLander-v3 needs a package that is not installed" in line
     assert "box2d" in line.lower()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "package", "extra"),
+    [("ALE/Pong-v5", "ale_py", "atari"), ("MinAtar/Breakout-v1", "minatar.gym", "minatar")],
+)
+def test_games_that_are_not_installed_name_their_extra(
+    here, capsys, monkeypatch, env_id, package, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    line = refused(capsys, "train", env_id, code=1)
+    assert f"pip install 'prioritized-replay[{extra}]'" in line
+
+
+def test_the_papers_preset_is_shown_as_defaults_and_options_win(capsys):
+    assert main(["train", "ALE/Pong-v5", "--preset", "paper", "--help"]) == 0
+    paper = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert main(["train", "ALE/Pong-v5", "--help"]) == 0
+    quick = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(default: 50000000)" in paper
+    assert "(default: 50000000)" not in quick
+    assert "--preset {quick,paper}" in quick
+
+
+def test_a_replay_that_will_not_fit_is_said_before_it_happens(here, capsys, monkeypatch):
+    monkeypatch.setattr(run_module, "bytes_available", lambda: 2**20)
+    assert main(["train", "CartPole-v1", *TINY, "--run-dir", "small"]) == 0
+    warned = capsys.readouterr().out
+    monkeypatch.setattr(run_module, "bytes_available", lambda: None)
+    assert main(["train", "CartPole-v1", *TINY, "--run-dir", "large"]) == 0
+    assert "Careful: the replay will need" in warned
+    assert "choose a smaller --capacity" in warned
+    assert "Careful" not in capsys.readouterr().out
+
+
+IMAGES = (
+    *("--steps", "160", "--warmup", "100", "--batch-size", "4", "--capacity", "200"),
+    *("--eval-every", "160", "--eval-episodes", "1", "--final-eval-episodes", "2"),
+)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "cap"),
+    [
+        ("ALE/Pong-v5", ("--envs", "2", "--n-step", "2"), 15),
+        ("MinAtar/Asterix-v1", ("--envs", "3"), 1),
+        ("MinAtar/Asterix-v1", ("--sticky-actions", "0"), 1),
+    ],
+)
+def test_image_environments_from_training_to_recording(here, capsys, env_id, options, cap):
+    capped = ("--eval-max-steps", str(cap))
+    assert main(["train", env_id, *IMAGES, *options, *capped, "--run-dir", "run"]) == 0
+    out = capsys.readouterr().out
+    assert f"cut off          2.0   episodes, after {cap} steps\n" in out
+    kept = json.loads(Path("run/evaluation.json").read_text())
+    assert (kept["cut_off"], kept["lengths"]) == (2, [cap, cap])
+
+    assert main(["evaluate", "run", "--episodes", "3", "--gif", "played.gif"]) == 0
+    assert f"cut off          3.0   episodes, after {cap} steps\n" in capsys.readouterr().out
+    with Image.open("played.gif") as gif:
+        assert gif.n_frames >= 2
+        assert len(gif.convert("RGB").getcolors(1 << 20)) > 1, "a blank picture"
+    assert main(["evaluate", "run", "--episodes", "1", "--max-steps", "2"]) == 0
+    assert "2.0   per episode" in capsys.readouterr().out
+    assert refused(capsys, "evaluate", "run", "--max-steps", "0").endswith("must be >= 1, got 0")
 
 
 def test_too_much_memory_is_one_line(here, capsys):
@@ -438,7 +517,7 @@ def test_evaluate_says_how_good_the_saved_model_is_and_records_it(trained, here,
 def test_the_recorded_episode_is_played_by_the_model(trained, here, monkeypatch):
     policies = []
 
-    def record(policy, env_id, path, *, seed):
+    def record(policy, env_id, path, **_):
         policies.append(policy)
         return Recording(1.0, 1, 1, 1)
 
@@ -517,7 +596,7 @@ def test_stopped_before_anything_was_learnt_nothing_stays_in_the_way(here, capsy
 
 
 def test_a_run_without_an_update_still_ends_well(here):
-    words = ["train", "CartPole-v1", *TINY, "--steps", "90", "--run-dir", "run"]
+    words = ["train", "CartPole-v1", *TINY, "--steps", "101", "--run-dir", "run"]  # two are pending
     assert main(words) == 0
     assert {file.name for file in Path("run").iterdir() if "tfevents" not in file.name} == FILES
 

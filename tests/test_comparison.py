@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tyro
 
-from prioritized_replay.dqn.config import preset
 from prioritized_replay.dqn.evaluation import interquartile_mean as of_one_evaluation
+from prioritized_replay.dqn.presets import preset
 from prioritized_replay.experiments import comparison, trials
 from prioritized_replay.experiments.comparison import CompareConfig, compare
 from prioritized_replay.experiments.results import Point, Result, ResultFiles, mean_height

@@ -9,8 +9,8 @@ from rich.console import Console
 from tests.reports import evaluation, progress
 
 from prioritized_replay.dqn import display
-from prioritized_replay.dqn.config import preset
 from prioritized_replay.dqn.display import LivePanel, PlainLines, live, sparkline
+from prioritized_replay.dqn.presets import preset
 
 CONFIG = preset("CartPole-v1", steps=1_000, seed=7)
 

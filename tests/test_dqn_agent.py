@@ -10,7 +10,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import prioritized_replay as per
+from prioritized_replay.dqn.adam import FlatAdam
 from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn.rmsprop import CentredRMSProp
 
 BOX = spaces.Box(-1.0, 1.0, (3,))
 TWO = spaces.Discrete(2)
@@ -222,6 +224,44 @@ def test_own_optimizer_keeps_its_step_size():
     assert agent.learning_rate == optimizer.param_groups[0]["lr"] == 0.25
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind", "eps"),
+    [
+        ({}, FlatAdam, 1e-8),
+        ({"optimizer_eps": 1e-4}, FlatAdam, 1e-4),
+        ({"optimizer": "rmsprop"}, CentredRMSProp, 0.01 / 32**2),
+        ({"optimizer": "rmsprop", "optimizer_eps": 1e-6}, CentredRMSProp, 1e-6),
+        ({"online_network": nn.Linear(3, 2)}, torch.optim.Adam, 1e-8),
+    ],
+)
+def test_optimizers_by_name(settings, kind, eps):
+    agent = agent_on(filled(), **settings)
+    before = [parameter.clone() for parameter in agent.online_network.parameters()]
+
+    agent.optimize()
+
+    assert type(agent.optimizer) is kind
+    assert agent.optimizer.param_groups[0]["eps"] == eps
+    assert agent.optimizer.param_groups[0]["lr"] == agent.learning_rate == 5e-4
+    after = agent.online_network.parameters()
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_priorities_may_come_from_clipped_errors(clip):
+    memory = filled(per.Proportional(alpha=0.6, eps=0.01))
+    agent = agent_on(memory, clip_td_errors=clip, batch_size=200)
+    with torch.no_grad():
+        list(agent.online_network.parameters())[-1] += torch.tensor([2.0, -2.0])
+
+    agent.optimize()
+
+    errors = agent.last_td_errors.abs()
+    assert (errors > 1.0).sum() > 50  # what is reported is not clipped
+    largest = memory.priorities(np.arange(200)).max()
+    assert largest == pytest.approx(1.01 if clip else float(errors.max()) + 0.01, rel=1e-6)
+
+
 def test_greedy_action_has_the_highest_value():
     agent = agent_on(filled(), epsilon=1.0)
     observations = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
@@ -315,6 +355,11 @@ def test_state_of_another_network_changes_nothing():
         ({"loss": "l1"}, "loss must be one of huber, squared, got 'l1'"),
         ({"precision": "half"}, "precision must be one of float32, bfloat16, got 'half'"),
         ({"device": "warp"}, "device must be one that torch can use, got 'warp'"),
+        (
+            {"optimizer": "sgd"},
+            "optimizer must be one of adam, rmsprop, or an Optimizer, got 'sgd'",
+        ),
+        ({"network": "cnn"}, "network must be one of auto, mlp, nature, light, small, got 'cnn'"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1)])}, "optimizer needs the online_network"),
     ],
 )

@@ -9,7 +9,8 @@ import math
 
 import pytest
 
-from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.presets import preset
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,12 @@ from prioritized_replay.dqn.config import TrainConfig, preset
         ("epsilon_fraction", 2.0, r"epsilon_fraction must be in \[0, 1\], got 2.0"),
         ("eval_epsilon", 2.0, r"eval_epsilon must be in \[0, 1\], got 2.0"),
         ("hidden_sizes", (64, 0), "hidden_sizes must be >= 1, got 0"),
+        ("envs", 0, "envs must be >= 1, got 0"),
+        ("eval_max_steps", 0, "eval_max_steps must be >= 1, got 0"),
+        ("sticky_actions", 1.5, r"sticky_actions must be in \[0, 1\], got 1.5"),
+        ("optimizer_eps", 0.0, "optimizer_eps must be > 0, got 0.0"),
+        ("optimizer", "sgd", "optimizer must be one of adam, rmsprop, got 'sgd'"),
+        ("network", "cnn", "network must be one of auto, mlp, nature, light, small, got 'cnn'"),
         ("env_id", "", "env_id must be a non-empty text, got ''"),
         ("device", "", "device must be a non-empty text, got ''"),
     ],
@@ -65,6 +72,9 @@ def test_out_of_bounds(field, value, message):
         ("gamma", "0.9", "gamma must be a number, got '0.9'"),
         ("gamma", None, "gamma must be a number, got None"),
         ("double", 1, "double must be True or False, got 1"),
+        ("clip_rewards", 1, "clip_rewards must be True or False, got 1"),
+        ("envs", None, "envs must be a whole number, got None"),
+        ("eval_max_steps", 1.5, "eval_max_steps must be a whole number, got 1.5"),
         ("hidden_sizes", 64, "hidden_sizes must be a tuple, got 64"),
         ("hidden_sizes", (6.5,), "hidden_sizes must be a whole number, got 6.5"),
     ],
@@ -74,7 +84,13 @@ def test_wrong_kind(field, value, message):
         TrainConfig(**{"env_id": "CartPole-v1", field: value})
 
 
-@pytest.mark.parametrize("field", ["alpha", "beta_start", "gradient_clip", "tau"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("alpha", "beta_start", "gradient_clip", "tau", "optimizer_eps"),
+        *("eval_max_steps", "sticky_actions"),
+    ],
+)
 def test_none_is_allowed_where_it_means_something(field):
     assert getattr(TrainConfig(**{"env_id": "CartPole-v1", field: None}), field) is None
 
@@ -124,6 +140,53 @@ def test_unknown_settings_get_near_names():
 def test_overrides_win_over_the_preset():
     assert preset("CartPole-v1", steps=7).steps == 7
     assert preset("CartPole-v1").steps != preset("LunarLander-v3").steps
+
+
+@pytest.mark.parametrize(
+    ("replay", "exponents"), [("rank", (0.7, 0.5)), ("proportional", (0.6, 0.4))]
+)
+def test_the_papers_settings(replay, exponents):
+    """Schaul et al. 2016, and what they took over: units of frames, steps and updates agree."""
+    config = preset("ALE/Seaquest-v5", "paper", replay=replay)
+    frames = 4 * config.steps
+
+    assert (config.effective_alpha, config.effective_beta_start, config.beta_end) == (
+        *exponents,
+        1.0,
+    )
+    assert frames == 200_000_000
+    assert (config.capacity, config.batch_size, config.train_every) == (1_000_000, 32, 4)
+    assert config.learning_rate == config.learning_rate_end == 0.00025 / 4
+    assert config.target_period * config.train_every == 30_000  # steps
+    assert config.warmup == 0.05 * config.capacity
+    assert config.epsilon_fraction * frames == 4_000_000
+    assert (config.epsilon_start, config.epsilon_end, config.eval_epsilon) == (1.0, 0.01, 0.001)
+    assert config.eval_max_steps * 4 == 108_000
+    assert config.clip_rewards
+    assert config.clip_td_errors
+    assert config.end_on_life_loss
+    assert config.double
+    assert config.shared_bias
+    assert config.sticky_actions == 0.0
+    assert (config.n_step, config.gamma, config.tau, config.gradient_clip) == (1, 0.99, None, None)
+    assert (config.network, config.optimizer, config.loss) == ("nature", "rmsprop", "huber")
+
+
+def test_families_of_environments_have_settings_too():
+    pong, breakout = preset("ALE/Pong-v5"), preset("MinAtar/Breakout-v1")
+
+    assert pong == dataclasses.replace(preset("ALE/Breakout-v5"), env_id="ALE/Pong-v5")
+    assert pong.clip_rewards
+    assert pong.eval_max_steps == 27_000
+    assert breakout.eval_max_steps == 5_000
+    assert breakout.warmup > TrainConfig(env_id="MinAtar/Breakout-v1").warmup
+
+
+def test_presets_that_there_are_not():
+    with pytest.raises(ValueError, match=r"^preset must be one of quick, paper, got 'best'"):
+        preset("ALE/Pong-v5", "best")
+    with pytest.raises(ValueError, match=r"^preset must be quick for CartPole-v1: the paper's is"):
+        preset("CartPole-v1", "paper")
 
 
 def test_every_field_has_a_text_below_it():

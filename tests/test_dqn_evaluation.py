@@ -7,7 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from prioritized_replay.dqn.evaluation import evaluate, interquartile_mean, make_env
+from prioritized_replay.dqn.environments import make_env
+from prioritized_replay.dqn.evaluation import evaluate, interquartile_mean
 
 MADE = []
 
@@ -120,6 +121,21 @@ def test_network_runs_once_per_step_for_all():
     assert sum(network.rows) == result.lengths.sum()
     assert network.training
     assert result.returns.tolist() == [0.0] * 8
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 40])
+def test_episodes_are_cut_off_where_they_would_go_on(num_envs):
+    whole = lengths_of(8, 40)
+    cap = int(np.median(whole))
+
+    result = evaluate(Always(1), "Marathon-v0", 40, seed=8, num_envs=num_envs, max_steps=cap)
+
+    assert result.lengths.tolist() == [min(length, cap) for length in whole]
+    assert result.returns.tolist() == result.lengths.tolist()
+    assert result.capped == sum(length > cap for length in whole) > 0
+    assert evaluate(Always(1), "Marathon-v0", 5, seed=8).capped == 0
+    with pytest.raises(ValueError, match=r"^max_steps must be >= 1, got 0"):
+        evaluate(Always(1), "Marathon-v0", 1, seed=0, max_steps=0)
 
 
 def test_seed_decides():

@@ -10,8 +10,9 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 from torch.testing import assert_close
 
-from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.evaluation import Evaluation
+from prioritized_replay.dqn.presets import preset
 from prioritized_replay.dqn.training import Training
 
 TINY = {

@@ -270,3 +270,20 @@ def test_a_training_loop_as_on_the_reference_page_runs_and_learns():
     np.testing.assert_allclose(values.max(axis=1), 1.0, atol=0.1)
     np.testing.assert_allclose(values.min(axis=1), 0.0, atol=0.1)
     assert buffer.beta == 1.0
+
+
+def test_images_may_be_changed_and_are_kept_once():
+    memory = per.PER((4, 32, 32), 100, 8, 0.7, 0.5, 0.0, obs_dtype="uint8", seed=0)
+    frames = np.random.default_rng(0).integers(0, 256, (204, 32, 32), dtype=np.uint8)
+    for k in range(200):
+        memory.add_experience(frames[k : k + 4], k, 1.0, frames[k + 1 : k + 5], k % 50 == 49)
+
+    obs, action, _, next_obs, done, idxs, _ = memory.draw_samples()
+    obs[:] = 0
+
+    for row, k in enumerate(idxs):
+        np.testing.assert_array_equal(next_obs[row], frames[k + 1 : k + 5])
+        assert (action[row, 0], done[row, 0]) == (k, k % 50 == 49)
+    again = memory.replay.get(idxs)
+    np.testing.assert_array_equal(again.obs, np.stack([frames[k : k + 4] for k in idxs]))
+    assert memory.replay.nbytes < 2 * 32 * 32 * 100  # eight times as much if nothing were shared

@@ -12,7 +12,8 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tests.reports import evaluation, progress
 
-from prioritized_replay.dqn.config import TrainConfig, preset
+from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.presets import preset
 from prioritized_replay.dqn.run_folder import COLUMNS, RunFolder
 
 CONFIG = preset("CartPole-v1", seed=5, hidden_sizes=(8, 4), tau=None)

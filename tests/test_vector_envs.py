@@ -375,6 +375,17 @@ def test_one_environment_that_resets_itself(outside, n_step, kind):
         per.ReplayBuffer.for_env(env, 100, autoreset="disabled")
 
 
+def test_the_wrapper_that_resets_may_have_heirs():
+    class Heir(gymnasium.wrappers.Autoreset):
+        """It resets in the same way."""
+
+    replay = per.ReplayBuffer.for_env(Heir(Scripted(0)), 10)
+    obs = np.zeros(4)
+    assert replay.add(obs, 0, 0.0, obs, True).size == 1
+    assert replay.add(obs, 0, 0.0, obs, False).size == 0
+    assert replay.add(obs, 0, 0.0, obs, False).size == 1
+
+
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_one_environment_that_the_user_resets(n_step, kind):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from importlib import import_module
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
@@ -75,6 +76,7 @@ class OptionsOf(SphinxDirective):
 
 class PresetsOf(SphinxDirective):
     required_arguments = 1  # the function
+    option_spec: ClassVar = {"name": directives.unchanged_required}
     has_content = True  # the environments, one a line
 
     def run(self) -> list[nodes.Node]:
@@ -82,7 +84,7 @@ class PresetsOf(SphinxDirective):
         plain = preset("another")
         rows: list[list[nodes.Node | str]] = []
         for env_id in self.content:
-            tuned = preset(env_id)
+            tuned = preset(env_id, *([self.options["name"]] if "name" in self.options else []))
             differ = [
                 f"{spelled(field.name)} {told(getattr(tuned, field.name))}"
                 for field in dataclasses.fields(tuned)

@@ -196,12 +196,15 @@ def release_one(ledger, free, number):
 
 
 @kernel
-def encode(table, bits, words, ledger, free, stack, last, streams, obs, next_obs, references):
+def encode(
+    table, bits, words, ledger, free, stack, last, streams, obs, next_obs, references, writes, group
+):  # fmt: skip
     """Store the frames of two observations a row, each of them once, and hold each reference.
 
     `references`, uint32[2 rows stack], receives their numbers: of all observations, then of all
     next observations. `last`, uint32[streams stack], holds the last observation of each stream;
-    without `streams` the rows belong to none.
+    without `streams` the rows belong to none. `writes`, int64[...], counts for each 2**group frames
+    how many were written.
 
     Returns how many frames are free then; if that is < 0, nothing has changed.
     """
@@ -230,6 +233,7 @@ def encode(table, bits, words, ledger, free, stack, last, streams, obs, next_obs
                     number = ledger[1, free]
                     frame = stored(table, bits, words, number)
                     copy(given(obs, next_obs, words, place), frame, ZERO)
+                    writes[Place(number) >> Place(group)] += 1
                     references[place] = number
                 elif code >= NEW:
                     references[place] = references[code - NEW]

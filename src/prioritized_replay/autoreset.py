@@ -58,8 +58,8 @@ def mode_of(env: Any) -> Autoreset | None:
     Gymnasium's wrapper Autoreset is among its own.
     """
     if not hasattr(env, "num_envs"):
-        names = [type(layer).__name__ for layer in wrappers(env)]
-        return "next_step" if {"Autoreset", "AutoResetWrapper"} & set(names) else None
+        kinds = [kind.__name__ for layer in wrappers(env) for kind in type(layer).__mro__]
+        return "next_step" if "Autoreset" in kinds else None
     for layer in wrappers(env):
         mode = (getattr(layer, "metadata", None) or {}).get("autoreset_mode")
         if mode is not None:
@@ -73,7 +73,7 @@ def _named(mode: Any) -> Autoreset | None:
     return next((name for name in MODES if name.replace("_", "") == value), None)
 
 
-def final_observations(info: Any, ended: NDArray[np.bool_]) -> list[Any]:
+def final_observations(info: Any, ended: NDArray[np.bool_], single: bool) -> list[Any]:
     """Return the final observation of each row that ended, in their order.
 
     Parameters
@@ -84,6 +84,8 @@ def final_observations(info: Any, ended: NDArray[np.bool_]) -> list[Any]:
         or mappings or tuples of such (ALE and others).
     ended : bool[K]
         Which rows ended.
+    single : bool
+        There is one row, and nothing has a leading axis.
 
     Raises
     ------
@@ -91,13 +93,16 @@ def final_observations(info: Any, ended: NDArray[np.bool_]) -> list[Any]:
         If one of them has none.
     """
     where = "info['final_obs']"
-    if not isinstance(info, Mapping) or info.get("final_obs") is None:
+    given = info if isinstance(info, Mapping) else {}
+    final, mask = given.get("final_obs"), given.get("_final_obs")
+    if final is None:
         got = "no info" if info is None else "an info without it"
         raise ValueError(
             f"{where} must hold the final observation of a row that ended, since autoreset is "
             f"'same_step', got {got}"
         )
-    final, mask = info["final_obs"], info.get("_final_obs")
+    if single:
+        return [final]
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != ended.shape:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +28,7 @@ usage: per COMMAND ...
 Prioritized experience replay: train with it, judge the result, reproduce the paper.
 
 commands:
-  train ENV_ID         train a Double DQN; tuned for CartPole-v1, Acrobot-v1, LunarLander-v3
+  train ENV_ID         train a Double DQN; tuned for CartPole-v1, LunarLander-v3, ALE/Pong-v5, ...
   evaluate RUN         play with a trained model: mean, IQM, confidence interval, a GIF
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
@@ -104,22 +104,24 @@ def _train(words: Sequence[str]) -> int:
         raise _Refused("which environment? For example: per train CartPole-v1")
     import tyro
 
-    from prioritized_replay.dqn.config import preset
     from prioritized_replay.dqn.options import TrainOptions
+    from prioritized_replay.dqn.presets import preset
 
     def parse(name: str, env_id: str, about: str) -> TrainOptions:
         # The preset gives the defaults, all but the environment: that one has to be named.
-        values = dataclasses.asdict(preset(env_id)) | {"env_id": tyro.MISSING}
-        defaults = TrainOptions(**values)
+        values = dataclasses.asdict(preset(env_id, chosen)) | {"env_id": tyro.MISSING}
+        defaults = TrainOptions(**values, preset=chosen)
         return _parse(TrainOptions, words, name, default=defaults, description=about)
 
     about = "Train a Double DQN with prioritized replay and keep the run in a folder."
+    chosen = _preset_in(words)
     env_id = words[0]
     if env_id.startswith("-"):
         hint = "The defaults are the environment's: see for example per train CartPole-v1 --help"
-        env_id = parse("per train", "any other", f"{about} {hint}").env_id
-    options = parse(f"per train {env_id}", env_id, about)
+        with _refusing():
+            env_id = parse("per train", "any other", f"{about} {hint}").env_id
     with _refusing():
+        options = parse(f"per train {env_id}", env_id, about)
         config = options.config()
     console = _console()
     with _refusing(), console.status("starting"):
@@ -127,6 +129,17 @@ def _train(words: Sequence[str]) -> int:
 
         run = Run(config, options.path(), overwrite=options.overwrite, console=console)
     return run.train()
+
+
+def _preset_in(words: Sequence[str]) -> Any:
+    """Return the preset that is asked for, since it makes the defaults; a wrong one is not."""
+    from prioritized_replay.dqn.presets import PresetName
+
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name = following if word == "--preset" else word.removeprefix("--preset=")
+        if name in get_args(PresetName) and name != word:
+            return name
+    return "quick"
 
 
 def _evaluate(words: Sequence[str]) -> int:
@@ -145,6 +158,7 @@ def _evaluate(words: Sequence[str]) -> int:
             episodes=options.episodes,
             model=options.model,
             seed=options.seed,
+            max_steps=options.max_steps,
             gif=options.gif,
             console=console,
         )

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import _frame_kernels as kernels
+from prioritized_replay import checkpoint
 from prioritized_replay.casting import Field
+from prioritized_replay.checkpoint import Piece, Reader
 
 __all__ = ["Frames"]
 
@@ -84,6 +87,10 @@ class Frames:
             steps.insert(self._axis, self.frame_nbytes)
         self._strides = tuple(steps)
 
+        # Frames are saved 2**group at a time, and only those groups that were written to.
+        self._group = max(checkpoint.PIECE // self.frame_nbytes, 1).bit_length() - 1
+        self._writes = np.zeros(1, np.int64)
+        self._identity = object()
         self._memory: list[Words] = []  # keeps alive what the table points to
         self._chunks = 0
         self._table = np.zeros(ROOM, UINT64)
@@ -145,7 +152,7 @@ class Frames:
         while True:
             free: int = kernels.encode(
                 self._table, self._bits, self._words, self._ledger, self._free,
-                stack, self._last, streams, obs, next_obs, references,
+                stack, self._last, streams, obs, next_obs, references, self._writes, self._group,
             )  # fmt: skip
             if free >= 0:
                 self._free = free
@@ -272,6 +279,109 @@ class Frames:
         frames._last[:] = last.reshape(-1)
         return frames, references
 
+    def pieces(self, name: str) -> list[Piece]:
+        """Return what of this belongs to a checkpoint, besides :meth:`state`.
+
+        Who holds which frame is not in it: that follows from the references which are kept.
+        """
+        pieces = [Piece(f"{name}-last", None, self._last.copy)]
+        chunks = self._chunk_views()
+        for group in np.flatnonzero(self._writes).tolist():
+            first, stop = self._group_bounds(group)
+            version = self._identity, stop, int(self._writes[group])
+            pieces.append(
+                Piece(f"{name}-{group:06d}", version, partial(self._joined, chunks, first, stop))
+            )
+        return pieces
+
+    def state(self) -> list[int]:
+        """Return how many chunks each piece of memory has."""
+        return [memory.size // (self._words << self._bits) for memory in self._memory]
+
+    def restore(self, name: str, reader: Reader, state: Sequence[int], rows: int) -> None:
+        """Become what a checkpoint says; nobody holds a frame yet but the streams.
+
+        Parameters
+        ----------
+        name : str
+            As for :meth:`pieces`.
+        reader : Reader
+            The checkpoint.
+        state : sequence of int
+            From :meth:`state`.
+        rows : int
+            How many rows may refer to frames.
+        """
+        most = 4 * self.stack * (rows + self._streams) + (4 << self._bits)
+        if state[:1] != [1] or not all(state) or (sum(state) - 1) << self._bits > most:
+            raise reader.error(f"must give a number of chunks of {name} that rows can need")
+        for chunks in state[1:]:
+            self._grow(chunks)
+        chunk_views = self._chunk_views()
+        for group in range(self._writes.size):
+            piece = f"{name}-{group:06d}"
+            if piece in reader:
+                first, stop = self._group_bounds(group)
+                self._read(reader, piece, chunk_views, first, stop)
+                self._writes[group] = 1
+        if self._memory[0][: self._words].any():
+            raise reader.error(f"must have {name} 0 zero")
+        last = reader.array(f"{name}-last", UINT32, self._last.shape)
+        self.adopt(last, reader, name)
+        self._last[:] = last
+
+    def adopt(self, references: References, reader: Reader, name: str) -> None:
+        """Count references from a checkpoint as holders; :meth:`adopted` comes after the last."""
+        if references.size and references.max() >= self._chunks << self._bits:
+            raise reader.error(f"must go with references to {name} that are there")
+        self.hold(references)
+
+    def adopted(self) -> None:
+        """Say that all frames are free that nobody holds; the lowest number is used first."""
+        numbers = np.flatnonzero(self._ledger[0, 1 : self._chunks << self._bits] == 0) + 1
+        self._free = numbers.size
+        self._ledger[1, : self._free] = numbers[::-1]
+
+    def _group_bounds(self, group: int) -> tuple[int, int]:
+        """Return the first frame of a group and the one after its last."""
+        first = group << self._group
+        return first, min(first + (1 << self._group), self._chunks << self._bits)
+
+    def _chunk_views(self) -> list[Words]:
+        """Return the frames of each chunk, uint64[2**bits, words]."""
+        shape = -1, 1 << self._bits, self._words
+        each = self._words << self._bits
+        return [
+            chunk
+            for memory in self._memory
+            for chunk in memory[: memory.size // each * each].reshape(shape)
+        ]
+
+    def _spans(self, first: int, stop: int) -> list[tuple[int, slice]]:
+        """Return the chunks that consecutive frames lie in, and which of the chunk's they are."""
+        size = 1 << self._bits
+        return [
+            (chunk, slice(max(first - chunk * size, 0), min(stop - chunk * size, size)))
+            for chunk in range(first >> self._bits, ((stop - 1) >> self._bits) + 1)
+        ]
+
+    def _joined(self, chunks: Sequence[Words], first: int, stop: int) -> Words:
+        parts = [chunks[chunk][span] for chunk, span in self._spans(first, stop)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _read(
+        self, reader: Reader, piece: str, chunks: Sequence[Words], first: int, stop: int
+    ) -> None:
+        spans = self._spans(first, stop)
+        if len(spans) == 1:
+            chunk, span = spans[0]
+            reader.fill(piece, chunks[chunk][span])
+            return
+        frames = reader.array(piece, UINT64, (stop - first, self._words))
+        for chunk, span in spans:
+            count = span.stop - span.start
+            chunks[chunk][span], frames = frames[:count], frames[count:]
+
     def _grow(self, chunks: int) -> None:
         """Add chunks, in one piece of memory; nothing has changed if there is none."""
         each = self._words << self._bits
@@ -296,6 +406,8 @@ class Frames:
             memory[: self._words] = 0  # frame 0
         self._memory.append(memory)
         self._table, self._ledger = table, ledger
+        groups = -(-(total << self._bits) >> self._group)
+        self._writes = np.append(self._writes, np.zeros(groups - self._writes.size, np.int64))
         self._add_free(self._chunks, total)
         self._chunks = total
 

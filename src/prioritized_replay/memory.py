@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from prioritized_replay import casting
 
-__all__ = ["CACHE_LINE", "WORD", "Memory", "OverLimit", "Words"]
+__all__ = [
+    "CACHE_LINE",
+    "WORD",
+    "Memory",
+    "OverLimit",
+    "Words",
+    "memory_limit",
+    "remove_left_over",
+]
 
 Words = NDArray[np.uint64]
 
@@ -192,6 +200,24 @@ class Memory:
         self._mappings.append(mapping)
         self._paths.append(path)
         return mapping
+
+
+def memory_limit(max_bytes: int | None) -> int:
+    """Return how many bytes there can be at most: all of the machine's, or ``max_bytes``."""
+    most = (1 << 63) - 1
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
+        most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return most if max_bytes is None else min(most, casting.integer("max_bytes", max_bytes))
+
+
+def remove_left_over(directory: str | os.PathLike[str], reopened: str | os.PathLike[str]) -> None:
+    """Remove the words of a process that is gone, where its own directory is to be reopened."""
+    if not isinstance(directory, (str, os.PathLike)):
+        return  # as `Memory` will say
+    folder = Path(directory)
+    if folder.is_dir() and folder.samefile(reopened):
+        for path in folder.glob("*" + SUFFIX):
+            path.unlink()
 
 
 def _usable(directory: Any) -> Path:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from prioritized_replay import _window_kernels as kernels
 from prioritized_replay._window_kernels import ENDED, INTERRUPTED, TERMINATED
+from prioritized_replay.checkpoint import Piece, Reader
 
 __all__ = ["ENDED", "INTERRUPTED", "TERMINATED", "Closed", "OpenWindows"]
 
@@ -133,6 +134,21 @@ class OpenWindows:
             streams, rewards, marks, self._powers, self._totals, self._state, rows, places, values
         )
         return Closed(rows, places, values[0], values[1])
+
+    def pieces(self) -> list[Piece]:
+        """Return the open windows, as pieces of a checkpoint."""
+        return [
+            Piece("returns", None, self._totals.copy),
+            Piece("windows", None, self._state.copy),
+        ]
+
+    def restore(self, reader: Reader) -> None:
+        """Become what a checkpoint says."""
+        state = reader.array("windows", np.int64, self._state.shape)
+        if state.size and not (state.min() >= 0 and state.max() < self.n_step):
+            raise reader.error(f"must have windows of {self.n_step} steps")
+        self._state[:] = state
+        self._totals[:] = reader.array("returns", np.float64, self._totals.shape)
 
     def clear(self) -> None:
         """Forget the open windows."""

@@ -163,10 +163,10 @@ class PER:
         batch = self.replay.sample(self.batch_size, self.beta)
         self.anneal_beta()
         return (
-            batch.obs,
+            _own(batch.obs),
             batch.action.reshape(self.batch_size, *(self._action.shape or (1,))),
             batch.reward[:, None],
-            batch.next_obs,
+            _own(batch.next_obs),
             batch.terminated[:, None].astype(np.float32),
             batch.ids,
             batch.weights[:, None],
@@ -183,6 +183,11 @@ class PER:
             If an error is not finite or an index was never drawn; nothing changes then.
         """
         self.replay.update_priorities(idxs, td_errors)
+
+
+def _own(images: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that may be changed: those of images share memory with each other."""
+    return images if images.flags.writeable else images.copy()
 
 
 def _scalar(value: Any) -> NDArray[Any]:

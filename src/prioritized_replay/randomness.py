@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from prioritized_replay.checkpoint import Piece, Reader
 
 __all__ = ["Seed", "UniformStream"]
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 """What a seed may be; a generator is used as it is, None takes entropy from the system."""
+
+
+GENERATORS: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64
+    )
+}  # fmt: skip
+"""Those that a checkpoint can hold: NumPy's own."""
 
 
 class UniformStream:
@@ -61,3 +74,52 @@ class UniformStream:
             first, stop = 0, count
         self._used = stop
         return self._block, first
+
+    def pieces(self) -> list[Piece]:
+        """Return the uniforms that are left, as a piece of a checkpoint."""
+        return [Piece("uniforms", None, self._block[self._used :].copy)]
+
+    def state(self) -> dict[str, Any]:
+        """Return the rest of what belongs to a checkpoint, in plain values.
+
+        Raises
+        ------
+        ValueError
+            If the generator is not one of NumPy's own.
+        """
+        bits = self.generator.bit_generator
+        if type(bits) is not GENERATORS.get(type(bits).__name__):
+            raise ValueError(f"seed must be of a generator of NumPy's own to be saved, got {bits}")
+        return {"uniforms_left": self._size - self._used, "generator": _plain(bits.state)}
+
+    def restore(self, reader: Reader) -> None:
+        """Become what a checkpoint says."""
+        left = reader.integer("uniforms_left", 0, self._size)
+        uniforms = reader.array("uniforms", np.float64, (left,))
+        if not ((uniforms >= 0.0) & (uniforms < 1.0)).all():
+            raise reader.error("must have uniforms in [0, 1)")
+        self._block, self._used = np.empty(self._size), self._size - left
+        self._block[self._used :] = uniforms
+        state = reader.plain("generator")
+        try:
+            bits: Any = GENERATORS[state["bit_generator"]](0)
+            bits.state = state
+            position, last = {
+                "MT19937": lambda: (state["state"]["pos"], 624),
+                "Philox": lambda: (state["buffer_pos"], 4),
+            }.get(state["bit_generator"], lambda: (0, 0))()
+            fine = 0 <= position <= last and _plain(bits.state) == state
+        except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError):
+            fine = False
+        if not fine:
+            raise reader.error("must have the state of a generator of NumPy's own")
+        self.generator = np.random.Generator(bits)
+
+
+def _plain(value: Any) -> Any:
+    """Return the state of a generator in values that JSON has."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value if isinstance(value, str) else int(value)

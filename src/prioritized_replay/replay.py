@@ -15,7 +15,14 @@ from prioritized_replay.autoreset import Autoreset, chosen_mode, mode_of
 from prioritized_replay.batch import Batch
 from prioritized_replay.blocks import Blocks
 from prioritized_replay.casting import Column, Field
-from prioritized_replay.memory import Memory
+from prioritized_replay.checkpoint import CheckpointError, Contents, Piece, Reader, Saver
+from prioritized_replay.description import (
+    describe_fields,
+    describe_sampler,
+    described_fields,
+    described_sampler,
+)
+from prioritized_replay.memory import Memory, OverLimit, memory_limit, remove_left_over
 from prioritized_replay.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.randomness import Seed, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification
@@ -38,6 +45,14 @@ RESERVED = {  # columns that every batch has, and arguments of `add`
     *("self", "truncated", "td_error", "env", "info"),
 }
 INT64 = np.dtype(np.int64)
+COMPUTED_COLUMNS = ("next_obs", "discount", "terminated")
+NOT_DESCRIBED = (
+    *(ValueError, TypeError, KeyError, AttributeError),
+    *(RecursionError, OverflowError),
+)
+MOST_IDS = 2**63 - 1
+LEAST_BYTES = 32  # per transition: of no buffer do row, priority and what finds it take less
+MOST_STEPS = 1 << 20
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -181,6 +196,7 @@ class ReplayBuffer:
         self._step_priorities = np.full(self._streams.count * self._n_step, np.nan)
         self._priorities_wait = False
         self._issued = 0  # ids given so far: the next row's id
+        self._saver = Saver()
         self._stale_updates = 0
         self._last_ids = np.empty(0, INT64)  # of the last batch drawn
         self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Blocks.new`
@@ -634,6 +650,202 @@ class ReplayBuffer:
             self._step_priorities[:] = np.nan
             self._last_ids = np.empty(0, INT64)
             self._weight_sums[:] = 0.0
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save everything to a folder, so that :meth:`load` goes on where this buffer was.
+
+        The checkpoint is complete or it is not there: until the new one is whole and on disk, the
+        old one in that folder is the one that counts. Of a buffer saved to the same folder again,
+        only what changed is written: rows and frames of some megabytes each, and all priorities.
+
+        Parameters
+        ----------
+        path : path
+            The folder; it is created if it is not there. One buffer at a time may save to it.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, as on a full disk. The checkpoint that was there still is.
+        ValueError
+            If the seed was a generator that is not one of NumPy's own.
+
+        Notes
+        -----
+        O(what changed). Other threads go on meanwhile: the buffer's lock is held for listing
+        what there is, and once for writing the priorities, the marks of rows drawn, the open
+        windows and what changed while the rest was written. The checkpoint is of that moment.
+        Forcing files to disk is done without the lock.
+        """
+        self._saver.save(path, self._lock, self._contents)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        max_bytes: int | None = None,
+    ) -> Self:
+        """Return the buffer that was saved to a folder.
+
+        The same calls have the same results from then on, bit for bit. No code is run from the
+        files, and they are checked: a folder that anybody else wrote can at worst yield other
+        transitions.
+
+        Parameters
+        ----------
+        path : path
+            The folder.
+        directory, max_bytes
+            As for the class: they are not part of a checkpoint. ``directory`` may be ``path``, to
+            reopen the directory of a buffer that called :meth:`flush`.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no checkpoint, or it is damaged or of another version; a ValueError.
+        MemoryError, OSError
+            If there is no room for the buffer.
+
+        Notes
+        -----
+        O(size of the checkpoint), and O(N log N) for the priorities. What the manifest asks for
+        is held against the files' sizes and the machine's memory before it is allocated.
+        """
+        reader = Reader(path, memory_limit(max_bytes))
+        if directory is not None:
+            remove_left_over(directory, path)
+        replay = None
+        try:
+            options = cls._described(reader)
+            replay = cls(**options, directory=directory, max_bytes=max_bytes)
+            replay._restore(reader)
+            reader.finish()
+        except BaseException as error:
+            if replay is not None:
+                replay._memory.discard()
+            if isinstance(error, (CheckpointError, OverLimit, OSError)):
+                raise
+            if isinstance(error, NOT_DESCRIBED):
+                raise reader.error(f"describes no buffer: {error}") from error
+            raise
+        replay._saver.loaded(reader, replay._contents().pieces)
+        return replay
+
+    def flush(self) -> int:
+        """Make everything up to now survive this process, where the buffer is in a directory.
+
+        A checkpoint is saved into the directory, beside the files that are in use: these change
+        with every step, and what a killed process leaves of them is worth nothing. So the disk
+        has to have room for both. ``ReplayBuffer.load(directory, directory=directory)`` reopens
+        the buffer as of the last flush.
+
+        Returns
+        -------
+        int
+            Number of transitions that are safe now.
+
+        Raises
+        ------
+        ValueError
+            If the buffer has no directory.
+        OSError
+            If it cannot be written. The state of the last flush is still there.
+
+        Notes
+        -----
+        As for :meth:`save`.
+        """
+        directory = self._memory.directory
+        if directory is None:
+            raise ValueError("flush needs a buffer with a directory, got one in RAM: use save")
+        size = 0
+
+        def contents() -> Contents:
+            nonlocal size
+            size = len(self)
+            return self._contents()
+
+        self._saver.save(directory, self._lock, contents)
+        return size
+
+    def _contents(self) -> Contents:
+        """Return what belongs to a checkpoint."""
+        description = {
+            "capacity": self._capacity,
+            "fields": [
+                [name, describe_fields(structure.nested)]
+                for name, structure in self._structures.items()
+                if name not in COMPUTED_COLUMNS
+            ],
+            "sampler": describe_sampler(self._sampler.specification),
+            "n_step": self._n_step,
+            "gamma": self._gamma,
+            "num_envs": self._streams.num_envs,
+            "autoreset": self._streams.autoreset,
+        }
+        pieces = [
+            *self._transitions.pieces(self._issued),
+            *self._streams.pieces(),
+            *self._sampler.pieces(),
+            *self._uniforms.pieces(),
+            Piece("entering", None, self._step_priorities.copy),
+            Piece("last_ids", None, self._last_ids.copy),
+            Piece("weights", None, self._weight_sums.copy),
+        ]
+        state = {
+            "ids_issued": self._issued,
+            "stale_updates": self._stale_updates,
+            "entering": self._priorities_wait,
+            "last_batch": self._last_ids.size,
+            **self._sampler.state(),
+            **self._uniforms.state(),
+            **self._transitions.state(),
+        }
+        return Contents(description, state, pieces)
+
+    @staticmethod
+    def _described(reader: Reader) -> dict[str, Any]:
+        """Return the arguments that a checkpoint describes, if they go with its files."""
+        options = dict(reader.description)
+        names = ("capacity", "fields", "sampler", "n_step", "gamma", "num_envs", "autoreset")
+        if tuple(options) != names:
+            raise reader.error(f"must describe {', '.join(names)}, got {', '.join(options)}")
+        capacity, n_step, streams = options["capacity"], options["n_step"], options["num_envs"]
+        for name, value in (("capacity", capacity), ("n_step", n_step), ("num_envs", streams or 1)):
+            if type(value) is not int or value < 1:
+                raise reader.error(f"must have {name} an integer >= 1, got {value!r}")
+        if (needed := LEAST_BYTES * capacity) > reader.most_bytes:
+            raise reader.error(
+                f"describes a buffer of {needed} bytes or more, beyond {reader.most_bytes}"
+            )
+        if n_step > MOST_STEPS:
+            raise reader.error(f"must have n_step <= {MOST_STEPS}, got {n_step}")
+        reader.require("returns", np.float64, ((streams or 1) * n_step,))
+        options["fields"] = {
+            name: described_fields(part, reader.most_bytes // 4) for name, part in options["fields"]
+        }
+        options["sampler"] = described_sampler(options["sampler"])
+        return options
+
+    def _restore(self, reader: Reader) -> None:
+        """Become what a checkpoint says; this buffer has to be new."""
+        self._issued = reader.integer("ids_issued", 0, MOST_IDS)
+        self._stale_updates = reader.integer("stale_updates", 0, MOST_IDS)
+        self._priorities_wait = reader.flag("entering")
+        entering = reader.array("entering", np.float64, self._step_priorities.shape)
+        most = self._sampler.most
+        if not (np.isnan(entering) | ((entering >= 0.0) & (entering <= most))).all():
+            raise reader.error(f"must have priorities in [0, {most}] entering")
+        self._step_priorities[:] = entering
+        count = reader.integer("last_batch", 0, reader.most_bytes)
+        self._last_ids = reader.array("last_ids", INT64, (count,))
+        reader.fill("weights", self._weight_sums)
+        self._uniforms.restore(reader)
+        self._streams.restore(reader)
+        self._sampler.restore(reader, self._issued)
+        self._transitions.restore(reader, self._issued)
 
     def stats(self) -> dict[str, float]:
         """Return the state of the buffer in plain numbers. O(N log N).

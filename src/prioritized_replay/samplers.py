@@ -6,16 +6,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import _kernels as kernels
-from prioritized_replay import casting
-from prioritized_replay.laws import TINY, Frame, Law, ProportionalLaw, RankBasedLaw, UniformLaw
+from prioritized_replay import casting, checkpoint
+from prioritized_replay.checkpoint import Piece, Reader
+from prioritized_replay.laws import (
+    HUGE,
+    TINY,
+    Frame,
+    Law,
+    ProportionalLaw,
+    RankBasedLaw,
+    UniformLaw,
+)
 from prioritized_replay.randomness import UniformStream
 
 __all__ = ["Proportional", "RankBased", "Sampler", "Specification", "Uniform"]
@@ -217,6 +227,11 @@ class Sampler:
         self._law.set_alpha(alpha, self.live_slots(), to_come)
         if not isinstance(self._specification, Uniform):
             self._specification = replace(self._specification, alpha=alpha)
+
+    @property
+    def most(self) -> float:
+        """The largest priority that a row may have."""
+        return self._law.most
 
     @property
     def nbytes(self) -> int:
@@ -445,6 +460,58 @@ class Sampler:
         self._pending = 0
         self._given = []
         self._largest_ever = 0.0
+
+    def pieces(self) -> list[Piece]:
+        """Return the priorities of live rows, oldest first, as pieces of a checkpoint.
+
+        Trees and order are not in it: they follow from these.
+        """
+        self._tell_pending()
+        if isinstance(self._law, UniformLaw):
+            return []
+        return [
+            Piece(name, None, partial(self._priorities_between, first, stop))
+            for name, first, stop in self._blocks()
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return the rest of what belongs to a checkpoint, in plain values."""
+        return {"size": self.size, "largest_priority": float(self._largest_ever)}
+
+    def restore(self, reader: Reader, issued: int) -> None:
+        """Become what a checkpoint says; this has to be new.
+
+        Parameters
+        ----------
+        reader : Reader
+            The checkpoint.
+        issued : int
+            How many rows were appended in all.
+        """
+        self.size = reader.integer("size", 0, min(issued, self._capacity))
+        self._next = issued % self._capacity
+        self._largest_ever = reader.number("largest_priority", 0.0, HUGE)
+        if isinstance(self._law, UniformLaw):
+            if self.size:
+                self._law.fill((self._next - self.size) % self._capacity, self.size, 1.0)
+            return
+        for name, first, stop in self._blocks():
+            priorities = reader.array(name, np.float64, (stop - first,))
+            if not (priorities.min() >= 0.0 and priorities.max() <= self._largest_ever):
+                raise reader.error(f"must have {name} in [0, {self._largest_ever}]")
+            self._law.set(self._slots_between(first, stop), priorities, name)
+
+    def _blocks(self) -> Iterator[tuple[str, int, int]]:
+        """Return names of blocks of live rows, oldest first, and where these begin and end."""
+        each = checkpoint.PIECE // 8
+        for number, first in enumerate(range(0, self.size, each)):
+            yield f"priorities-{number:06d}", first, min(first + each, self.size)
+
+    def _slots_between(self, first: int, stop: int) -> Ints:
+        return (np.arange(first, stop) + (self._next - self.size)) % self._capacity
+
+    def _priorities_between(self, first: int, stop: int) -> Floats:
+        return self._law.priorities(self._slots_between(first, stop))
 
     def _nothing_to_draw(self) -> ValueError:
         return ValueError(

@@ -7,12 +7,14 @@ frames are kept is the business of :mod:`.frames`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.casting import Field
+from prioritized_replay.checkpoint import Piece, Reader
 from prioritized_replay.frames import Frames
 from prioritized_replay.memory import Memory, Words
 from prioritized_replay.stacks import possible_axes, shifted_axis
@@ -24,6 +26,7 @@ Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
 SMALLEST = 1024  # bytes: below, looking for equal ones would cost more than it saves
+MOST_CHUNKS = 1 << 20
 STEPS_TO_LOOK = 1000  # after so many rows the layout stays as it is
 
 
@@ -58,7 +61,9 @@ class SharedObservation:
         self.names = names
         self._named = 0  # pieces of memory that have been given a name
         self._pieces: dict[str, int] = {}  # those in use, and their bytes
-        self._number = number
+        self._title = f"frames-{number}"
+        self._capacity = capacity
+        self._streams = streams
         self._memory = memory
         self._frames = Frames(field, capacity, streams, self._allocate)
         axes = possible_axes(field) if field.stack_axis is None else []
@@ -166,8 +171,57 @@ class SharedObservation:
         for name, nbytes in pieces.items():
             self._memory.release(name, nbytes)
 
+    def pieces(self) -> list[Piece]:
+        """Return the frames, as pieces of a checkpoint."""
+        return self._frames.pieces(self._title)
+
+    def state(self) -> dict[str, Any]:
+        """Return the rest of what belongs to a checkpoint, in plain values."""
+        return {
+            f"{self._title}.chunks": self._frames.state(),
+            f"{self._title}.stack_axis": self._frames.field.stack_axis,
+            f"{self._title}.looking": self.looking,
+        }
+
+    def restore(self, reader: Reader, rows: int) -> None:
+        """Become what a checkpoint says, as far as it does not follow from rows; see :meth:`adopt`.
+
+        Parameters
+        ----------
+        reader : Reader
+            The checkpoint.
+        rows : int
+            How many rows may refer to frames.
+        """
+        looking = reader.flag(f"{self._title}.looking")
+        field = self._frames.field
+        axis = reader.plain(f"{self._title}.stack_axis")
+        if axis != field.stack_axis:
+            if field.stack_axis is not None or looking or axis not in possible_axes(field):
+                raise reader.error(f"must not have {self._title} stacked along {axis!r}")
+            pieces, self._pieces = self._pieces, {}
+            for name, nbytes in pieces.items():
+                self._memory.release(name, nbytes)
+            field = replace(field, stack_axis=axis)
+            self._frames = Frames(field, self._capacity, self._streams, self._allocate)
+        elif looking and not self.looking:
+            raise reader.error(f"must not look for a stack in {self._title}")
+        self.looking = looking
+        chunks = reader.integers(f"{self._title}.chunks", MOST_CHUNKS)
+        self._frames.restore(self._title, reader, chunks, rows)
+
+    def adopt(self, storage: Storage, slots: slice, reader: Reader) -> None:
+        """Count rows from a checkpoint as holders of their frames."""
+        for name in self.names:
+            references = self._narrowed(storage.columns[name][slots])
+            self._frames.adopt(references, reader, self._title)
+
+    def adopted(self) -> None:
+        """Say that all rows have been counted."""
+        self._frames.adopted()
+
     def _allocate(self, count: int, beside: int) -> Words:
-        name = f"frames-{self._number}-{self._named:05d}"
+        name = f"{self._title}-{self._named:05d}"
         words = self._memory.words(name, count, beside)
         self._named += 1
         self._pieces[name] = words.nbytes + beside

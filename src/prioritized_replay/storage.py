@@ -6,13 +6,15 @@ cache lines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.casting import Field
+from prioritized_replay.checkpoint import Piece, Reader
 from prioritized_replay.memory import WORD, Memory, Words
 
 __all__ = ["Storage"]
@@ -107,6 +109,48 @@ class Storage:
             column[: count - to_end] = values[name][to_end:]
         self._drawn[first : first + to_end] = 0
         self._drawn[: count - to_end] = 0
+
+    def pieces(self, name: str, bounds: Iterable[tuple[int, int, Hashable]]) -> list[Piece]:
+        """Return rows as pieces of a checkpoint, without the marks of those drawn.
+
+        Parameters
+        ----------
+        name : str
+            Of the pieces.
+        bounds : iterable of (int, int, version)
+            Of each piece the first slot, the one after its last, and the version.
+        """
+        return [
+            Piece(f"{name}-{number:06d}", version, partial(self._copied, first, stop))
+            for number, (first, stop, version) in enumerate(bounds)
+        ]
+
+    def restore(
+        self, name: str, reader: Reader, bounds: Iterable[tuple[int, int, Hashable]]
+    ) -> None:
+        """Read rows from a checkpoint; see :meth:`pieces`."""
+        for number, (first, stop, _) in enumerate(bounds):
+            piece = f"{name}-{number:06d}"
+            rows = self._rows[first:stop]
+            reader.fill(piece, rows)
+            for column in self.columns.values():
+                if column.dtype == np.bool_ and (column[first:stop].view(np.uint8) > 1).any():
+                    raise reader.error(f"must not have other truth values than 0 and 1 in {piece}")
+            self._drawn[first:stop] = 0
+
+    def marks(self, count: int) -> NDArray[np.uint8]:
+        """Return which of the first rows have been drawn, a bit each, uint8[ceil(count / 8)]."""
+        return np.packbits(self._drawn[:count], bitorder="little")
+
+    def set_marks(self, marks: NDArray[np.uint8], count: int) -> None:
+        """Take back what :meth:`marks` returned."""
+        self._drawn[:count] = np.unpackbits(marks, count=count, bitorder="little")
+
+    def _copied(self, first: int, stop: int) -> Array:
+        size = self.row_size // WORD
+        words = self.words[first * size : stop * size].copy()
+        words.view(np.uint8)[self.drawn_offset :: self.row_size] = 0
+        return words.view(self._rows.dtype)
 
     def drawn(self, slots: Ints) -> NDArray[np.bool_]:
         """Return which of these rows have been drawn since they were written, bool[B]."""

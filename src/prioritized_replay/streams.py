@@ -6,6 +6,7 @@ It knows episodes' ends and autoresets; it knows neither windows nor where steps
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from prioritized_replay import casting
 from prioritized_replay.autoreset import Autoreset, final_observations
 from prioritized_replay.casting import Field
+from prioritized_replay.checkpoint import Piece, Reader
 from prioritized_replay.n_step import ENDED, TERMINATED, Bytes
 from prioritized_replay.structure import Structure
 
@@ -171,6 +173,21 @@ class Streams:
         """Remember that episodes were closed by hand: the caller may have reset as well."""
         self._interrupted[streams] = True
 
+    def pieces(self) -> list[Piece]:
+        """Return what is remembered of each stream, as pieces of a checkpoint."""
+        flags = partial(np.stack, (self._awaiting, self._interrupted))
+        finals = [
+            Piece(f"final-{number}", None, final.copy) for number, final in enumerate(self._final)
+        ]
+        return [Piece("streams", None, flags), *finals]
+
+    def restore(self, reader: Reader) -> None:
+        """Become what a checkpoint says."""
+        flags = reader.array("streams", np.bool_, (2, self.count))
+        self._awaiting[:], self._interrupted[:] = flags.view(np.uint8) != 0
+        for number, final in enumerate(self._final):
+            reader.fill(f"final-{number}", final)
+
     def _reset_steps(self, streams: Ints, columns: Mapping[str, Array], ended: Bools) -> Bools:
         """Return which rows are reset steps, from a final observation to a first one."""
         reset = self._awaiting[streams]
@@ -188,10 +205,7 @@ class Streams:
     def _put_final(self, columns: dict[str, Array], info: Any, ended: Bools, single: bool) -> None:
         """Put final observations in the place of the first ones of the next episodes."""
         structure = self._structures["next_obs"]
-        if single and isinstance(info, Mapping) and info.get("final_obs") is not None:
-            finals = [info["final_obs"]]
-        else:
-            finals = final_observations(info, ended)
+        finals = final_observations(info, ended, single)
         where = "info['final_obs']"
         leaves = [
             casting.cast(leaf.replace("next_obs", where, 1), part, field)

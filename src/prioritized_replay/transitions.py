@@ -5,14 +5,17 @@ It knows neither ids nor priorities: a transition is told where to go, and is na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import _window_kernels as kernels
+from prioritized_replay import checkpoint
 from prioritized_replay.casting import LARGEST
+from prioritized_replay.checkpoint import Piece, Reader
 from prioritized_replay.memory import WORD, Memory
 from prioritized_replay.n_step import INTERRUPTED, TERMINATED, Closed, OpenWindows
 from prioritized_replay.sharing import SharedObservation
@@ -67,6 +70,8 @@ class Transitions:
     ) -> None:
         self._capacity = capacity
         self._n_step = n_step
+        self._identity = object()
+        self._rewritten = 0  # how often all rows have been changed
         self._gamma = gamma
         fields = {
             name: field for part in structures.values() for name, field in part.leaves.items()
@@ -193,6 +198,7 @@ class Transitions:
 
     def clear(self) -> None:
         """Forget all transitions and open windows."""
+        self._rewritten += 1
         self.windows.clear()
         storages = [self.storage] if self._steps is None else [self.storage, self._steps]
         for shared in self.shared:
@@ -219,6 +225,72 @@ class Transitions:
         for shared in self.shared:
             if shared.looking:
                 shared.look_for_stack(columns, storages)
+                self._rewritten += not shared.looking
+
+    def pieces(self, issued: int) -> list[Piece]:
+        """Return what of this belongs to a checkpoint, besides :meth:`state`.
+
+        Parameters
+        ----------
+        issued : int
+            How many rows were made in all.
+        """
+        written = min(issued, self._capacity)
+        pieces = self.storage.pieces("rows", self._bounds(issued))
+        pieces.append(Piece("drawn", None, partial(self.storage.marks, written)))
+        if self._steps is not None:
+            pieces += self._steps.pieces("steps", self._bounds_of_steps())
+        for shared in self.shared:
+            pieces += shared.pieces()
+        return pieces + self.windows.pieces()
+
+    def state(self) -> dict[str, Any]:
+        """Return the rest of what belongs to a checkpoint, in plain values."""
+        return {name: value for part in self.shared for name, value in part.state().items()}
+
+    def restore(self, reader: Reader, issued: int) -> None:
+        """Become what a checkpoint says; this has to be new.
+
+        Raises
+        ------
+        CheckpointError
+            If that is not possible; what has changed then is not defined.
+        """
+        written = min(issued, self._capacity)
+        parts = [("rows", self.storage, self._bounds(issued))]
+        if self._steps is not None:
+            parts.append(("steps", self._steps, self._bounds_of_steps()))
+        for shared in self.shared:
+            shared.restore(reader, sum(len(storage) for _, storage, _ in parts))
+        for name, storage, bounds in parts:
+            storage.restore(name, reader, bounds)
+            for first, stop, _ in bounds:
+                for shared in self.shared:
+                    shared.adopt(storage, slice(first, stop), reader)
+        for shared in self.shared:
+            shared.adopted()
+        self.storage.set_marks(reader.array("drawn", np.uint8, (-(-written // 8),)), written)
+        self.windows.restore(reader)
+
+    def _bounds(self, issued: int) -> list[tuple[int, int, Hashable]]:
+        """Return where pieces of rows begin and end, and what tells versions of them apart."""
+        written = min(issued, self._capacity)
+        each = max(checkpoint.PIECE // self.storage.row_size, 1)
+        bounds: list[tuple[int, int, Hashable]] = []
+        for first in range(0, written, each):
+            stop = min(first + each, written)
+            # Rows are written in the order of the ring: the latest number of any of these says all.
+            back = ((issued - 1) % self._capacity - (stop - 1)) % self._capacity
+            if (issued - 1) % self._capacity in range(first, stop):
+                back = 0
+            bounds.append((first, stop, (self._identity, self._rewritten, issued - 1 - back)))
+        return bounds
+
+    def _bounds_of_steps(self) -> list[tuple[int, int, Hashable]]:
+        assert self._steps is not None
+        count = len(self._steps)
+        each = max(checkpoint.PIECE // self._steps.row_size, 1)
+        return [(first, min(first + each, count), None) for first in range(0, count, each)]
 
     def _encoded(self, streams: Ints | None, columns: Mapping[str, Array]) -> dict[str, Array]:
         """Return the columns of rows; all or nothing is encoded."""

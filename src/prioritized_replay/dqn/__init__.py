@@ -9,21 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prioritized_replay.dqn.agent import DQN
-    from prioritized_replay.dqn.config import TrainConfig, preset
+    from prioritized_replay.dqn.config import TrainConfig
+    from prioritized_replay.dqn.convolutions import ConvNetwork
+    from prioritized_replay.dqn.environments import make_env, make_vector
     from prioritized_replay.dqn.evaluation import Evaluation, evaluate
     from prioritized_replay.dqn.networks import QNetwork, make_network
+    from prioritized_replay.dqn.presets import preset
     from prioritized_replay.dqn.td import td_error, td_loss, td_loss_gradient, td_target
     from prioritized_replay.dqn.training import Progress, Training
 
 __all__ = [
     "DQN",
+    "ConvNetwork",
     "Evaluation",
     "Progress",
     "QNetwork",
     "TrainConfig",
     "Training",
     "evaluate",
+    "make_env",
     "make_network",
+    "make_vector",
     "preset",
     "td_error",
     "td_loss",
@@ -32,6 +38,7 @@ __all__ = [
 ]
 
 _MODULE = {
+    "ConvNetwork": "convolutions",
     "DQN": "agent",
     "Evaluation": "evaluation",
     "Progress": "training",
@@ -39,8 +46,10 @@ _MODULE = {
     "TrainConfig": "config",
     "Training": "training",
     "evaluate": "evaluation",
+    "make_env": "environments",
     "make_network": "networks",
-    "preset": "config",
+    "make_vector": "environments",
+    "preset": "presets",
     "td_error": "td",
     "td_loss": "td",
     "td_loss_gradient": "td",

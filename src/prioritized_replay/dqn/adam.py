@@ -26,6 +26,8 @@ class FlatAdam(torch.optim.Adam):
     ----------
     parameters : torch.nn.Parameter, float32[P]
         Contiguous, as is its ``grad``.
+    eps : float
+        Added to the root of the second moment.
 
     Notes
     -----
@@ -43,8 +45,8 @@ class FlatAdam(torch.optim.Adam):
     tensor([0.5000, 1.5000, 1.0000])
     """
 
-    def __init__(self, parameters: nn.Parameter) -> None:
-        super().__init__([parameters], fused=True)
+    def __init__(self, parameters: nn.Parameter, *, eps: float = 1e-8) -> None:
+        super().__init__([parameters], eps=eps, fused=True)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move the parameters against their gradient, and call what was hooked to steps."""

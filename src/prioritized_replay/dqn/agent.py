@@ -7,7 +7,7 @@ Axes: B batch, E environments, A actions.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +22,19 @@ from prioritized_replay.dqn.devices import (
     subnormal_as_zero,
     usable_device,
 )
-from prioritized_replay.dqn.networks import QNetwork, count_actions, make_network
+from prioritized_replay.dqn.networks import NetworkName, QNetwork, count_actions, make_network
 from prioritized_replay.dqn.passes import AutogradPasses, Passes, PerceptronPasses
 from prioritized_replay.dqn.perceptron import Perceptron
+from prioritized_replay.dqn.rmsprop import CentredRMSProp
 from prioritized_replay.dqn.td import Loss, td_loss
 from prioritized_replay.replay import Batch, ReplayBuffer
 from prioritized_replay.schedules import constant, linear
 
 Schedule = Callable[[int], float]
+OptimizerName = Literal["adam", "rmsprop"]
 
 _LEARNING_RATE = 5e-4
+_EPS: dict[OptimizerName, float] = {"adam": 1e-8, "rmsprop": 0.01 / 32**2}
 _LEARNT_FROM = ("obs", "action", "reward", "discount", "next_obs", "weights")
 
 
@@ -51,17 +54,28 @@ class DQN:
     memory_buffer : ReplayBuffer
         Where experience is kept. It owns gamma and n: its batches carry the discount.
     online_network : torch.nn.Module, optional
-        From observations (B, ...) to action values (B, A). By default an MLP is made from
-        ``hidden_sizes``, ``dueling`` and ``seed``, and trained without autograd, in about half the
-        time; it has to stay on ``device``.
-    optimizer : torch.optim.Optimizer, optional
-        Over the parameters of ``online_network``, which must then be given. By default Adam.
+        From observations (B, ...) to action values (B, A). By default :func:`make_network` makes
+        it from ``network``, ``hidden_sizes``, ``dueling``, ``shared_bias`` and ``seed``. An MLP or
+        a small convolutional network made so is trained without autograd, in about half the time;
+        it has to stay on ``device``.
+    network : {"auto", "mlp", "nature", "light", "small"}
+        What :func:`make_network` is to make; "auto" goes by the observation space.
+    optimizer : {"adam", "rmsprop"} or torch.optim.Optimizer
+        An object has the parameters of ``online_network``, which must then be given. "rmsprop" is
+        that of the DQN papers: centred, decay 0.95.
+    optimizer_eps : float, optional
+        Added by "adam" to the root of its second moment, by "rmsprop" to its variance. By default
+        1e-8 for "adam", 0.01 / 32**2 for "rmsprop".
     learning_rate : float or schedule of updates, optional
-        Set before each update. By default a given optimizer keeps its own, and Adam has 5e-4.
+        Set before each update. By default an optimizer given as an object keeps its own, and the
+        others have 5e-4.
     double : bool
         Double DQN: the online network picks the next action, the target network values it.
     loss : {"huber", "squared"}
         Loss of a td error.
+    clip_td_errors : bool
+        :meth:`optimize` takes td errors as within [-1, 1] for the priorities, as the huber loss
+        does for the gradient.
     gradient_clip : float or None
         Largest norm of the gradient.
     tau : float or None
@@ -124,12 +138,16 @@ class DQN:
         memory_buffer: ReplayBuffer,
         *,
         online_network: nn.Module | None = None,
+        network: NetworkName = "auto",
         hidden_sizes: Sequence[int] = (128, 128),
         dueling: bool = False,
-        optimizer: torch.optim.Optimizer | None = None,
+        shared_bias: bool = False,
+        optimizer: torch.optim.Optimizer | OptimizerName = "adam",
+        optimizer_eps: float | None = None,
         learning_rate: float | Schedule | None = None,
         double: bool = True,
         loss: Loss = "huber",
+        clip_td_errors: bool = False,
         gradient_clip: float | None = 10.0,
         tau: float | None = None,
         target_period: int = 500,
@@ -154,7 +172,13 @@ class DQN:
             raise ValueError(f"gradient_clip must be > 0, got {gradient_clip}")
         if loss not in get_args(Loss):
             raise ValueError(f"loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
-        if optimizer is not None and online_network is None:
+        if isinstance(optimizer, str):
+            if optimizer not in get_args(OptimizerName):
+                names = ", ".join(get_args(OptimizerName))
+                raise ValueError(
+                    f"optimizer must be one of {names}, or an Optimizer, got {optimizer!r}"
+                )
+        elif online_network is None:
             raise ValueError("optimizer needs the online_network whose parameters it holds")
         self._num_actions = count_actions(action_space)
         self._observation_ndim = len(observation_space.shape or ())
@@ -168,8 +192,10 @@ class DQN:
             online_network = make_network(
                 observation_space,
                 action_space,
+                network=network,
                 hidden_sizes=hidden_sizes,
                 dueling=dueling,
+                shared_bias=shared_bias,
                 seed=int(network_seed.generate_state(1)[0]),
             )
         online_network.to(self.device)
@@ -177,8 +203,7 @@ class DQN:
         self.online_network, self.target_network = online_network, target_network
         self._passes: Passes
         self._perceptron: Perceptron | None = None
-        if own and precision == "float32":
-            assert isinstance(online_network, QNetwork)
+        if own and precision == "float32" and isinstance(online_network, QNetwork):
             assert isinstance(target_network, QNetwork)
             self._passes = PerceptronPasses(online_network, target_network)
             self._perceptron = self._passes.online
@@ -192,14 +217,10 @@ class DQN:
         self.target_period = target_period
         self.batch_size = batch_size
         self.warmup = warmup
-        if optimizer is None:
+        self.clip_td_errors = clip_td_errors
+        if isinstance(optimizer, str):
             learning_rate = _LEARNING_RATE if learning_rate is None else learning_rate
-            if self._perceptron is not None and self.device.type == "cpu":
-                optimizer = FlatAdam(self._perceptron.parameters)
-            else:
-                # One kernel for all parameters: a third of the time of the default loop.
-                fused = self.device.type in ("cpu", "cuda")
-                optimizer = torch.optim.Adam(self._passes.parameters, fused=fused)
+            optimizer = self._make_optimizer(optimizer, optimizer_eps)
         self.optimizer = optimizer
         self._learning_rate = None if learning_rate is None else _schedule(learning_rate)
         self._beta = _schedule(beta)
@@ -209,6 +230,16 @@ class DQN:
         self.adjust_epsilon()
         self.last_td_errors: Tensor | None = None
         self.last_weights: Tensor | None = None
+
+    def _make_optimizer(self, name: OptimizerName, eps: float | None) -> torch.optim.Optimizer:
+        eps = _EPS[name] if eps is None else eps
+        if name == "rmsprop":
+            return CentredRMSProp(self._passes.parameters, lr=_LEARNING_RATE, eps=eps)
+        if self._perceptron is not None and self.device.type == "cpu":
+            return FlatAdam(self._perceptron.parameters, eps=eps)
+        # One kernel for all parameters: a third of the time of the default loop.
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(self._passes.parameters, eps=eps, fused=fused)
 
     @property
     def gamma(self) -> float:
@@ -292,7 +323,10 @@ class DQN:
         if len(self.memory_buffer) < self.warmup:
             return
         batch = self.memory_buffer.sample(self.batch_size, self.beta)
-        self.memory_buffer.update_priorities(batch.ids, self.learn(batch))
+        errors = self.learn(batch)
+        if self.clip_td_errors:
+            errors = errors.clamp(-1.0, 1.0)
+        self.memory_buffer.update_priorities(batch.ids, errors)
         self.adjust_epsilon()
 
     def adjust_epsilon(self) -> None:

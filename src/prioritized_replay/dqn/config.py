@@ -1,4 +1,4 @@
-"""What a training run is told: one frozen dataclass, its checks, and the tuned presets.
+"""What a training run is told: one frozen dataclass and its checks.
 
 Knows names, bounds and defaults; knows nothing of torch, Gymnasium or the replay.
 """
@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 Replay = Literal["rank", "proportional", "uniform"]
 Loss = Literal["huber", "squared"]
 Precision = Literal["float32", "bfloat16"]
+Network = Literal["auto", "mlp", "nature", "light", "small"]
+Optimizer = Literal["adam", "rmsprop"]
 
 # (alpha, beta at the start) of the paper, table 3; None stands for these.
 _PAPER: dict[str, tuple[float, float]] = {
@@ -27,7 +29,7 @@ class TrainConfig:
     """Every setting of one training run; a run is a function of this and nothing else.
 
     The defaults are a fair start for an environment with a vector of numbers as observation;
-    :func:`preset` gives the tuned values where there are any.
+    :func:`~prioritized_replay.dqn.preset` gives the tuned values where there are any.
 
     Raises
     ------
@@ -83,11 +85,17 @@ class TrainConfig:
     batch_size: int = 64
     """Transitions of one update."""
 
+    network: Network = "auto"
+    """nature, light (a third of its work), small (for 10x10 pixels), mlp; auto: what fits."""
+
     hidden_sizes: tuple[int, ...] = (128, 128)
-    """Units of each hidden layer."""
+    """Units of each hidden layer of an mlp."""
 
     dueling: bool = False
     """Split the network's head into a state value and mean-centred advantages."""
+
+    shared_bias: bool = False
+    """One bias for all actions in the last layer of nature or light."""
 
     double: bool = True
     """Double DQN: the online network picks the next action, the target network values it."""
@@ -95,11 +103,23 @@ class TrainConfig:
     loss: Loss = "huber"
     """Loss of a td error: huber (linear beyond 1) or squared."""
 
+    clip_rewards: bool = False
+    """Learn from rewards clipped to [-1, 1]; evaluations and returns count them as they are."""
+
+    clip_td_errors: bool = False
+    """Priorities from td errors clipped to [-1, 1], as the huber loss clips the gradient."""
+
+    optimizer: Optimizer = "adam"
+    """adam, or the rmsprop of the DQN papers: centred, decay 0.95, eps under the root."""
+
+    optimizer_eps: float | None = None
+    """Keeps the optimizer from dividing by 0; None: 1e-8 (adam), 0.01 / 32**2 (rmsprop)."""
+
     learning_rate: float = 5e-4
-    """Step size of Adam at the first update."""
+    """Step size of the optimizer at the first update."""
 
     learning_rate_end: float = 5e-5
-    """Step size of Adam at the last update; falls linearly in between."""
+    """Step size of the optimizer at the last update; falls linearly in between."""
 
     gradient_clip: float | None = 10.0
     """Largest norm of the gradient; None leaves it as it is."""
@@ -140,6 +160,18 @@ class TrainConfig:
     eval_epsilon: float = 0.0
     """Chance of a random action in every evaluation."""
 
+    eval_max_steps: int | None = None
+    """Steps after which an evaluation cuts an episode off; None: only the environment does."""
+
+    envs: int = 1
+    """Environments stepped side by side; every count of steps is of all of them together."""
+
+    sticky_actions: float | None = None
+    """ALE and MinAtar: chance that an action is replaced by the one before; None: its own."""
+
+    end_on_life_loss: bool = False
+    """ALE: learn as if a lost life ended the episode; returns are of whole games all the same."""
+
     device: str = "cpu"
     """Where the networks live: cpu, cuda, cuda:1, mps."""
 
@@ -151,16 +183,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field, low in _AT_LEAST.items():
-            _check_int(field, getattr(self, field), low)
+            value = getattr(self, field)
+            if value is not None or field not in _OPTIONAL:
+                _check_int(field, value, low)
         for field, (low_bound, high_bound, text) in _WITHIN.items():
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:
                 continue
             _check_number(field, value, low_bound, high_bound, text)
-        for field in ("dueling", "double"):
+        for field in _SWITCHES:
             if not isinstance(getattr(self, field), bool):
                 raise TypeError(f"{field} must be True or False, got {getattr(self, field)!r}")
-        for field, kind in (("replay", Replay), ("loss", Loss), ("precision", Precision)):
+        for field, kind in _CHOICES.items():
             if getattr(self, field) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}")
@@ -225,6 +259,16 @@ class TrainConfig:
         return cls(**values)
 
 
+_SWITCHES = (
+    *("dueling", "shared_bias", "double", "clip_rewards", "clip_td_errors", "end_on_life_loss"),
+)
+_CHOICES = {
+    "replay": Replay,
+    "network": Network,
+    "loss": Loss,
+    "optimizer": Optimizer,
+    "precision": Precision,
+}
 # Whole numbers and their smallest value.
 _AT_LEAST = {
     "steps": 1,
@@ -239,6 +283,8 @@ _AT_LEAST = {
     "eval_every": 1,
     "eval_episodes": 1,
     "final_eval_episodes": 1,
+    "eval_max_steps": 1,
+    "envs": 1,
     "threads": 1,
 }
 # Numbers, their bounds (closed unless excluded below) and how to say so.
@@ -248,6 +294,7 @@ _WITHIN: dict[str, tuple[float, float, str]] = {
     "beta_end": (0.0, 1.0, "in [0, 1]"),
     "priority_eps": (0.0, math.inf, ">= 0"),
     "gamma": (0.0, 1.0, "in [0, 1]"),
+    "optimizer_eps": (math.ulp(0.0), math.inf, "> 0"),
     "learning_rate": (math.ulp(0.0), math.inf, "> 0"),
     "learning_rate_end": (0.0, math.inf, ">= 0"),
     "gradient_clip": (math.ulp(0.0), math.inf, "> 0"),
@@ -256,48 +303,12 @@ _WITHIN: dict[str, tuple[float, float, str]] = {
     "epsilon_end": (0.0, 1.0, "in [0, 1]"),
     "epsilon_fraction": (0.0, 1.0, "in [0, 1]"),
     "eval_epsilon": (0.0, 1.0, "in [0, 1]"),
+    "sticky_actions": (0.0, 1.0, "in [0, 1]"),
 }
-_OPTIONAL = {"alpha", "beta_start", "gradient_clip", "tau"}
-
-_PRESETS: dict[str, dict[str, Any]] = {
-    "CartPole-v1": {
-        "steps": 50_000,
-        "learning_rate": 1e-3,
-        "tau": 0.02,
-        "train_every": 2,
-        "capacity": 50_000,
-        "epsilon_fraction": 0.12,
-        "eval_every": 2_500,
-        "eval_episodes": 20,
-    },
-    "Acrobot-v1": {"steps": 60_000, "eval_every": 5_000, "eval_episodes": 20},
-    # Twice the updates and a larger step size: with the defaults a run ended at 119.
-    "LunarLander-v3": {
-        "steps": 300_000,
-        "learning_rate": 1e-3,
-        "tau": 0.005,
-        "train_every": 2,
-        "eval_episodes": 40,
-    },
+_OPTIONAL = {
+    *("alpha", "beta_start", "gradient_clip", "tau", "optimizer_eps"),
+    *("eval_max_steps", "sticky_actions"),
 }
-
-
-def preset(env_id: str, **overrides: Any) -> TrainConfig:
-    """Return the tuned settings for ``env_id``, or the defaults where none were tuned.
-
-    Parameters
-    ----------
-    env_id : str
-        CartPole-v1, Acrobot-v1 and LunarLander-v3 are tuned; any other id is taken too.
-    **overrides
-        Fields of :class:`TrainConfig` that replace the preset's.
-
-    Examples
-    --------
-    >>> preset("CartPole-v1", seed=7).steps
-    50000
-    """
-    return TrainConfig.from_dict({**_PRESETS.get(env_id, {}), **overrides, "env_id": env_id})
 
 
 def _near(name: str, known: set[str]) -> str:

@@ -4,7 +4,6 @@ Knows Gymnasium and a network that gives action values; knows nothing of trainin
 Axes: E episodes played side by side, A actions.
 """
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+
+from prioritized_replay.dqn.environments import make_env
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -37,6 +38,8 @@ class Evaluation:
         :func:`~prioritized_replay.dqn.evaluation.interquartile_mean`.
     interval : tuple of two floats
         95 % bootstrap confidence interval of the mean.
+    capped : int
+        Episodes that were cut off by the evaluation, not ended by the environment.
     """
 
     returns: Float64s
@@ -45,6 +48,7 @@ class Evaluation:
     std: float
     iqm: float
     interval: tuple[float, float]
+    capped: int = 0
 
 
 def evaluate(
@@ -55,6 +59,8 @@ def evaluate(
     *,
     epsilon: float = 0.0,
     num_envs: int = 16,
+    max_steps: int | None = None,
+    sticky_actions: float | None = None,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
     """Play complete episodes and return what they gave.
@@ -68,7 +74,7 @@ def evaluate(
     network : torch.nn.Module
         From observations (E, ...) to action values (E, A).
     env_id : str
-        A registered Gymnasium environment. Its episodes must end by themselves or by a time limit.
+        A registered Gymnasium environment. If its episodes may last for ever, give ``max_steps``.
     episodes : int
         How many, at least 1.
     seed : int
@@ -77,6 +83,10 @@ def evaluate(
         Chance of a random action.
     num_envs : int
         Episodes played side by side: the network runs once per step for all of them.
+    max_steps : int, optional
+        Steps after which an episode is cut off.
+    sticky_actions : float, optional
+        As for :func:`~prioritized_replay.dqn.make_env`.
     device : str or torch.device
         Where the network lives.
 
@@ -89,17 +99,19 @@ def evaluate(
     -----
     O(steps) environment steps, and about O(steps / num_envs) network calls.
     """
-    for name, number in (("episodes", episodes), ("num_envs", num_envs)):
-        if number < 1:
+    for name, number in (("episodes", episodes), ("num_envs", num_envs), ("max_steps", max_steps)):
+        if number is not None and number < 1:
             raise ValueError(f"{name} must be >= 1, got {number}")
     if not 0.0 <= epsilon <= 1.0:
         raise ValueError(f"epsilon must be in [0, 1], got {epsilon}")
     children = np.random.SeedSequence(seed).spawn(episodes + 1)
-    envs = [make_env(env_id) for _ in range(min(num_envs, episodes))]
+    envs = [make_env(env_id, sticky_actions=sticky_actions) for _ in range(min(num_envs, episodes))]
     was_training = network.training
     network.eval()
     try:
-        returns, lengths = _play(network, envs, children[:-1], epsilon, torch.device(device))
+        returns, lengths, capped = _play(
+            network, envs, children[:-1], epsilon, max_steps, torch.device(device)
+        )
     finally:
         network.train(was_training)
         for env in envs:
@@ -111,6 +123,7 @@ def evaluate(
         std=float(returns.std()),
         iqm=interquartile_mean(returns),
         interval=_bootstrap(returns, np.random.default_rng(children[-1])),
+        capped=capped,
     )
 
 
@@ -119,11 +132,13 @@ def _play(
     envs: list[gymnasium.Env[Any, Any]],
     seeds: list[np.random.SeedSequence],
     epsilon: float,
+    max_steps: int | None,
     device: torch.device,
-) -> tuple[Float64s, Int64s]:
+) -> tuple[Float64s, Int64s, int]:
     """Play one episode per seed; a free environment takes the next seed in line."""
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=np.int64)
+    capped = 0
     generators = [np.random.default_rng(seed) for seed in seeds] if epsilon > 0.0 else []
     waiting = iter(range(len(seeds)))
     playing: list[int] = []  # playing[e] is the number of the episode in envs[e]
@@ -150,7 +165,10 @@ def _play(
             observations[e], reward, terminated, truncated, _ = envs[e].step(action)
             returns[episode] += reward
             lengths[episode] += 1
-            if terminated or truncated:
+            ended = terminated or truncated
+            if not ended and lengths[episode] == max_steps:
+                ended, capped = True, capped + 1
+            if ended:
                 following = begin(e)
                 if following is None:  # nothing left to play: the last one takes this place
                     last = len(playing) - 1
@@ -159,7 +177,7 @@ def _play(
                     playing.pop()
                 else:
                     playing[e] = following
-    return returns, lengths
+    return returns, lengths, capped
 
 
 def greedy_actions(
@@ -202,36 +220,3 @@ def _bootstrap(values: Float64s, generator: np.random.Generator) -> tuple[float,
     draws = generator.integers(values.size, size=(_RESAMPLES, values.size))
     low, high = np.quantile(values[draws].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
-
-
-def make_env(env_id: str, **settings: Any) -> gymnasium.Env[Any, Any]:
-    """Make a Gymnasium environment, with one clear line where that fails.
-
-    Parameters
-    ----------
-    env_id : str
-        For example CartPole-v1.
-    **settings
-        Passed to ``gymnasium.make``, for example ``render_mode``.
-
-    Raises
-    ------
-    ValueError
-        The id is unknown; the message gives near ones.
-    ImportError
-        The environment needs a package that is not installed.
-    """
-    try:
-        return gymnasium.make(env_id, **settings)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise ImportError(f"{env_id} needs a package that is not installed: {error}") from error
-    except gymnasium.error.Error as error:
-        if env_id in gymnasium.registry:  # it is known, the trouble is another
-            raise
-        known = {name.lower(): name for name in gymnasium.registry}
-        matches = difflib.get_close_matches(env_id.lower(), known, n=3)
-        near = ", ".join(known[match] for match in matches)
-        raise ValueError(
-            f"env_id must be a registered Gymnasium environment, got {env_id!r}"
-            + (f"; near names: {near}" if near else "")
-        ) from error

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.presets import PresetName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,10 @@ class TrainOptions(TrainConfig):
     """Every field of the configuration, and where the run is kept."""
 
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
-    """Gymnasium environment, for example CartPole-v1."""
+    """Gymnasium environment, for example CartPole-v1 or ALE/Pong-v5."""
+
+    preset: PresetName = "quick"
+    """Defaults of the other options: quick, for two CPU cores, or for ALE games the paper's."""
 
     run_dir: Path | None = None
     """Folder to keep the run in; None: runs/ENV_ID-REPLAY-seedSEED."""
@@ -62,6 +66,9 @@ class EvaluateOptions:
 
     seed: int = 0
     """Fixes the episodes; none of them was used to choose the best model."""
+
+    max_steps: int | None = None
+    """Steps after which an episode is cut off; None: as in the run's own evaluations."""
 
     gif: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Record one more episode as an animated picture."""

@@ -91,7 +91,8 @@ class Perceptron:
         self._inputs.clear()  # first, so that their memory is used again while it is in the cache
         rows = self._network.rows(observations)
         last = len(self._layers) - 1
-        for layer, (_, bias) in enumerate(self._layers):
+        for layer, (weight, bias) in enumerate(self._layers):
+            rows = rows.view(-1, weight.shape[1])  # all places of an image together
             if self._gradients:
                 self._inputs.append(rows)
             rows = torch.addmm(bias, rows, self._transposed[layer])
@@ -111,6 +112,7 @@ class Perceptron:
             total = gradient.sum(dim=1, keepdim=True)
             gradient = torch.cat((total, gradient - total / gradient.shape[1]), dim=1)
         for layer in reversed(range(len(self._layers))):
+            gradient = gradient.view(-1, self._layers[layer][0].shape[0])  # and apart again
             inputs = self._inputs[layer][: len(gradient)]
             torch.mm(gradient.t(), inputs, out=self._gradients[2 * layer])
             torch.sum(gradient, dim=0, out=self._gradients[2 * layer + 1])
@@ -133,13 +135,17 @@ class Perceptron:
         int
         """
         self._check_place()
-        outputs = self._network.rows(torch.from_numpy(observation[np.newaxis])).numpy()[0]
+        outputs = self._network.rows(torch.from_numpy(observation[np.newaxis])).numpy()
+        if len(outputs) == 1:
+            outputs = outputs[0]
         last = len(self._arrays) - 1
         for layer, (weight, bias) in enumerate(self._arrays):
-            outputs = weight.dot(outputs)
+            # A convolution has many rows of inputs, and is the first layer.
+            outputs = weight.dot(outputs) if outputs.ndim == 1 else outputs.dot(weight.T)
             outputs += bias
             if layer < last:
                 np.maximum(outputs, 0.0, out=outputs)
+                outputs = outputs.reshape(-1)
         # A dueling head's first output is the same for all actions.
         return int(outputs[int(self._network.dueling) :].argmax())
 

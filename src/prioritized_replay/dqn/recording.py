@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
-from prioritized_replay.dqn.evaluation import make_env
+from prioritized_replay.dqn.environments import make_env
 
 _WIDTH = 320  # pixels; enough to see what happens
 _RATE = 25  # frames per second at most: GIF counts in hundredths, and players dislike less than 3
@@ -32,7 +32,13 @@ class Recording:
 
 
 def record_gif(
-    policy: Callable[[Any], int], env_id: str, path: Path, *, seed: int, max_steps: int = 10_000
+    policy: Callable[[Any], int],
+    env_id: str,
+    path: Path,
+    *,
+    seed: int,
+    sticky_actions: float | None = None,
+    max_steps: int = 10_000,
 ) -> Recording:
     """Play one episode and write it as a GIF that keeps the environment's own pace.
 
@@ -45,6 +51,8 @@ def record_gif(
         The file to write; its folder must exist.
     seed : int
         Of the environment.
+    sticky_actions : float, optional
+        As for :func:`~prioritized_replay.dqn.make_env`.
     max_steps : int
         Where to stop an environment that never ends.
 
@@ -66,7 +74,7 @@ def record_gif(
     if "rgb_array" not in modes:
         offered = ", ".join(modes) or "nothing"
         raise ValueError(f"{env_id} cannot be recorded: it renders {offered}, not rgb_array")
-    env = make_env(env_id, render_mode="rgb_array")
+    env = make_env(env_id, sticky_actions=sticky_actions, render_mode="rgb_array")
     rate = float(env.metadata.get("render_fps") or 30)
     stride = max(1, round(rate / _RATE))
     frames: list[Image.Image] = []

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import gymnasium
 import numpy as np
 from rich.console import Console
 from rich.text import Text
@@ -28,10 +27,12 @@ from prioritized_replay.dqn.display import (
     clock_time,
     live,
 )
-from prioritized_replay.dqn.evaluation import Evaluation, evaluate, greedy_actions, make_env
+from prioritized_replay.dqn.environments import make_env, spec_of
+from prioritized_replay.dqn.evaluation import Evaluation, evaluate, greedy_actions
 from prioritized_replay.dqn.figures import draw_learning_curve
 from prioritized_replay.dqn.networks import make_network
 from prioritized_replay.dqn.recording import record_gif
+from prioritized_replay.dqn.room import bytes_available
 from prioritized_replay.dqn.run_folder import (
     CURVE,
     EVALUATION,
@@ -74,8 +75,16 @@ class Run:
         self._config = config
         self._console = console
         self._best_step = 0
-        spec = gymnasium.spec(config.env_id)
-        self._threshold = spec.reward_threshold
+        self._threshold = spec_of(config.env_id).reward_threshold
+        self._warn_of_memory()
+
+    def _warn_of_memory(self) -> None:
+        needed, available = self._training.replay_bytes, bytes_available()
+        if available is not None and needed > available:
+            self._say(
+                f"Careful: the replay will need {needed / 2**30:.1f} GiB of memory when it is "
+                f"full, and {available / 2**30:.1f} GiB are free: choose a smaller --capacity."
+            )
 
     def train(self) -> int:
         """Train, evaluate the best model, and say what came out; Ctrl-C and SIGTERM keep it.
@@ -185,7 +194,14 @@ class Run:
 
 
 def evaluate_run(
-    path: Path, *, episodes: int, model: Model, seed: int, gif: Path | None, console: Console
+    path: Path,
+    *,
+    episodes: int,
+    model: Model,
+    seed: int,
+    max_steps: int | None = None,
+    gif: Path | None,
+    console: Console,
 ) -> None:
     """Evaluate a saved model and say how good it is; record an episode if asked to.
 
@@ -198,8 +214,9 @@ def evaluate_run(
     ImportError
         The environment needs a package that is not installed.
     """
-    for name, number, least in (("episodes", episodes, 1), ("seed", seed, 0)):
-        if number < least:
+    bounds = (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 1))
+    for name, number, least in bounds:
+        if number is not None and number < least:
             raise ValueError(f"{name} must be >= {least}, got {number}")
     if gif is not None and gif.suffix.lower() != ".gif":
         raise ValueError(f"gif must name a file that ends in .gif, got {gif}")
@@ -207,11 +224,17 @@ def evaluate_run(
         raise FileNotFoundError(f"{gif} cannot be written: there is no folder {gif.parent}")
     folder = RunFolder.open(path)
     config = folder.config
+    max_steps = config.eval_max_steps if max_steps is None else max_steps
     state = folder.load_model(model)
-    env = make_env(config.env_id)
+    env = make_env(config.env_id, sticky_actions=config.sticky_actions)
     space = env.observation_space
     network = make_network(
-        space, env.action_space, hidden_sizes=config.hidden_sizes, dueling=config.dueling
+        space,
+        env.action_space,
+        network=config.network,
+        hidden_sizes=config.hidden_sizes,
+        dueling=config.dueling,
+        shared_bias=config.shared_bias,
     )
     env.close()
     try:
@@ -219,10 +242,18 @@ def evaluate_run(
     except RuntimeError as error:
         raise ValueError(f"{path}: the {model} model does not fit its config.json") from error
     with console.status(f"playing {episodes} episodes"):
-        evaluation = evaluate(network, config.env_id, episodes, seed, epsilon=config.eval_epsilon)
+        evaluation = evaluate(
+            network,
+            config.env_id,
+            episodes,
+            seed,
+            epsilon=config.eval_epsilon,
+            max_steps=max_steps,
+            sticky_actions=config.sticky_actions,
+        )
     head = f"{path}: {model} model, {episodes} episodes of {config.env_id}, seed {seed}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
-    _say_scores(console, evaluation, gymnasium.spec(config.env_id).reward_threshold)
+    _say_scores(console, evaluation, spec_of(config.env_id).reward_threshold)
     if gif is None:
         return
 
@@ -230,7 +261,14 @@ def evaluate_run(
         return int(greedy_actions(network, np.asarray(observation, dtype=space.dtype)[None])[0])
 
     with console.status("recording an episode"):
-        recording = record_gif(policy, config.env_id, gif, seed=seed)
+        recording = record_gif(
+            policy,
+            config.env_id,
+            gif,
+            seed=seed,
+            sticky_actions=config.sticky_actions,
+            max_steps=max_steps or 10_000,
+        )
     size = f"{recording.size / 1024:,.0f} KiB"
     line = f"  {gif}: one episode, return {recording.episode_return:.1f}, {size}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -245,6 +283,10 @@ def _say_scores(console: Console, evaluation: Evaluation, threshold: float | Non
         ("std", evaluation.std, f"from {returns.min():.1f} to {returns.max():.1f}"),
         ("steps", lengths.mean(), "per episode"),
     ]
+    if evaluation.capped:
+        rows.append(
+            ("cut off", float(evaluation.capped), f"episodes, after {lengths.max():,} steps")
+        )
     if threshold is not None:
         verdict = "reached" if evaluation.mean >= threshold else "not reached"
         rows.append(("solved at", threshold, verdict))

@@ -238,6 +238,7 @@ class RunFolder:
             "interval_95": [low, high],
             "min": float(evaluation.returns.min()),
             "max": float(evaluation.returns.max()),
+            "cut_off": evaluation.capped,
             "returns": evaluation.returns.tolist(),
             "lengths": evaluation.lengths.tolist(),
         }

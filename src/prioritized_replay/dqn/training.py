@@ -13,17 +13,22 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn.collecting import Collector, ManyEnvironments, OneEnvironment
 from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.evaluation import Evaluation, evaluate, make_env
+from prioritized_replay.dqn.environments import make_env, make_vector, plays_vectors_only
+from prioritized_replay.dqn.evaluation import Evaluation, evaluate
+from prioritized_replay.dqn.room import bytes_when_full
 from prioritized_replay.dqn.td import Loss, td_loss
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.samplers import Proportional, RankBased, Uniform
 from prioritized_replay.schedules import constant, linear
 
 _RECENT = 100  # training episodes in the mean return
+_STACKED = 4  # frames of an observation of ALE
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +38,8 @@ class Progress:
     Attributes
     ----------
     step, steps : int
-        Environment steps done, and of the whole run.
+        Environment steps done, and of the whole run. With several environments the last steps
+        may be a few more than those of the whole run.
     updates : int
         Updates of the network so far.
     episodes : int
@@ -91,6 +97,8 @@ class Training:
         Usable at any time, also after the run was stopped.
     step, episodes : int
         Environment steps done and training episodes completed.
+    replay_bytes : int
+        About how much memory the replay needs when it is full.
     best_state : dict of str to Tensor, or None
         Weights of the online network at the best evaluation so far, on the CPU.
     best_evaluation : Evaluation or None
@@ -118,17 +126,26 @@ class Training:
         seeds = np.random.SeedSequence(config.seed).generate_state(5).tolist()
         agent_seed, memory_seed, self._env_seed, self._select_seed, self._final_seed = seeds
         self.config = config
-        self._env = make_env(config.env_id)
+        self._env = _make_env(config)
         try:
+            if config.steps <= config.warmup:
+                raise ValueError(
+                    f"steps must be > warmup ({config.warmup}), or nothing is learnt, "
+                    f"got {config.steps}"
+                )
             self.agent = _make_agent(config, self._env, agent_seed, memory_seed)
         except BaseException:
             self._env.close()
             raise
+        kind = ManyEnvironments if isinstance(self._env, VectorEnv) else OneEnvironment
+        self._collector: Collector = kind(self._env, self.agent, clip_rewards=config.clip_rewards)  # type: ignore[arg-type]
         self.step = 0
         self.episodes = 0
         self.best_state: dict[str, Tensor] | None = None
         self.best_evaluation: Evaluation | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        frames = _STACKED if plays_vectors_only(config.env_id) else 1
+        self.replay_bytes = bytes_when_full(self.agent.memory_buffer, frames)
 
     def run(self, *, report_every: int = 500) -> Iterator[Progress]:
         """Train to the end, reporting every so many steps and after each evaluation.
@@ -152,34 +169,28 @@ class Training:
         """
         if report_every < 1:
             raise ValueError(f"report_every must be >= 1, got {report_every}")
-        config, agent, memory, env = self.config, self.agent, self.agent.memory_buffer, self._env
+        config, agent, memory = self.config, self.agent, self.agent.memory_buffer
         torch.set_num_threads(config.threads)
-        memory.end_episode()  # what a stopped run left open
-        obs, _ = env.reset(seed=self._env_seed + self.episodes)
-        episode_return = 0.0
+        collector = self._collector
+        collector.begin(self._env_seed + self.episodes)
         errors: list[Tensor] = []
         weights: list[Tensor] = []
         reported, started = self.step, time.perf_counter()
         while self.step < config.steps:
-            action = agent.act(obs)
-            next_obs, reward, terminated, truncated, _ = env.step(action)
-            memory.add(obs, action, reward, next_obs, terminated, truncated)
-            obs = next_obs
-            episode_return += float(reward)
-            self.step += 1
-            if terminated or truncated:
+            before = self.step
+            for episode_return in collector.step():
                 self.episodes += 1
                 self._recent.append(episode_return)
-                episode_return = 0.0
-                obs, _ = env.reset()
-            if self.step % config.train_every == 0 and len(memory) >= config.warmup:
-                for _ in range(config.updates_per_train):
+            self.step += collector.num_envs
+            trainings = self._times(before, config.train_every)
+            if trainings and len(memory) >= config.warmup:
+                for _ in range(trainings * config.updates_per_train):
                     agent.optimize()
                     # Tensors are only collected here: reading each would stall a GPU.
                     errors.append(agent.last_td_errors)  # type: ignore[arg-type]
                     weights.append(agent.last_weights)  # type: ignore[arg-type]
-            evaluating = self.step % config.eval_every == 0 or self.step == config.steps
-            if evaluating or self.step % report_every == 0:
+            evaluating = self._times(before, config.eval_every) or self.step >= config.steps
+            if evaluating or self._times(before, report_every):
                 seconds = time.perf_counter() - started
                 evaluation, is_best = self._select() if evaluating else (None, False)
                 yield Progress(
@@ -223,6 +234,10 @@ class Training:
         finally:
             network.load_state_dict(present)
 
+    def _times(self, before: int, period: int) -> int:
+        """Return how many multiples of a period the last step, from ``before`` on, came to."""
+        return self.step // period - before // period
+
     def close(self) -> None:
         """Close the environment; the agent stays usable."""
         self._env.close()
@@ -246,12 +261,30 @@ class Training:
             episodes,
             seed,
             epsilon=self.config.eval_epsilon,
+            max_steps=self.config.eval_max_steps,
+            sticky_actions=self.config.sticky_actions,
             device=self.agent.device,
         )
 
 
+def _make_env(config: TrainConfig) -> gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]:
+    sticky = config.sticky_actions
+    if config.envs == 1 and not config.end_on_life_loss and not plays_vectors_only(config.env_id):
+        return make_env(config.env_id, sticky_actions=sticky)  # faster than a vector of one
+    return make_vector(
+        config.env_id,
+        config.envs,
+        sticky_actions=sticky,
+        end_on_life_loss=config.end_on_life_loss,
+        threads=config.threads,
+    )
+
+
 def _make_agent(
-    config: TrainConfig, env: gymnasium.Env[Any, Any], agent_seed: int, memory_seed: int
+    config: TrainConfig,
+    env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any],
+    agent_seed: int,
+    memory_seed: int,
 ) -> DQN:
     memory = ReplayBuffer.for_env(
         env,
@@ -261,17 +294,25 @@ def _make_agent(
         gamma=config.gamma,
         seed=memory_seed,
     )
+    if isinstance(env, VectorEnv):
+        spaces = env.single_observation_space, env.single_action_space
+    else:
+        spaces = env.observation_space, env.action_space
     updates = config.total_updates
     falling = round(config.epsilon_fraction * config.steps)
     return DQN(
-        env.observation_space,
-        env.action_space,
+        *spaces,
         memory,
+        network=config.network,
         hidden_sizes=config.hidden_sizes,
         dueling=config.dueling,
+        shared_bias=config.shared_bias,
+        optimizer=config.optimizer,
+        optimizer_eps=config.optimizer_eps,
         learning_rate=linear(config.learning_rate, config.learning_rate_end, updates),
         double=config.double,
         loss=config.loss,
+        clip_td_errors=config.clip_td_errors,
         gradient_clip=config.gradient_clip,
         tau=config.tau,
         target_period=config.target_period,

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prioritized_replay.dqn.config import Replay, TrainConfig, preset
+from prioritized_replay.dqn.config import Replay, TrainConfig
+from prioritized_replay.dqn.presets import preset
 from prioritized_replay.experiments.results import CURVES, RESULTS, Point, Result, ResultFiles
 from prioritized_replay.experiments.statistics import Estimate, bootstrap, mean
 from prioritized_replay.experiments.trials import Outcome, train_all
