@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Seed", "UniformStream"]
+__all__ = ["Seed", "UniformState", "UniformStream"]
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 """What a seed may be; a generator is used as it is, None takes entropy from the system."""
+
+
+class UniformState(NamedTuple):
+    """Where a stream of uniforms was at some moment."""
+
+    generator: Any
+    """State of the bit generator, as NumPy gives it."""
+    unused: NDArray[np.float64]
+    """What it had drawn by then that nobody had taken."""
 
 
 class UniformStream:
@@ -61,3 +72,18 @@ class UniformStream:
             first, stop = 0, count
         self._used = stop
         return self._block, first
+
+    def state(self) -> UniformState:
+        """Return where the stream is: the next uniforms are ``unused``, then the generator's."""
+        # Blocks are never written to again: a view stays what it is.
+        return UniformState(self.generator.bit_generator.state, self._block[self._used :])
+
+    def diverge(self, number: int) -> None:
+        """Go on with numbers of another generator, which depends on this one and on ``number``.
+
+        For a copy of the stream, as a process has it that was forked: what the original goes on
+        with must not be drawn again.
+        """
+        entropy = self.generator.integers(1 << 63, size=4).tolist()
+        self.generator = np.random.default_rng([*entropy, number])
+        self._used = self._size
