@@ -17,6 +17,7 @@ import threading
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ class Saver:
     def save(
         self,
         path: str | os.PathLike[str],
-        lock: threading.Lock,
+        lock: AbstractContextManager[Any],
         contents: Callable[[], Contents],
     ) -> None:
         """Put a checkpoint of the contents into a folder, in the place of the one there.

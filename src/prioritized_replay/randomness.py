@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.checkpoint import Piece, Reader
 
-__all__ = ["Seed", "UniformStream"]
+__all__ = ["Seed", "UniformState", "UniformStream"]
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 """What a seed may be; a generator is used as it is, None takes entropy from the system."""
@@ -22,6 +22,15 @@ GENERATORS: dict[str, Any] = {
     )
 }  # fmt: skip
 """Those that a checkpoint can hold: NumPy's own."""
+
+
+class UniformState(NamedTuple):
+    """Where a stream of uniforms was at some moment."""
+
+    generator: Any
+    """State of the bit generator, as NumPy gives it."""
+    unused: NDArray[np.float64]
+    """What it had drawn by then that nobody had taken."""
 
 
 class UniformStream:
@@ -75,11 +84,26 @@ class UniformStream:
         self._used = stop
         return self._block, first
 
-    def pieces(self) -> list[Piece]:
-        """Return the uniforms that are left, as a piece of a checkpoint."""
-        return [Piece("uniforms", None, self._block[self._used :].copy)]
+    def now(self) -> UniformState:
+        """Return where the stream is: the next uniforms are ``unused``, then the generator's."""
+        # Blocks are never written to again: a view stays what it is.
+        return UniformState(self.generator.bit_generator.state, self._block[self._used :])
 
-    def state(self) -> dict[str, Any]:
+    def diverge(self, number: int) -> None:
+        """Go on with numbers of another generator, which depends on this one and on ``number``.
+
+        For a copy of the stream, as a process has it that was forked: what the original goes on
+        with must not be drawn again.
+        """
+        entropy = self.generator.integers(1 << 63, size=4).tolist()
+        self.generator = np.random.default_rng([*entropy, number])
+        self._used = self._size
+
+    def pieces(self, at: UniformState) -> list[Piece]:
+        """Return the uniforms that were left at some moment, as a piece of a checkpoint."""
+        return [Piece("uniforms", None, at.unused.copy)]
+
+    def state(self, at: UniformState) -> dict[str, Any]:
         """Return the rest of what belongs to a checkpoint, in plain values.
 
         Raises
@@ -90,7 +114,7 @@ class UniformStream:
         bits = self.generator.bit_generator
         if type(bits) is not GENERATORS.get(type(bits).__name__):
             raise ValueError(f"seed must be of a generator of NumPy's own to be saved, got {bits}")
-        return {"uniforms_left": self._size - self._used, "generator": _plain(bits.state)}
+        return {"uniforms_left": at.unused.size, "generator": _plain(at.generator)}
 
     def restore(self, reader: Reader) -> None:
         """Become what a checkpoint says."""
@@ -104,10 +128,11 @@ class UniformStream:
         try:
             bits: Any = GENERATORS[state["bit_generator"]](0)
             bits.state = state
-            position, last = {
-                "MT19937": lambda: (state["state"]["pos"], 624),
-                "Philox": lambda: (state["buffer_pos"], 4),
-            }.get(state["bit_generator"], lambda: (0, 0))()
+            position, last = 0, 0  # in what it has in store; NumPy does not look
+            if state["bit_generator"] == "MT19937":
+                position, last = state["state"]["pos"], 624
+            elif state["bit_generator"] == "Philox":
+                position, last = state["buffer_pos"], 4
             fine = 0 <= position <= last and _plain(bits.state) == state
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError):
             fine = False

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prioritized_replay import casting
+from prioritized_replay import casting, forking
 from prioritized_replay.autoreset import Autoreset, chosen_mode, mode_of
 from prioritized_replay.batch import Batch
 from prioritized_replay.blocks import Blocks
@@ -24,8 +27,10 @@ from prioritized_replay.description import (
 )
 from prioritized_replay.memory import Memory, OverLimit, memory_limit, remove_left_over
 from prioritized_replay.n_step import ENDED, TERMINATED, Closed
-from prioritized_replay.randomness import Seed, UniformStream
+from prioritized_replay.prefetching import Ahead, Prefetcher
+from prioritized_replay.randomness import Seed, UniformState, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification
+from prioritized_replay.schedules import Schedule
 from prioritized_replay.sharing import SharedObservation
 from prioritized_replay.stacks import stack_axis_of
 from prioritized_replay.streams import Streams
@@ -137,7 +142,8 @@ class ReplayBuffer:
         max_bytes: int | None = None,
         seed: Seed = None,
     ) -> None:
-        self._lock = threading.Lock()  # never held while foreign code may run
+        # Never held while foreign code may run.
+        self._lock: threading.Lock | forking.Refusal = threading.Lock()
         self._capacity = casting.integer("capacity", capacity)
         self._n_step = casting.integer("n_step", n_step)
         if num_envs is not None:
@@ -200,6 +206,10 @@ class ReplayBuffer:
         self._stale_updates = 0
         self._last_ids = np.empty(0, INT64)  # of the last batch drawn
         self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Blocks.new`
+        self._prefetchers: WeakSet[Prefetcher] = WeakSet()
+        self._batches_ahead = 0  # how many were drawn for prefetchers
+        self._forks = 0  # how often the process was forked
+        forking.watch(self)
 
     @classmethod
     def for_spaces(
@@ -422,8 +432,9 @@ class ReplayBuffer:
         ]
         if extra:
             values += [self._accept[name](extra[name]) for name in self._extra]
-        priority = None if td_error is None else self._priority_of(td_error)
+        error = None if td_error is None else _one_error(td_error)
         with self._lock:
+            priority = None if error is None else self._sampler.priority_of(error)
             first = self._issued % self._capacity
             if self._bare:
                 self._storage.write(first, values)
@@ -535,22 +546,109 @@ class ReplayBuffer:
         """
         batch_size = casting.integer("batch_size", batch_size)
         beta = casting.number("beta", beta, 1.0)
-        sampler = self._sampler
         with self._lock:
-            if not sampler.size:
-                raise ValueError(
-                    "sample needs a buffer with at least one transition, got an empty one"
-                )
-            batch, frame = self._blocks.new(
-                batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums, True
+            return self._sample(batch_size, beta)
+
+    def _sample(self, batch_size: int, beta: float) -> Batch:
+        sampler = self._sampler
+        if not sampler.size:
+            raise ValueError("sample needs a buffer with at least one transition, got an empty one")
+        batch, frame = self._blocks.new(
+            batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums, True
+        )
+        if sampler.plain:
+            sampler.sample(batch_size, self._uniforms, frame)
+        else:
+            slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
+            self._blocks.complete(frame, slots)
+        self._last_ids = batch.ids.copy()
+        return batch if self._blocks.plain else self._blocks.finished(batch)
+
+    def prefetch(self, batch_size: int, depth: int = 2, beta: float | Schedule = 1.0) -> Prefetcher:
+        """Draw batches ahead, in a thread of their own.
+
+        While the learner works on one batch, which it does mostly outside of Python, the next ones
+        are drawn.
+
+        Parameters
+        ----------
+        batch_size : int
+            B >= 1.
+        depth : int
+            How many batches may wait, >= 1. A batch is drawn before the learner has given back the
+            errors of the ``depth`` batches before it: its priorities, probabilities and weights
+            are that old. Ids still name the same transitions, so errors land on the right rows
+            however late they come.
+        beta : float or callable
+            As in :meth:`sample`, or a schedule: ``beta(k)`` of the k-th batch from here, the first
+            being 0. The thread calls it.
+
+        Returns
+        -------
+        Prefetcher
+            An endless iterator over batches. Close it, or use it in a ``with`` statement.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range. What :meth:`sample` raises comes from the iterator.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(10, fields)
+        >>> ids = replay.add(0.0, 1, 2.0, 3.0, False)
+        >>> with replay.prefetch(4, beta=per.linear(0.5, 1.0, 100)) as batches:
+        ...     for _, batch in zip(range(3), batches):
+        ...         applied = replay.update_priorities(batch.ids, batch.reward - 1.5)
+        >>> applied
+        4
+        """
+        prefetcher = Prefetcher(self._sample_ahead, batch_size, depth, beta)
+        with self._lock:
+            self._prefetchers.add(prefetcher)
+        return prefetcher.start()
+
+    def _sample_ahead(self, batch_size: int, beta: float, waiting: deque[Ahead]) -> None:
+        """Draw a batch that will be delivered from ``waiting``."""
+        with self._lock:
+            before = self._uniforms.now()
+            batch = self._sample(batch_size, beta)
+            waiting.append(Ahead(batch, self._batches_ahead, before))
+            self._batches_ahead += 1
+
+    def _delivered_state(self) -> UniformState:
+        """Return where the generator was after the last batch that somebody has got.
+
+        That is what belongs into a checkpoint. The caller holds the lock.
+        """
+        undelivered = [ahead for one in self._prefetchers for ahead in one.undelivered()]
+        if not undelivered:
+            return self._uniforms.now()
+        return min(undelivered, key=attrgetter("number")).before
+
+    def _before_fork(self) -> None:
+        self._forks += 1
+
+    def _after_fork(self) -> None:
+        """Become a buffer of the child process: with its own numbers, or not usable at all."""
+        self._uniforms.diverge(self._forks)
+        self._saver = Saver()  # another thread may have been saving
+        for prefetcher in self._prefetchers:
+            prefetcher.abandon()
+        self._prefetchers.clear()
+        if self._memory.directory is not None:
+            self._lock = forking.Refusal(
+                f"this buffer keeps its rows in files in {self._memory.directory}, which belong to "
+                "the process that made it: a forked one has to make a buffer of its own"
             )
-            if sampler.plain:
-                sampler.sample(batch_size, self._uniforms, frame)
-            else:
-                slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
-                self._blocks.complete(frame, slots)
-            self._last_ids = batch.ids.copy()
-            return batch if self._blocks.plain else self._blocks.finished(batch)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a ReplayBuffer cannot be copied or pickled: use save and ReplayBuffer.load instead"
+        )
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
         """Return named transitions, as :meth:`sample` would had it drawn these.
@@ -785,11 +883,12 @@ class ReplayBuffer:
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
         }
+        delivered = self._delivered_state()
         pieces = [
             *self._transitions.pieces(self._issued),
             *self._streams.pieces(),
             *self._sampler.pieces(),
-            *self._uniforms.pieces(),
+            *self._uniforms.pieces(delivered),
             Piece("entering", None, self._step_priorities.copy),
             Piece("last_ids", None, self._last_ids.copy),
             Piece("weights", None, self._weight_sums.copy),
@@ -800,7 +899,7 @@ class ReplayBuffer:
             "entering": self._priorities_wait,
             "last_batch": self._last_ids.size,
             **self._sampler.state(),
-            **self._uniforms.state(),
+            **self._uniforms.state(delivered),
             **self._transitions.state(),
         }
         return Contents(description, state, pieces)
@@ -902,6 +1001,7 @@ class ReplayBuffer:
         if td_error is not None:
             errors = casting.errors(td_error, steps.called.size, "td_error")
         with self._lock:
+            steps = self._streams.without_resets(steps)
             priorities = None
             if errors is not None:
                 priorities = self._sampler.priorities_of(errors, "td_error")
@@ -977,10 +1077,6 @@ class ReplayBuffer:
                 f"got {kind} {', '.join(sorted(names))}"
             )
 
-    def _priority_of(self, td_error: Any) -> float:
-        error = td_error if type(td_error) is float else casting.errors(td_error, 1, "td_error")[0]
-        return self._sampler.priority_of(float(error))
-
     def _issue(self, count: int, priorities: Floats | None) -> Ints:
         """Make rows just written sampleable and give them their ids."""
         if count == 0:
@@ -1009,6 +1105,12 @@ class ReplayBuffer:
         gone = (ids < self._issued - len(self)) | (ids >= self._issued)
         if gone.any():
             raise KeyError(f"no transition with id {ids[gone][0]}")
+
+
+def _one_error(td_error: Any) -> float:
+    if type(td_error) is float:
+        return td_error
+    return float(casting.errors(td_error, 1, "td_error")[0])
 
 
 def _structures(fields: Mapping[str, Nested]) -> dict[str, Structure]:

@@ -116,7 +116,7 @@ class Streams:
         truncated: Any,
         info: Any,
     ) -> Steps:
-        """Turn the arguments of a call into steps; nothing changes yet.
+        """Turn the arguments of a call into steps; what earlier calls left behind is not looked at.
 
         Parameters
         ----------
@@ -135,7 +135,6 @@ class Streams:
             If a value does not fit its field, or a final observation is missing.
         """
         streams, single = self.named(env)
-        called = streams
         lead = () if single else (streams.size,)
         columns: dict[str, Array] = {}
         for name, structure in self._structures.items():
@@ -146,15 +145,22 @@ class Streams:
                 columns[leaf] = cast[np.newaxis] if single else cast
         is_terminated = _flags("terminated", terminated, lead)
         ended = is_terminated | _flags("truncated", truncated, lead)
-        given = None
         if self.autoreset == "same_step" and ended.any():
             self._put_final(columns, info, ended, single)
-        elif self.autoreset == "next_step" and self._awaiting[streams].any():
-            given = np.flatnonzero(~self._reset_steps(streams, columns, ended))
-            streams, ended, is_terminated = streams[given], ended[given], is_terminated[given]
-            columns = {name: column[given] for name, column in columns.items()}
         marks = (ended * ENDED | is_terminated * TERMINATED).astype(np.uint8)
-        return Steps(streams, columns, marks, given, called)
+        return Steps(streams, columns, marks, None, streams)
+
+    def without_resets(self, steps: Steps) -> Steps:
+        """Return those steps that are not of an autoreset; nothing changes yet.
+
+        Which ones are depends on the calls before: none may come between this and :meth:`commit`.
+        """
+        streams = steps.streams
+        if self.autoreset != "next_step" or not self._awaiting[streams].any():
+            return steps
+        given = np.flatnonzero(~self._reset_steps(streams, steps.columns, steps.marks != 0))
+        columns = {name: column[given] for name, column in steps.columns.items()}
+        return Steps(streams[given], columns, steps.marks[given], given, steps.called)
 
     def commit(self, steps: Steps) -> None:
         """Remember what the rows of a call mean for those that follow."""
