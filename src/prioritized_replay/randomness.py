@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prioritized_replay import casting
+
 __all__ = ["Seed", "UniformState", "UniformStream"]
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
@@ -51,7 +53,8 @@ class UniformStream:
         try:
             self.generator = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"seed must be as for default_rng, got {seed!r}: {error}") from None
+            got = casting.shown(seed)
+            raise ValueError(f"seed must be as for default_rng, got {got}: {error}") from None
         self._size = block
         self._block = np.empty(block)
         self._used = block

@@ -138,7 +138,7 @@ class ReplayBuffer:
         specification = Proportional() if sampler is None else sampler
         if not isinstance(specification, Specification):
             raise ValueError(
-                f"sampler must be Uniform, Proportional or RankBased, got {specification!r}"
+                f"sampler must be Uniform, Proportional or RankBased, got {casting.shown(specification)}"
             )
         self._leaves = {
             name: field for part in self._structures.values() for name, field in part.leaves.items()
@@ -251,7 +251,7 @@ class ReplayBuffer:
                 options[name] = value  # type: ignore[literal-required]
             elif value is not None and given != value:
                 raise ValueError(
-                    f"{name} must be that of the environment, {value!r}, got {given!r}"
+                    f"{name} must be that of the environment, {value!r}, got {casting.shown(given)}"
                 )
         return cls._for_spaces(*spaces, capacity, stack_axis_of(env), options)
 
@@ -399,7 +399,7 @@ class ReplayBuffer:
             self._require_names({**dict.fromkeys(STEP), **extra})
             raise ValueError(
                 "discount must be left to the buffer, which has it from gamma and terminated, "
-                f"got {extra['discount']!r}"
+                f"got {casting.shown(extra['discount'])}"
             )
         if not self._simple or env is not None:
             given = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
@@ -826,7 +826,7 @@ class ReplayBuffer:
         given = dict(transitions)
         if ("discount" in given) == ("terminated" in given):
             raise ValueError(
-                f"transitions must have either discount or terminated, got {', '.join(given)}"
+                f"transitions must have either discount or terminated, got {', '.join(map(str, given))}"
             )
         self._require_names(given)
         reward = casting.as_array("reward", given["reward"])
@@ -860,7 +860,7 @@ class ReplayBuffer:
             kind, names = ("unknown", unknown) if unknown else ("missing", missing)
             raise ValueError(
                 f"fields must be {', '.join(self._structures)}, "
-                f"got {kind} {', '.join(sorted(names))}"
+                f"got {kind} {', '.join(sorted(map(str, names)))}"
             )
 
     def _issue(self, count: int, priorities: Floats | None) -> Ints:
@@ -902,18 +902,18 @@ def _one_error(td_error: Any) -> float:
 def _structures(fields: Mapping[str, Nested]) -> dict[str, Structure]:
     """Return the columns of a row: the fields given and those every buffer has."""
     if not isinstance(fields, Mapping):
-        raise ValueError(f"fields must be a mapping of names to Field, got {fields!r}")
+        raise ValueError(f"fields must be a mapping of names to Field, got {casting.shown(fields)}")
     for name in REQUIRED:
         if name not in fields:
             raise ValueError(f"fields must contain obs, action and reward, got no {name}")
     for name in fields:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-            raise ValueError(f"fields must have names that can be attributes, got {name!r}")
+            raise ValueError(f"fields must have names that can be attributes, got {casting.shown(name)}")
         if name in RESERVED or hasattr(Batch, name):
             raise ValueError(f"fields must not use a name with a meaning of its own, got {name!r}")
     reward = fields["reward"]
     if not isinstance(reward, Field) or reward.shape != ():
-        raise ValueError(f"fields['reward'] must be a Field of shape (), got {reward!r}")
+        raise ValueError(f"fields['reward'] must be a Field of shape (), got {casting.shown(reward)}")
     columns: dict[str, Nested] = {
         "obs": fields["obs"],
         "action": fields["action"],
