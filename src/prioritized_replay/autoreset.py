@@ -42,7 +42,7 @@ def chosen_mode(autoreset: Any, num_envs: int | None) -> Autoreset:
         names = ", ".join(map(repr, allowed))
         why = " where num_envs is given" if num_envs is not None else " for a single environment"
         raise ValueError(f"autoreset must be one of {names}{why}, got {shown(autoreset)}")
-    return autoreset or "disabled"
+    return next((mode for mode in MODES if mode == autoreset), "disabled")
 
 
 def wrappers(env: Any) -> Iterator[Any]:

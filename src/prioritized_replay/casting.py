@@ -26,6 +26,11 @@ WIDEST = 8
 MOST = 2**40  # of anything that is counted
 LARGEST_ROW = 2**31 - 1  # bytes, for NumPy
 MOST_AXES = 32  # of a field; NumPy has to have room for those of a batch
+NO_ARRAY = (
+    *(TypeError, ValueError, ArithmeticError, LookupError),
+    *(AttributeError, RuntimeError),
+)
+"""What NumPy and torch raise about values that are none of theirs."""
 LONGEST = 200  # characters of a value in an error
 INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 FIT: tuple[Literal["C", "A", "W", "E"], ...] = ("C", "A", "W", "E")
@@ -66,23 +71,23 @@ class Field:
     stack_axis: int | None = None
 
     def __post_init__(self) -> None:
-        single = isinstance(self.shape, (int, np.integer))
+        given: Any = self.shape
         try:
-            shape = (self.shape,) if single else tuple(self.shape)
+            shape = (given,) if isinstance(given, (int, np.integer)) else tuple(given)
         except TypeError:
             shape = (0,)
         if not all(_is_length(n) for n in shape):
-            raise ValueError(f"shape must consist of integers >= 1, got {shown(self.shape)}")
+            raise ValueError(f"shape must consist of integers >= 1, got {shown(given)}")
         try:
             dtype = np.dtype(self.dtype)
-        except TypeError:
+        except NO_ARRAY:
             raise ValueError(f"dtype must be a NumPy dtype, got {shown(self.dtype)}") from None
         if dtype.kind not in "biuf" or dtype.itemsize > WIDEST:
             raise ValueError(f"dtype must be boolean, integer or floating, got {dtype}")
         if math.prod(map(int, shape)) * dtype.itemsize > LARGEST_ROW or len(shape) > MOST_AXES:
             raise ValueError(
                 f"shape must have at most {MOST_AXES} axes and take at most {LARGEST_ROW} bytes, "
-                f"got {shown(self.shape)}"
+                f"got {shown(given)}"
             )
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
         object.__setattr__(self, "dtype", np.dtype(dtype.type))  # NumPy's own instance: see Column
@@ -228,8 +233,10 @@ def as_array(name: str, value: Any) -> Array:
     try:
         if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient or on a device
             value = value.detach().cpu()
+            if str(value.dtype) == "torch.bfloat16":  # which NumPy does not know
+                value = value.float()
         return np.asarray(value)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except NO_ARRAY as error:
         raise ValueError(f"{name} must be a numeric array: {_line(error)}") from None
 
 
@@ -308,8 +315,6 @@ def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
     """
     if type(td_errors) is np.ndarray and td_errors.dtype is FLOAT32 and td_errors.shape == (count,):
         return td_errors.astype(FLOAT64)
-    if hasattr(td_errors, "detach"):
-        td_errors = td_errors.detach().cpu().double()  # NumPy knows no bfloat16
     array = as_array(name, td_errors)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")

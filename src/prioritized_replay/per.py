@@ -82,7 +82,9 @@ class PER:
         seed: Seed = None,
     ) -> None:
         if not isinstance(variant, str) or variant not in ("rank", "proportional"):
-            raise ValueError(f"variant must be 'rank' or 'proportional', got {casting.shown(variant)}")
+            raise ValueError(
+                f"variant must be 'rank' or 'proportional', got {casting.shown(variant)}"
+            )
         self.batch_size = casting.integer("batch_size", batch_size)
         self.beta = casting.number("beta", beta, 1.0)
         self.beta_increment = casting.number("beta_increment", beta_increment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,19 +10,21 @@ from numpy.typing import NDArray
 
 from prioritized_replay import casting
 
-__all__ = ["Seed", "UniformState", "UniformStream"]
+__all__ = ["Moment", "Seed", "UniformStream"]
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 """What a seed may be; a generator is used as it is, None takes entropy from the system."""
 
 
-class UniformState(NamedTuple):
-    """Where a stream of uniforms was at some moment."""
+class Moment(NamedTuple):
+    """Where a stream of uniforms stands."""
 
     generator: Any
     """State of the bit generator, as NumPy gives it."""
-    unused: NDArray[np.float64]
-    """What it had drawn by then that nobody had taken."""
+    block: NDArray[np.float64]
+    """What was last drawn in advance; nobody writes to it."""
+    used: int
+    """How much of the block is used up."""
 
 
 class UniformStream:
@@ -76,10 +79,17 @@ class UniformStream:
         self._used = stop
         return self._block, first
 
-    def state(self) -> UniformState:
-        """Return where the stream is: the next uniforms are ``unused``, then the generator's."""
-        # Blocks are never written to again: a view stays what it is.
-        return UniformState(self.generator.bit_generator.state, self._block[self._used :])
+    def moment(self) -> Moment:
+        """Return where the stream stands."""
+        return Moment(self.generator.bit_generator.state, self._block, self._used)
+
+    def at(self, moment: Moment) -> UniformStream:
+        """Return a stream that stands where this one did at some moment."""
+        stream = copy.copy(self)
+        stream.generator = copy.deepcopy(self.generator)
+        stream.generator.bit_generator.state = moment.generator
+        stream._block, stream._used = moment.block, moment.used
+        return stream
 
     def diverge(self, number: int) -> None:
         """Go on with numbers of another generator, which depends on this one and on ``number``.

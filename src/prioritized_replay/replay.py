@@ -21,7 +21,7 @@ from prioritized_replay.casting import Column, Field
 from prioritized_replay.memory import Memory
 from prioritized_replay.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.prefetching import Ahead, Prefetcher
-from prioritized_replay.randomness import Seed, UniformState, UniformStream
+from prioritized_replay.randomness import Seed, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.sharing import SharedObservation
@@ -137,9 +137,8 @@ class ReplayBuffer:
         self._structures = _structures(fields)
         specification = Proportional() if sampler is None else sampler
         if not isinstance(specification, Specification):
-            raise ValueError(
-                f"sampler must be Uniform, Proportional or RankBased, got {casting.shown(specification)}"
-            )
+            got = casting.shown(specification)
+            raise ValueError(f"sampler must be Uniform, Proportional or RankBased, got {got}")
         self._leaves = {
             name: field for part in self._structures.values() for name, field in part.leaves.items()
         }
@@ -598,20 +597,20 @@ class ReplayBuffer:
     def _sample_ahead(self, batch_size: int, beta: float, waiting: deque[Ahead]) -> None:
         """Draw a batch that will be delivered from ``waiting``."""
         with self._lock:
-            before = self._uniforms.state()
+            before = self._uniforms.moment()
             batch = self._sample(batch_size, beta)
             waiting.append(Ahead(batch, self._batches_ahead, before))
             self._batches_ahead += 1
 
-    def _delivered_state(self) -> UniformState:
-        """Return where the generator was after the last batch that somebody has got.
+    def _delivered_uniforms(self) -> UniformStream:
+        """Return the uniforms as they were after the last batch that somebody has got.
 
-        That is what belongs into a checkpoint. The caller holds the lock.
+        They are what belongs into a checkpoint. The caller holds the lock.
         """
         undelivered = [ahead for one in self._prefetchers for ahead in one.undelivered()]
         if not undelivered:
-            return self._uniforms.state()
-        return min(undelivered, key=attrgetter("number")).before
+            return self._uniforms
+        return self._uniforms.at(min(undelivered, key=attrgetter("number")).before)
 
     def _before_fork(self) -> None:
         self._forks += 1
@@ -825,9 +824,8 @@ class ReplayBuffer:
             raise ValueError(f"transitions must be a mapping of arrays, got {type(transitions)}")
         given = dict(transitions)
         if ("discount" in given) == ("terminated" in given):
-            raise ValueError(
-                f"transitions must have either discount or terminated, got {', '.join(map(str, given))}"
-            )
+            got = ", ".join(map(str, given))
+            raise ValueError(f"transitions must have either discount or terminated, got {got}")
         self._require_names(given)
         reward = casting.as_array("reward", given["reward"])
         if reward.ndim != 1:
@@ -908,12 +906,16 @@ def _structures(fields: Mapping[str, Nested]) -> dict[str, Structure]:
             raise ValueError(f"fields must contain obs, action and reward, got no {name}")
     for name in fields:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-            raise ValueError(f"fields must have names that can be attributes, got {casting.shown(name)}")
+            raise ValueError(
+                f"fields must have names that can be attributes, got {casting.shown(name)}"
+            )
         if name in RESERVED or hasattr(Batch, name):
             raise ValueError(f"fields must not use a name with a meaning of its own, got {name!r}")
     reward = fields["reward"]
     if not isinstance(reward, Field) or reward.shape != ():
-        raise ValueError(f"fields['reward'] must be a Field of shape (), got {casting.shown(reward)}")
+        raise ValueError(
+            f"fields['reward'] must be a Field of shape (), got {casting.shown(reward)}"
+        )
     columns: dict[str, Nested] = {
         "obs": fields["obs"],
         "action": fields["action"],

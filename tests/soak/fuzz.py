@@ -25,6 +25,7 @@ ALLOWED = (ValueError, TypeError, KeyError, MemoryError)
 NOT_ALLOWED = (UnicodeError,)
 HANG = 120  # seconds for one round
 ROUND = 150  # calls on one buffer
+OTHERS = ("schedule", "to_torch")  # what Python says of a step and torch of a device is their word
 
 
 class Fault(Exception):
@@ -81,12 +82,16 @@ OBSERVATIONS = [
     {"a": per.Field((33, 33), "uint8"), "b": per.Field((33, 32), "uint8")},
     (per.Field((2,), "float16"), per.Field((), "int8")),
 ]
-ACTIONS = [per.Field((), "int64"), per.Field((2,), "float32"), (per.Field(), per.Field((), "uint8"))]
+ACTIONS = [
+    per.Field((), "int64"),
+    per.Field((2,), "float32"),
+    (per.Field(), per.Field((), "uint8")),
+]
 REWARDS = [per.Field(), per.Field((), "float64"), per.Field((), "float16"), per.Field((), "int32")]
 
 
 class Scene:
-    """One buffer with a random configuration, good arguments for it, and its twin of hostile ones."""
+    """One buffer of a random configuration, and good arguments for it."""
 
     def __init__(self, hostile, folder):
         self.hostile, self.random = hostile, hostile.random
@@ -159,7 +164,8 @@ class Scene:
             lead = (count,)
         ends = self.hostile.numpy.random((2, *lead)) < 0.15
         named |= {
-            "obs": self.good(self.fields["obs"], lead), "next_obs": self.good(self.fields["obs"], lead),
+            "obs": self.good(self.fields["obs"], lead),
+            "next_obs": self.good(self.fields["obs"], lead),
             "action": self.good(self.fields["action"], lead),
             "reward": self.good(self.fields["reward"], lead),
             "terminated": ends[0] if lead else bool(ends[0]),
@@ -201,11 +207,19 @@ class Scene:
         if name == "get":
             return name, replay.get, {"ids": self.ids(count), "beta": self.random.random()}
         if name == "update_priorities":
-            return name, replay.update_priorities, {"ids": self.ids(count), "td_errors": self.errors(count)}
+            return (
+                name,
+                replay.update_priorities,
+                {"ids": self.ids(count), "td_errors": self.errors(count)},
+            )
         if name == "priorities":
             return name, replay.priorities, {"ids": self.ids(count)}
         if name == "alpha":
-            return name, lambda alpha: setattr(replay, "alpha", alpha), {"alpha": self.random.random() * 2}
+            return (
+                name,
+                lambda alpha: setattr(replay, "alpha", alpha),
+                {"alpha": self.random.random() * 2},
+            )
         if name == "end_episode":
             env = None if self.num_envs is None else np.arange(self.random.randrange(self.num_envs))
             return name, replay.end_episode, {"env": env}
@@ -336,7 +350,11 @@ class Fuzz:
             outcome = type(error).__name__
             if isinstance(error, NOT_ALLOWED) or not isinstance(error, (*ALLOWED, UserError)):
                 self.fault(name, arguments, scene, f"raised {outcome}: {str(error)[:200]}")
-            elif not isinstance(error, (UserError, MemoryError)) and name != "schedule" and not clear(error, arguments):
+            elif (
+                not isinstance(error, (UserError, MemoryError))
+                and name != "schedule"
+                and not clear(error, arguments)
+            ):
                 self.fault(name, arguments, scene, f"unclear {outcome}: {str(error)[:200]}")
             if scene is not None and fingerprint(scene.replay) != scene.seen:
                 self.fault(name, arguments, scene, f"changed after {outcome}: {str(error)[:200]}")
@@ -372,8 +390,8 @@ class Face:
 
 NAMES = {
     "td_errors", "td_error", "ids", "env", "fields", "discount", "terminated", "truncated", "info",
-    "transitions", "sample", "no transition", "no row", "step", "batch", "dtype", "shape", "self", "argument", "column",
-    "max_bytes", "prioritized_replay",
+    "transitions", "sample", "no transition", "no row", "step", "batch", "dtype", "shape", "self",
+    "argument", "column", "max_bytes", "prioritized_replay",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Values that no function expects, and what can be done to good ones. All from a seeded generator."""
+"""Values that no function expects, and what can be done to good ones; all from a seed."""
 
 import random
 from collections.abc import Mapping
@@ -79,9 +79,15 @@ NUMBERS = [
     *(-(2**63) - 1, 10**30, -(10**400), 10**400, 0.5, -0.5, 1.5, -0.0, 1e-300, 5e-324, 1e39, -1e39),
     *(1e300, 1.7e308, float("nan"), float("inf"), float("-inf"), True, False, 1j, 0j),
     *(Decimal("0.5"), Decimal("NaN"), Fraction(1, 3)),
-    *(np.float16(1.5), np.float16("inf"), np.float32(3e38), np.float64("nan"), np.longdouble("1e400")),
+    *(
+        np.float16(1.5),
+        np.float16("inf"),
+        np.float32(3e38),
+        np.float64("nan"),
+        np.longdouble("1e400"),
+    ),
     *(np.int8(-1), np.uint8(255), np.int32(7), np.uint64(2**64 - 1), np.int64(3), np.bool_(True)),
-    *(np.complex64(1j), np.datetime64("2020-01-01"), np.datetime64("NaT"), np.timedelta64(3, "s")),
+    *(np.datetime64("2020-01-01"), np.datetime64("NaT")),
     *(np.str_("7"), np.bytes_(b"7"), np.array(2.0), np.array(3), np.array(None), np.array("x")),
 ]
 OBJECTS = [
@@ -132,8 +138,12 @@ class Hostile:
 
     def array(self) -> Any:
         """Return an array of any shape and dtype."""
-        shape = tuple(self.random.choice((0, 1, 1, 2, 2, 3, 4, 20)) for _ in range(self.random.randrange(5)))
-        return self.changed(self.numpy.integers(-2, 5, shape).astype(self.random.choice(DTYPES[:11])))
+        shape = tuple(
+            self.random.choice((0, 1, 1, 2, 2, 3, 4, 20)) for _ in range(self.random.randrange(5))
+        )
+        return self.changed(
+            self.numpy.integers(-2, 5, shape).astype(self.random.choice(DTYPES[:11]))
+        )
 
     def changed(self, good: Any) -> Any:
         """Return a good value with something changed, which may leave it good."""
@@ -143,7 +153,9 @@ class Hostile:
             parts = list(good)
             place = self.random.randrange(len(parts))
             parts[place] = self.changed(parts[place])
-            return self.random.choice((tuple, list, lambda p: tuple(p[:-1]), lambda p: (*p, 0)))(parts)
+            return self.random.choice((tuple, list, lambda p: tuple(p[:-1]), lambda p: (*p, 0)))(
+                parts
+            )
         if isinstance(good, np.ndarray) and good.size < 100_000:
             return self._changed_array(good)
         return self.value()
@@ -240,7 +252,9 @@ class Hostile:
         if array.dtype.kind not in "iu" or not array.size:
             return array
         array = array.astype(np.uint64).copy()
-        array.reshape(-1)[self.random.randrange(array.size)] = self.random.choice((2**63, 2**64 - 1))
+        array.reshape(-1)[self.random.randrange(array.size)] = self.random.choice(
+            (2**63, 2**64 - 1)
+        )
         return array
 
     def _list(self, array):
