@@ -431,9 +431,10 @@ class Frames:
 
     def _view(self, count: int, block: Words, start: int, row: int) -> Array:
         """Return observations whose first frames begin every `row` bytes of a block."""
-        return np.ndarray(
-            (count, *self.field.shape), self._dtype, block, start, (row, *self._strides)
-        )
+        shape = (count, *self.field.shape)
+        if count == 0:
+            return np.ndarray(shape, self._dtype, block)  # NumPy would find the strides too long
+        return np.ndarray(shape, self._dtype, block, start, (row, *self._strides))
 
 
 def _flat(references: References) -> References:

@@ -223,7 +223,7 @@ def remove_left_over(directory: str | os.PathLike[str], reopened: str | os.PathL
 def _usable(directory: Any) -> Path:
     """Return the path of a directory that holds no words, or of none yet."""
     if not isinstance(directory, (str, os.PathLike)):
-        raise ValueError(f"directory must be a path, got {directory!r}")
+        raise ValueError(f"directory must be a path, got {casting.shown(directory)}")
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"directory must be a directory or not exist, got {path}")
