@@ -198,7 +198,8 @@ class Frames:
             Read-only; they may share memory with each other, but with nothing else.
         """
         count, stack = len(obs_references), self.stack
-        if not (1 <= shift < stack and kernels.chained(obs_references, next_references, shift)):
+        linked = count and 1 <= shift < stack
+        if not (linked and kernels.chained(obs_references, next_references, shift)):
             return self.decode_one(obs_references), self.decode_one(next_references)
         row = (stack + shift) * self.frame_nbytes
         block = np.empty(count * row // WORD, UINT64)

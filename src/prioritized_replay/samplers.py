@@ -349,6 +349,8 @@ class Sampler:
     def probabilities(self, slots: Ints) -> Floats:
         """Return the single-draw law P of live slots, float64[B]."""
         self._tell_pending()
+        if slots.size == 0:  # of an empty buffer, too, which has no law
+            return np.zeros(0)
         return self._mixed(self._law.probabilities(slots))
 
     def draw(self, batch_size: int, uniforms: UniformStream, probabilities: Floats) -> Ints:
