@@ -15,8 +15,8 @@ import prioritized_replay as per
 
 CAPACITY = 150
 BEFORE = 211  # steps until the buffer is saved
-AFTER = 250
-BATCHES = 4  # drawn in each step: 1,000 in all
+AFTER = 125
+BATCHES = 8  # drawn in each of these steps: 1,000 in all
 
 BANK = np.random.default_rng(0).integers(0, 256, (997, 16, 16), dtype=np.uint8)
 SCALARS = {"action": per.Field((), "int64"), "reward": per.Field((), "float32")}
@@ -157,7 +157,9 @@ def leaves(value: Any) -> list[np.ndarray]:
     return [value]
 
 
-def drive(replay: per.ReplayBuffer, world: World, first: int, steps: int) -> list[str]:
+def drive(
+    replay: per.ReplayBuffer, world: World, first: int, steps: int, batches: int = 1
+) -> list[str]:
     """Take steps with everything between them, and return a digest of each."""
     digests = []
     for k in range(first, first + steps):
@@ -171,7 +173,7 @@ def drive(replay: per.ReplayBuffer, world: World, first: int, steps: int) -> lis
         digest.update(replay.add(**step).tobytes())
         if k % 31 == 30:
             digest.update(replay.end_episode().tobytes())
-        for _ in range(BATCHES if len(replay) >= 16 else 0):
+        for _ in range(batches if len(replay) >= 16 else 0):
             batch = replay.sample(16, beta=0.4)
             for name in batch:
                 for leaf in leaves(batch[name]):
@@ -191,7 +193,7 @@ def main(folder: Path) -> None:
     for case in CASES:
         replay = per.ReplayBuffer.load(folder / case.name)
         world = skipped(World(case), case.first)
-        results[case.name] = drive(replay, world, case.first, AFTER)
+        results[case.name] = drive(replay, world, case.first, AFTER, BATCHES)
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
 
 
