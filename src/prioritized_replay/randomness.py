@@ -140,17 +140,21 @@ class UniformStream:
         try:
             bits: Any = GENERATORS[state["bit_generator"]](0)
             bits.state = state
-            position, last = 0, 0  # in what it has in store; NumPy does not look
-            if state["bit_generator"] == "MT19937":
-                position, last = state["state"]["pos"], 624
-            elif state["bit_generator"] == "Philox":
-                position, last = state["buffer_pos"], 4
-            fine = 0 <= position <= last and _plain(bits.state) == state
+            fine = _position_fits(state) and _plain(bits.state) == state
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError):
             fine = False
         if not fine:
             raise reader.error("must have the state of a generator of NumPy's own")
         self.generator = np.random.Generator(bits)
+
+
+def _position_fits(state: dict[str, Any]) -> bool:
+    """Return whether a generator would read within its block of numbers: NumPy takes any."""
+    if state["bit_generator"] == "MT19937":
+        return bool(0 <= state["state"]["pos"] <= 624)
+    if state["bit_generator"] == "Philox":
+        return bool(0 <= state["buffer_pos"] <= 4)
+    return True
 
 
 def _plain(value: Any) -> Any:

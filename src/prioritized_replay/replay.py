@@ -810,7 +810,7 @@ class ReplayBuffer:
         O(size of the checkpoint), and O(N log N) for the priorities. What the manifest asks for
         is held against the files' sizes and the machine's memory before it is allocated.
         """
-        reader = Reader(path, memory_limit(max_bytes))
+        reader = Reader(path, memory_limit())
         if directory is not None:
             remove_left_over(directory, path)
         replay = None
