@@ -278,8 +278,9 @@ def real(value: Any) -> float:
         array = np.asarray(value)
         return float(array) if array.ndim == 0 and array.dtype.kind in "biuf" else math.nan
     try:
+        value = value.detach() if hasattr(value, "detach") else value  # or torch warns
         return math.nan if isinstance(value, (str, bytes)) else float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except NO_ARRAY:
         return math.nan
 
 
