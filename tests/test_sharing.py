@@ -558,6 +558,13 @@ def test_images_of_a_batch_cannot_be_changed(filled, n_step):
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
+def test_a_batch_of_no_images(filled, n_step):
+    replay = filled(n_step).replay
+    batch = replay.get([])
+    assert batch.obs.shape == batch.next_obs.shape == (0, *replay.fields["obs"].shape)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
 def test_batches_keep_their_images_while_the_ring_goes_round(filled, n_step):
     pair = filled(n_step)
     for k in range(60):

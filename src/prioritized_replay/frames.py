@@ -198,7 +198,8 @@ class Frames:
             Read-only; they may share memory with each other, but with nothing else.
         """
         count, stack = len(obs_references), self.stack
-        if not (1 <= shift < stack and kernels.chained(obs_references, next_references, shift)):
+        linked = count and 1 <= shift < stack
+        if not (linked and kernels.chained(obs_references, next_references, shift)):
             return self.decode_one(obs_references), self.decode_one(next_references)
         row = (stack + shift) * self.frame_nbytes
         block = np.empty(count * row // WORD, UINT64)
@@ -431,9 +432,10 @@ class Frames:
 
     def _view(self, count: int, block: Words, start: int, row: int) -> Array:
         """Return observations whose first frames begin every `row` bytes of a block."""
-        return np.ndarray(
-            (count, *self.field.shape), self._dtype, block, start, (row, *self._strides)
-        )
+        shape = (count, *self.field.shape)
+        if count == 0:
+            return np.ndarray(shape, self._dtype, block)  # NumPy would find the strides too long
+        return np.ndarray(shape, self._dtype, block, start, (row, *self._strides))
 
 
 def _flat(references: References) -> References:
