@@ -94,7 +94,9 @@ def main() -> None:
             add_block(replay, options.rows + block)
         seconds, rise = measured(replay.save, checkpoint)
         share = 100 * rise / replay.nbytes
-        print(f"save, {what}: {seconds:.2f} s, peak + {rise / 1e6:.0f} MB ({share:.1f} %)", flush=True)
+        print(
+            f"save, {what}: {seconds:.2f} s, peak + {rise / 1e6:.0f} MB, {share:.1f} %", flush=True
+        )
     shutil.rmtree(checkpoint)
     stop, waits = threading.Event(), []
     thread = threading.Thread(target=busy, args=(replay, stop, waits))
@@ -109,7 +111,9 @@ def main() -> None:
         shutil.rmtree(copied)
         shutil.rmtree(checkpoint)
         again, _ = measured(replay.save, checkpoint)
-        print(f"plain copy: {seconds:.2f} s; save: {again:.2f} s, {seconds / again:.2f} as fast", flush=True)
+        print(
+            f"plain copy: {seconds:.2f} s; save: {again:.2f} s, {seconds / again:.2f}", flush=True
+        )
     size = sum(path.stat().st_size for path in checkpoint.iterdir())
     print(f"{size / 1e9:.2f} GB in {len(list(checkpoint.iterdir()))} files")
     nbytes = replay.nbytes
