@@ -676,6 +676,25 @@ def test_padding_takes_no_memory(n_step):
     assert replay.nbytes <= 1.55 * FRAME * capacity + small_columns(capacity, n_step=n_step)
 
 
+def test_several_images_need_no_more_than_their_frames():
+    """Room for all of them is made beforehand: no more of it than will be used."""
+    count, frame = 3000, 32 * 32
+    image = per.Field((4, 32, 32), "uint8", stack_axis=0)
+    replay = per.ReplayBuffer(count, fields() | {"obs": {"left": image, "right": image}})
+    before = replay.nbytes
+    frames = np.random.default_rng(0).integers(0, 256, (count + 4, 32, 32), np.uint8)
+    stacks = np.stack([frames[k : k + count + 1] for k in range(4)], axis=1)
+    columns = {
+        "obs": {"left": stacks[:-1], "right": stacks[:-1]},
+        "next_obs": {"left": stacks[1:], "right": stacks[1:]},
+        **{name: np.zeros(count, "bool") for name in ("action", "reward", "terminated")},
+    }
+
+    replay.extend(columns)
+
+    assert replay.nbytes - before <= 1.1 * 2 * frame * count
+
+
 def test_memory_does_not_grow_with_laps():
     """What the rows that are gone alone needed is used again."""
     replay = per.ReplayBuffer(700, fields((4, SIDE, SIDE), stack_axis=0), n_step=2)

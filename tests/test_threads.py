@@ -57,8 +57,7 @@ CALLS = {
 STREAM_CALLS = {
     "add": lambda r, ask: r.add(
         ask(np.zeros((1, 2))), ask([1]), ask([1.0]), ask(np.zeros((1, 2))), ask([True]),
-        ask([False]), env=ask(np.array([1])), td_error=ask([0.5]), mark=ask([2.0]),
-        info={"final_obs": ask(np.zeros((1, 2)))}),
+        ask([False]), env=ask(np.array([1])), td_error=ask([0.5]), mark=ask([2.0])),
     "end_episode": lambda r, ask: r.end_episode(ask(np.array([0]))),
 }  # fmt: skip
 

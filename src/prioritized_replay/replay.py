@@ -29,7 +29,7 @@ from prioritized_replay.memory import Memory, OverLimit, memory_limit, remove_le
 from prioritized_replay.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.prefetching import Ahead, Prefetcher
 from prioritized_replay.randomness import Seed, UniformStream
-from prioritized_replay.samplers import Proportional, Sampler, Specification
+from prioritized_replay.samplers import Proportional, Sampler, Specification, Uniform
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.sharing import SharedObservation
 from prioritized_replay.stacks import stack_axis_of
@@ -56,7 +56,7 @@ NOT_DESCRIBED = (
     *(RecursionError, OverflowError),
 )
 MOST_IDS = 2**63 - 1
-LEAST_BYTES = 32  # per transition: of no buffer do row, priority and what finds it take less
+LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
@@ -914,10 +914,6 @@ class ReplayBuffer:
         for name, value in (("capacity", capacity), ("n_step", n_step), ("num_envs", streams or 1)):
             if type(value) is not int or value < 1:
                 raise reader.error(f"must have {name} an integer >= 1, got {value!r}")
-        if (needed := LEAST_BYTES * capacity) > reader.most_bytes:
-            raise reader.error(
-                f"describes a buffer of {needed} bytes or more, beyond {reader.most_bytes}"
-            )
         if n_step > MOST_STEPS:
             raise reader.error(f"must have n_step <= {MOST_STEPS}, got {n_step}")
         reader.require("returns", np.float64, ((streams or 1) * n_step,))
@@ -925,6 +921,11 @@ class ReplayBuffer:
             name: described_fields(part, reader.most_bytes // 4) for name, part in options["fields"]
         }
         options["sampler"] = described_sampler(options["sampler"])
+        needed = 0 if isinstance(options["sampler"], Uniform) else LEAST_BYTES * capacity
+        if needed > reader.most_bytes:
+            raise reader.error(
+                f"describes a buffer of {needed} bytes or more, beyond {reader.most_bytes}"
+            )
         return options
 
     def _restore(self, reader: Reader) -> None:

@@ -298,7 +298,7 @@ class Hostile:
         if choice == 2:
             return tensor.to("meta")
         if choice == 3 and tensor.ndim:
-            return tensor.to_sparse()
+            return tensor.float().to_sparse()
         if choice == 4:
             return tensor.to(torch.complex64)
         return tensor
