@@ -30,6 +30,15 @@ class TrainOptions(TrainConfig):
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in that folder."""
 
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Go on with the run in that folder, stopped or killed; of its settings --steps may be raised."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, 0 for none ever; None: every 5 minutes, and when it is stopped."""
+
+    keep_checkpoint: bool = False
+    """Keep the checkpoint at the end of the run, to make the run longer later on."""
+
     def __post_init__(self) -> None:
         """Check nothing: :meth:`config` does, and says it in one line, where tyro draws a box."""
 
