@@ -90,7 +90,7 @@ class LivePanel:
         self._clock = _Clock()
         self._progress: Progress | None = None
         self._evaluated: tuple[float, int] | None = None  # mean, step
-        self._best = resumed and resumed.best
+        self._best = resumed.best if resumed else None
         self._returns: list[float] = []
         self._spinner = Spinner("line" if self._ascii else "dots", _STARTING)
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)

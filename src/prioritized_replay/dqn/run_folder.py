@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.evaluation import Evaluation
+from prioritized_replay.dqn.keeping import Keeping
 from prioritized_replay.dqn.progress import Progress
 from prioritized_replay.dqn.run_checkpoint import RunCheckpoint
 
@@ -68,42 +69,6 @@ _TAGS = {
     "effective_sample_size": "replay/effective_sample_size",
     "steps_per_second": "speed/steps_per_second",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keeping:
-    """How far a run is to go and what it keeps for going on: nothing that changes what it learns.
-
-    Attributes
-    ----------
-    steps : int
-        Environment steps; more than those of the configuration where the run was made longer.
-    checkpoint_every : int or None
-        Environment steps between checkpoints, 0 for none; None goes by time.
-    keep_checkpoint : bool
-        Whether the checkpoint outlives the end of the run.
-
-    Raises
-    ------
-    ValueError, TypeError
-        A value is out of bounds, or of the wrong kind.
-    """
-
-    steps: int
-    checkpoint_every: int | None = None
-    keep_checkpoint: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("checkpoint_every", 0)):
-            value = getattr(self, name)
-            if value is None and name == "checkpoint_every":
-                continue
-            if type(value) is not int:
-                raise TypeError(f"{name} must be a whole number, got {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
-        if not isinstance(self.keep_checkpoint, bool):
-            raise TypeError(f"keep_checkpoint must be True or False, got {self.keep_checkpoint!r}")
 
 
 class RunFolder:
@@ -267,11 +232,11 @@ class RunFolder:
         }
         self._write_json(CONFIG, content)
 
-    def is_complete(self) -> bool:
-        """Whether the run went as far as it is to go and was evaluated."""
+    def is_complete(self, steps: int) -> bool:
+        """Whether the run made so many steps and was evaluated then."""
         try:
             content = json.loads((self.path / EVALUATION).read_text(encoding="utf-8"))
-            return bool(content.get("steps", self.config.steps) >= self.keeping.steps)
+            return bool(content.get("steps", self.config.steps) >= steps)
         except (OSError, ValueError, AttributeError, TypeError):
             return False
 
