@@ -173,10 +173,15 @@ class RunFolder:
             It has no metrics.
         """
         try:
-            self._metrics = (self.path / METRICS).open("r+", newline="", encoding="utf-8")
+            metrics = (self.path / METRICS).open("r+", newline="", encoding="utf-8")
         except FileNotFoundError as error:
             raise ValueError(f"{self.path / METRICS} cannot be read: it is missing") from error
-        _claim(self._metrics, self.path)
+        try:
+            _claim(metrics, self.path)
+        except BaseException:
+            metrics.close()
+            raise
+        self._metrics = metrics
 
     def go_on(self, reported: int, rows: int) -> None:
         """Log further from some report on: of a claimed run, what came after it is dropped.
