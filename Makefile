@@ -19,8 +19,8 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 
 help:
 	@echo 'make demo    install what training needs into $(VENV) and train a Double DQN on CartPole-v1'
-	@echo 'make bench   install other replay libraries and measure ours beside them: about 10 minutes'
-	@echo '             and 10 GB of memory, results in docs/results/benchmarks'
+	@echo 'make bench   install other replay libraries and measure ours beside them: about 20 minutes'
+	@echo '             and 10 GB of memory, results in docs/results/benchmarks and docs/results/stacks'
 	@echo 'make test    install the development tools and run the whole gate:'
 	@echo '             make lint types layers docs unit'
 	@echo 'make docs    build the documentation into docs/_build/html, warnings are errors'
@@ -33,7 +33,8 @@ demo: $(TRAIN)
 	$(BIN)/per train CartPole-v1 --run-dir runs/demo --overwrite
 
 bench: $(BENCH)
-	$(BIN)/per bench --output docs/results/benchmarks
+	$(BIN)/per bench --parts add replay worst memory start training --output docs/results/benchmarks
+	$(BIN)/per bench --parts stacks files --output docs/results/stacks
 
 # pytest comes last, so that its closing line is the last one of the gate
 test: lint types layers docs unit

@@ -205,6 +205,8 @@ class World:
             info = {"final_obs": np.array(rows, np.float32).reshape(count, 2)}
         elif ended.any() and self.mode == "same_step":
             info = {"final_obs": final, "_final_obs": ended.any(axis=0)}
+        for array in (obs, action, reward, next_obs, ended, tag, td_error):
+            array.flags.writeable = False  # nobody writes into what a caller owns
         return Call(
             streams, obs, action, reward, next_obs, ended[0], ended[1], tag,
             td_error if errors else None, info, steps,
@@ -249,14 +251,11 @@ class Pair:
         *,
         errors: bool = False,
         single: bool = False,
-        **changes: Any,
     ) -> Call:
-        """Step the environments and give the step to both; `changes` of the call come last."""
+        """Step the environments and give the step to both."""
         scalar = single or isinstance(streams, int)
         chosen = [streams] if isinstance(streams, int) else streams
         call = self.world.step(chosen, errors)
-        for name, value in changes.items():
-            setattr(call, name, value)
         named = call.named(scalar=scalar)
         if scalar and self.world.mode == "same_step":
             named["info"] = {key: value[0] for key, value in call.info.items()}

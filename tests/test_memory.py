@@ -301,3 +301,19 @@ def test_words_that_are_let_go_are_counted_no_more_and_leave_no_file(tmp_path):
         assert memory.nbytes == kept.nbytes
         memory.words("gone", 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gone.words", "kept.words"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the script is for Linux")
+def test_the_script_that_keeps_more_than_memory_checks_what_it_draws(tmp_path):
+    script = Path(__file__).parent.parent / "scripts" / "larger_than_memory.py"
+    words = ["--frames", "0.02", "--rows", "100", "--directory", str(tmp_path)]
+
+    run = subprocess.run(
+        [sys.executable, str(script), *words], capture_output=True, text=True, check=False
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert "capacity: 2,834 transitions" in run.stdout
+    assert "drawn: 128 rows" in run.stdout
+    assert "every pixel of each was right" in run.stdout
+    assert files(tmp_path) == []

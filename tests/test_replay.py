@@ -3,6 +3,8 @@
 The state machine at the end drives every public method against the slow twin.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import assume
@@ -191,6 +193,17 @@ def test_nothing_at_all_may_be_asked_for(sampler):
     assert replay.get([]).obs.shape == (0, 2)
     assert replay.priorities([]).shape == (0,)
     assert len(replay) == 3
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.5])
+@by_sampler
+def test_nothing_may_be_asked_of_an_empty_buffer(sampler, mix):
+    if not isinstance(sampler, per.Uniform):
+        sampler = replace(sampler, uniform_mix=mix)
+    replay = new(4, sampler)
+    assert replay.get([]).probabilities.shape == (0,)
+    assert replay.priorities([]).shape == (0,)
+    assert replay.update_priorities([], []) == 0
 
 
 # --- updates ----------------------------------------------------------------------------------

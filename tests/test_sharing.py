@@ -558,6 +558,13 @@ def test_images_of_a_batch_cannot_be_changed(filled, n_step):
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
+def test_a_batch_of_no_images(filled, n_step):
+    replay = filled(n_step).replay
+    batch = replay.get([])
+    assert batch.obs.shape == batch.next_obs.shape == (0, *replay.fields["obs"].shape)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
 def test_batches_keep_their_images_while_the_ring_goes_round(filled, n_step):
     pair = filled(n_step)
     for k in range(60):
@@ -657,6 +664,25 @@ def test_one_frame_for_each_transition(envs, n_step, first):
     assert len(replay) == capacity
     assert replay.nbytes <= 1.02 * frame * capacity + small_columns(capacity, **options)
     assert replay.nbytes >= frame * capacity  # and it says what is really there
+
+
+def test_several_images_need_no_more_than_their_frames():
+    """Room for all of them is made beforehand: no more of it than will be used."""
+    count, frame = 3000, 32 * 32
+    image = per.Field((4, 32, 32), "uint8", stack_axis=0)
+    replay = per.ReplayBuffer(count, fields() | {"obs": {"left": image, "right": image}})
+    before = replay.nbytes
+    frames = np.random.default_rng(0).integers(0, 256, (count + 4, 32, 32), np.uint8)
+    stacks = np.stack([frames[k : k + count + 1] for k in range(4)], axis=1)
+    columns = {
+        "obs": {"left": stacks[:-1], "right": stacks[:-1]},
+        "next_obs": {"left": stacks[1:], "right": stacks[1:]},
+        **{name: np.zeros(count, "bool") for name in ("action", "reward", "terminated")},
+    }
+
+    replay.extend(columns)
+
+    assert replay.nbytes - before <= 1.1 * 2 * frame * count
 
 
 def test_memory_does_not_grow_with_laps():

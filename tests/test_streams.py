@@ -332,11 +332,41 @@ def test_a_restarted_environment_may_end_at_once():
     assert replay.add(obs, [4], [0.0], obs, [False], **one).size == 1
 
 
+@pytest.mark.parametrize("changed", range(4))
+def test_a_restarted_environment_that_begins_almost_where_it_ended(changed):
+    """One number of a nested observation tells the first step from a reset step."""
+    fields = {
+        "obs": {"place": per.Field((2,)), "rest": (per.Field(), per.Field((), "int64"))},
+        "action": per.Field((), "int64"),
+        "reward": per.Field(),
+    }
+
+    def obs(*numbers):
+        return {
+            "place": np.array([numbers[:2]]),
+            "rest": (np.array(numbers[2:3]), np.array(numbers[3:], np.int64)),
+        }
+
+    final = [1.0, np.nan, 3.0, 4]
+    first = list(final)
+    first[changed] = 7
+    for beginning, stored in ((final, 0), (first, 1)):
+        replay = per.ReplayBuffer(9, fields, num_envs=1, autoreset="next_step")
+        assert replay.add(obs(0, 0, 0, 0), [1], [0.0], obs(*final), [True]).size == 1
+        replay.end_episode()
+        assert replay.add(obs(*beginning), [2], [0.0], obs(5, 5, 5, 5), [False]).size == stored
+        assert replay.add(obs(5, 5, 5, 5), [3], [0.0], obs(6, 6, 6, 6), [False]).size == 1
+
+
 def test_what_a_reset_step_carries_is_ignored():
-    """Its action, its reward, even its observation."""
+    """Its action, its reward, even its observation; also if an earlier episode was interrupted."""
     pair = Pair.build(2, "next_step", cycle([(2, TRUNCATED)]), n_step=2)
-    for k in range(12):
+    for k in range(15):
+        if k == 7:
+            assert not any(life.awaits_reset for life in pair.world.lives)
+            pair.end_episode()
         call = pair.world.step(errors=True)
+        call.obs, call.reward, call.td_error = map(np.copy, (call.obs, call.reward, call.td_error))
         for row, step in enumerate(call.steps):
             if step is None:
                 call.obs[row] = 77 + k

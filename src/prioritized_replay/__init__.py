@@ -5,6 +5,7 @@
 
 from prioritized_replay.batch import Batch
 from prioritized_replay.casting import Field
+from prioritized_replay.checkpoint import CheckpointError
 from prioritized_replay.per import PER
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.samplers import Proportional, RankBased, Uniform
@@ -13,6 +14,7 @@ from prioritized_replay.schedules import constant, exponential, linear
 __all__ = [
     "PER",
     "Batch",
+    "CheckpointError",
     "Field",
     "Proportional",
     "RankBased",

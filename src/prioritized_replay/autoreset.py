@@ -19,6 +19,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from prioritized_replay.casting import shown
+
 __all__ = ["Autoreset", "chosen_mode", "final_observations", "mode_of", "wrappers"]
 
 Autoreset = Literal["next_step", "same_step", "disabled"]
@@ -36,11 +38,11 @@ def chosen_mode(autoreset: Any, num_envs: int | None) -> Autoreset:
         ``"same_step"`` for a single environment: there is no such.
     """
     allowed = MODES if num_envs is not None else ("next_step", "disabled", None)
-    if autoreset not in allowed:
+    if not (autoreset is None or isinstance(autoreset, str)) or autoreset not in allowed:
         names = ", ".join(map(repr, allowed))
         why = " where num_envs is given" if num_envs is not None else " for a single environment"
-        raise ValueError(f"autoreset must be one of {names}{why}, got {autoreset!r}")
-    return autoreset or "disabled"
+        raise ValueError(f"autoreset must be one of {names}{why}, got {shown(autoreset)}")
+    return next((mode for mode in MODES if mode == autoreset), "disabled")
 
 
 def wrappers(env: Any) -> Iterator[Any]:

@@ -33,6 +33,7 @@ COMPUTED = {
 }
 """Columns of a batch that are not stored in rows, in the order of :mod:`_kernels`."""
 KEPT_LAYOUTS = 16
+LARGEST_RECORD = 2**31 - 1  # bytes, for NumPy
 UINT64 = np.dtype(np.uint64)
 
 
@@ -188,6 +189,12 @@ class Blocks:
         for name, field in fields.items():
             places[name] = size
             size += -(-field.nbytes * count // CACHE_LINE) * CACHE_LINE
+        words = size // WORD + 3 * count  # slots, and as much as a draw by rank needs besides
+        if words * WORD > LARGEST_RECORD:
+            raise ValueError(
+                f"a batch must take at most {LARGEST_RECORD} bytes, got {words * WORD} for {count} "
+                "rows"
+            )
         plan = np.zeros((1 + len(storage.fields), 8), np.int64)
         plan[0] = (
             count, storage.row_size // WORD, storage.drawn_offset, self._capacity,
@@ -198,7 +205,6 @@ class Blocks:
             unit = next(w for w in (8, 4, 1) if offset % w == 0 and field.nbytes % w == 0)
             parts = (field.nbytes, storage.row_size, offset, places[name])
             line[:5] = (unit, *(part // unit for part in parts))
-        words = size // WORD + 3 * count  # slots, and as much as a draw by rank needs besides
         record = np.dtype(
             {
                 "names": list(fields),

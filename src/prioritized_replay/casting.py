@@ -13,13 +13,25 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Column", "Field", "as_array", "cast", "errors", "flag", "ids", "integer", "number"]
+__all__ = [
+    *("Column", "Field", "as_array", "cast", "errors", "flag", "ids", "integer", "number"),
+    *("real", "shown"),
+]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 WIDEST = 8
+MOST = 2**40  # of anything that is counted
+LARGEST_ROW = 2**31 - 1  # bytes, for NumPy
+MOST_AXES = 32  # of a field; NumPy has to have room for those of a batch
+NO_ARRAY = (
+    *(TypeError, ValueError, ArithmeticError, LookupError),
+    *(AttributeError, RuntimeError),
+)
+"""What NumPy and torch raise about values that are none of theirs."""
+LONGEST = 200  # characters of a value in an error
 INT64, FLOAT32, FLOAT64 = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.float64)
 FIT: tuple[Literal["C", "A", "W", "E"], ...] = ("C", "A", "W", "E")
 """What kernels are compiled for: any other kind of array would have to be compiled for anew."""
@@ -59,15 +71,24 @@ class Field:
     stack_axis: int | None = None
 
     def __post_init__(self) -> None:
-        shape = (self.shape,) if isinstance(self.shape, int) else tuple(self.shape)
-        if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in shape):
-            raise ValueError(f"shape must consist of integers >= 1, got {self.shape}")
+        given: Any = self.shape
+        try:
+            shape = (given,) if isinstance(given, (int, np.integer)) else tuple(given)
+        except TypeError:
+            shape = (0,)
+        if not all(_is_length(n) for n in shape):
+            raise ValueError(f"shape must consist of integers >= 1, got {shown(given)}")
         try:
             dtype = np.dtype(self.dtype)
-        except TypeError:
-            raise ValueError(f"dtype must be a NumPy dtype, got {self.dtype!r}") from None
+        except NO_ARRAY:
+            raise ValueError(f"dtype must be a NumPy dtype, got {shown(self.dtype)}") from None
         if dtype.kind not in "biuf" or dtype.itemsize > WIDEST:
             raise ValueError(f"dtype must be boolean, integer or floating, got {dtype}")
+        if math.prod(map(int, shape)) * dtype.itemsize > LARGEST_ROW or len(shape) > MOST_AXES:
+            raise ValueError(
+                f"shape must have at most {MOST_AXES} axes and take at most {LARGEST_ROW} bytes, "
+                f"got {shown(given)}"
+            )
         object.__setattr__(self, "shape", tuple(int(n) for n in shape))
         object.__setattr__(self, "dtype", np.dtype(dtype.type))  # NumPy's own instance: see Column
         axis = self.stack_axis
@@ -75,7 +96,7 @@ class Field:
             return
         whole = isinstance(axis, (int, np.integer)) and not isinstance(axis, bool)
         if not whole or not -len(shape) <= axis < len(shape):
-            raise ValueError(f"stack_axis must be an axis of shape {self.shape}, got {axis!r}")
+            raise ValueError(f"stack_axis must be an axis of shape {self.shape}, got {shown(axis)}")
         object.__setattr__(self, "stack_axis", int(axis) % len(shape))
 
     def __repr__(self) -> str:
@@ -86,6 +107,11 @@ class Field:
     def nbytes(self) -> int:
         """Bytes in one transition."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+
+def _is_length(value: Any) -> bool:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and value >= 1
 
 
 class Column:
@@ -204,20 +230,34 @@ def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
 
 def as_array(name: str, value: Any) -> Array:
     """Return an array of whatever NumPy or torch can make one of."""
-    if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient or on a device
-        value = value.detach().cpu()
     try:
+        if hasattr(value, "detach"):  # a torch tensor, perhaps with a gradient or on a device
+            value = value.detach().cpu()
+            if str(value.dtype) == "torch.bfloat16":  # which NumPy does not know
+                value = value.float()
         return np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} must be a numeric array: {error}") from None
+    except NO_ARRAY as error:
+        raise ValueError(f"{name} must be a numeric array: {_line(error)}") from None
+
+
+def shown(value: Any) -> str:
+    """Return a value as an error message shows it: on one line, and not all of a long one."""
+    return _line(repr(value))
+
+
+def _line(text: object) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 def integer(name: str, value: Any) -> int:
-    """Return an integer >= 1."""
-    if type(value) is int and value >= 1:
+    """Return an integer >= 1, and small enough to count bytes with."""
+    if type(value) is int and 1 <= value <= MOST:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        raise ValueError(f"{name} must be an integer >= 1, got {shown(value)}")
+    if value > MOST:
+        raise ValueError(f"{name} must be <= {MOST}, got {shown(value)}")
     return int(value)
 
 
@@ -225,14 +265,23 @@ def number(name: str, value: Any, high: float = math.inf) -> float:
     """Return a finite number in [0, high]."""
     if type(value) is float and 0.0 <= value <= high < math.inf:
         return value
-    try:
-        result = math.nan if isinstance(value, (str, bytes)) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        result = math.nan
+    result = real(value)
     if not (0.0 <= result <= high and math.isfinite(result)):
         allowed = f"in [0, {high:g}]" if math.isfinite(high) else ">= 0 and finite"
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
     return result
+
+
+def real(value: Any) -> float:
+    """Return a real number as a float, NaN for anything else."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        return float(array) if array.ndim == 0 and array.dtype.kind in "biuf" else math.nan
+    try:
+        value = value.detach() if hasattr(value, "detach") else value  # or torch warns
+        return math.nan if isinstance(value, (str, bytes)) else float(value)
+    except NO_ARRAY:
+        return math.nan
 
 
 def flag(name: str, value: Any) -> bool:
@@ -253,7 +302,9 @@ def ids(ids: Any) -> Ints:
         raise ValueError(
             f"ids must be integers of shape (B,), got {array.dtype} of shape {array.shape}"
         )
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+    if not array.size:
+        return np.zeros(0, INT64)
+    if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"ids must fit int64, got {array.max()}")
     return np.require(array, INT64, FIT)
 
@@ -265,8 +316,6 @@ def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
     """
     if type(td_errors) is np.ndarray and td_errors.dtype is FLOAT32 and td_errors.shape == (count,):
         return td_errors.astype(FLOAT64)
-    if hasattr(td_errors, "detach"):
-        td_errors = td_errors.detach().cpu().double()  # NumPy knows no bfloat16
     array = as_array(name, td_errors)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")

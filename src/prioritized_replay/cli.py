@@ -246,7 +246,7 @@ def _bench(words: Sequence[str]) -> int:
     about = (
         "Measure this library beside the others that are installed, on the same data and in turns. "
         "The others come with: pip install 'prioritized-replay[bench]'. A whole run takes about "
-        "ten minutes and 10 GB of memory; try it out with --quick."
+        "twenty minutes and 10 GB of memory; try it out with --quick."
     )
     with _refusing():
         config = _parse(BenchConfig, words, "per bench", description=about)

@@ -147,23 +147,43 @@ class Frames:
         ).reshape(2, len(obs), self.stack)
         return references[0], references[1]
 
+    def make_room(self, streams: Ints | None, obs: Array, next_obs: Array) -> None:
+        """Make sure that :meth:`encode` of these (None: :meth:`encode_unrelated`) cannot fail.
+
+        Raises
+        ------
+        Exception
+            What ``allocate`` raises; nothing has changed then.
+        """
+        most = 2 * len(obs) * self.stack
+        if most <= self._free:
+            return
+        words, next_words = self._to_words(obs), self._to_words(next_obs)
+        references = np.empty(most, UINT32)
+        streams = NO_STREAMS if streams is None else streams
+        # With fewer than none free it only says how many there would have to be.
+        new = -1 - self._try(-1, self.stack, streams, words, next_words, references)
+        if new > self._free:
+            self._grow(-((self._free - new) >> self._bits))
+
     def _encode(self, stack: int, streams: Ints, obs: Words, next_obs: Words) -> References:
         references = np.empty(2 * obs.size // self._words, UINT32)
         while True:
-            free: int = kernels.encode(
-                self._table, self._bits, self._words, self._ledger, self._free,
-                stack, self._last, streams, obs, next_obs, references, self._writes, self._group,
-            )  # fmt: skip
+            free = self._try(self._free, stack, streams, obs, next_obs, references)
             if free >= 0:
                 self._free = free
                 return references
             self._grow(-(free >> self._bits))
 
-    def make_room(self, count: int) -> None:
-        """Make sure that so many more frames can be stored without asking for memory."""
-        lacking = count - self._free
-        if lacking > 0:
-            self._grow(-(-lacking >> self._bits))
+    def _try(
+        self, free: int, stack: int, streams: Ints, obs: Words, next_obs: Words, out: References
+    ) -> int:
+        """Encode with so many free frames; return how many are left, < 0 if they did not do."""
+        left: int = kernels.encode(
+            self._table, self._bits, self._words, self._ledger, free,
+            stack, self._last, streams, obs, next_obs, out, self._writes, self._group,
+        )  # fmt: skip
+        return left
 
     def hold(self, references: References) -> None:
         """Count one more who holds these frames, each as often as it occurs; uint32[...]."""
@@ -198,7 +218,8 @@ class Frames:
             Read-only; they may share memory with each other, but with nothing else.
         """
         count, stack = len(obs_references), self.stack
-        if not (1 <= shift < stack and kernels.chained(obs_references, next_references, shift)):
+        linked = count and 1 <= shift < stack
+        if not (linked and kernels.chained(obs_references, next_references, shift)):
             return self.decode_one(obs_references), self.decode_one(next_references)
         row = (stack + shift) * self.frame_nbytes
         block = np.empty(count * row // WORD, UINT64)
@@ -431,9 +452,10 @@ class Frames:
 
     def _view(self, count: int, block: Words, start: int, row: int) -> Array:
         """Return observations whose first frames begin every `row` bytes of a block."""
-        return np.ndarray(
-            (count, *self.field.shape), self._dtype, block, start, (row, *self._strides)
-        )
+        shape = (count, *self.field.shape)
+        if count == 0:
+            return np.ndarray(shape, self._dtype, block)  # NumPy would find the strides too long
+        return np.ndarray(shape, self._dtype, block, start, (row, *self._strides))
 
 
 def _flat(references: References) -> References:

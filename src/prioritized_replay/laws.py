@@ -154,7 +154,7 @@ class UniformLaw:
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return 1 / size for each slot."""
-        return np.full(slots.size, 1.0 / self._size)
+        return np.full(slots.size, 1.0 / max(self._size, 1))
 
     def masses(self, slots: Ints) -> Floats:
         """Return 1 for each slot."""

@@ -202,12 +202,12 @@ class Memory:
         return mapping
 
 
-def memory_limit(max_bytes: int | None) -> int:
-    """Return how many bytes there can be at most: all of the machine's, or ``max_bytes``."""
+def memory_limit() -> int:
+    """Return how many bytes of memory the machine has, or where it does not say, no limit."""
     most = (1 << 63) - 1
     with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
         most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return most if max_bytes is None else min(most, casting.integer("max_bytes", max_bytes))
+    return most
 
 
 def remove_left_over(directory: str | os.PathLike[str], reopened: str | os.PathLike[str]) -> None:
@@ -223,7 +223,7 @@ def remove_left_over(directory: str | os.PathLike[str], reopened: str | os.PathL
 def _usable(directory: Any) -> Path:
     """Return the path of a directory that holds no words, or of none yet."""
     if not isinstance(directory, (str, os.PathLike)):
-        raise ValueError(f"directory must be a path, got {directory!r}")
+        raise ValueError(f"directory must be a path, got {casting.shown(directory)}")
     path = Path(directory)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"directory must be a directory or not exist, got {path}")

@@ -73,9 +73,9 @@ class OpenWindows:
 
     def __init__(self, n_step: int, gamma: float, streams: int, limit: float) -> None:
         self.n_step = n_step
-        self._powers = np.array([gamma**k for k in range(n_step + 1)])
         self._limit = limit
         self._totals = np.zeros(streams * n_step)
+        self._powers = np.fromiter((gamma**k for k in range(n_step + 1)), np.float64, n_step + 1)
         self._state = np.zeros((streams, 2), np.int64)
 
     def __len__(self) -> int:

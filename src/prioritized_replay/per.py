@@ -81,8 +81,10 @@ class PER:
         eps: float = 0.01,
         seed: Seed = None,
     ) -> None:
-        if variant not in ("rank", "proportional"):
-            raise ValueError(f"variant must be 'rank' or 'proportional', got {variant!r}")
+        if not isinstance(variant, str) or variant not in ("rank", "proportional"):
+            raise ValueError(
+                f"variant must be 'rank' or 'proportional', got {casting.shown(variant)}"
+            )
         self.batch_size = casting.integer("batch_size", batch_size)
         self.beta = casting.number("beta", beta, 1.0)
         self.beta_increment = casting.number("beta_increment", beta_increment)
@@ -133,11 +135,11 @@ class PER:
         ValueError
             If a value does not fit; nothing changes then.
         """
-        ended = _scalar(done)
+        ended = _scalar("done", done)
         if ended.size != 1 or ended not in (0, 1):
-            raise ValueError(f"done must be 0 or 1, got {done!r}")
-        action = _scalar(action) if self._action.shape == () else action
-        self.replay.add(obs, action, _scalar(reward), next_obs, bool(ended))
+            raise ValueError(f"done must be 0 or 1, got {casting.shown(done)}")
+        action = _scalar("action", action) if self._action.shape == () else action
+        self.replay.add(obs, action, _scalar("reward", reward), next_obs, bool(ended))
 
     def draw_samples(self) -> Columns:
         """Draw ``batch_size`` distinct transitions, then anneal beta.
@@ -190,7 +192,7 @@ def _own(images: NDArray[Any]) -> NDArray[Any]:
     return images if images.flags.writeable else images.copy()
 
 
-def _scalar(value: Any) -> NDArray[Any]:
+def _scalar(name: str, value: Any) -> NDArray[Any]:
     """Return an array of one element as a scalar; leave others to be refused."""
-    array = np.asarray(value)
+    array = casting.as_array(name, value)
     return array.reshape(()) if array.size == 1 else array

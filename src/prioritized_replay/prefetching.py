@@ -14,7 +14,7 @@ from weakref import WeakSet, finalize
 
 from prioritized_replay import casting
 from prioritized_replay.batch import Batch
-from prioritized_replay.randomness import UniformState
+from prioritized_replay.randomness import Moment
 from prioritized_replay.schedules import Schedule, constant
 
 __all__ = ["Ahead", "Prefetcher"]
@@ -26,7 +26,7 @@ class Ahead(NamedTuple):
     batch: Batch
     number: int
     """Which one it is of all that were drawn ahead from its buffer."""
-    before: UniformState
+    before: Moment
     """Where the buffer's generator was before it was drawn."""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prioritized_replay import casting
 from prioritized_replay.checkpoint import Piece, Reader
 
-__all__ = ["Seed", "UniformState", "UniformStream"]
+__all__ = ["Moment", "Seed", "UniformStream"]
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
 """What a seed may be; a generator is used as it is, None takes entropy from the system."""
@@ -24,13 +26,15 @@ GENERATORS: dict[str, Any] = {
 """Those that a checkpoint can hold: NumPy's own."""
 
 
-class UniformState(NamedTuple):
-    """Where a stream of uniforms was at some moment."""
+class Moment(NamedTuple):
+    """Where a stream of uniforms stands."""
 
     generator: Any
     """State of the bit generator, as NumPy gives it."""
-    unused: NDArray[np.float64]
-    """What it had drawn by then that nobody had taken."""
+    block: NDArray[np.float64]
+    """What was last drawn in advance; nobody writes to it."""
+    used: int
+    """How much of the block is used up."""
 
 
 class UniformStream:
@@ -62,7 +66,8 @@ class UniformStream:
         try:
             self.generator = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"seed must be as for default_rng, got {seed!r}: {error}") from None
+            got = casting.shown(seed)
+            raise ValueError(f"seed must be as for default_rng, got {got}: {error}") from None
         self._size = block
         self._block = np.empty(block)
         self._used = block
@@ -84,10 +89,17 @@ class UniformStream:
         self._used = stop
         return self._block, first
 
-    def now(self) -> UniformState:
-        """Return where the stream is: the next uniforms are ``unused``, then the generator's."""
-        # Blocks are never written to again: a view stays what it is.
-        return UniformState(self.generator.bit_generator.state, self._block[self._used :])
+    def moment(self) -> Moment:
+        """Return where the stream stands."""
+        return Moment(self.generator.bit_generator.state, self._block, self._used)
+
+    def at(self, moment: Moment) -> UniformStream:
+        """Return a stream that stands where this one did at some moment."""
+        stream = copy.copy(self)
+        stream.generator = copy.deepcopy(self.generator)
+        stream.generator.bit_generator.state = moment.generator
+        stream._block, stream._used = moment.block, moment.used
+        return stream
 
     def diverge(self, number: int) -> None:
         """Go on with numbers of another generator, which depends on this one and on ``number``.
@@ -99,11 +111,11 @@ class UniformStream:
         self.generator = np.random.default_rng([*entropy, number])
         self._used = self._size
 
-    def pieces(self, at: UniformState) -> list[Piece]:
-        """Return the uniforms that were left at some moment, as a piece of a checkpoint."""
-        return [Piece("uniforms", None, at.unused.copy)]
+    def pieces(self) -> list[Piece]:
+        """Return the uniforms that are left, as a piece of a checkpoint."""
+        return [Piece("uniforms", None, self._block[self._used :].copy)]
 
-    def state(self, at: UniformState) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Return the rest of what belongs to a checkpoint, in plain values.
 
         Raises
@@ -114,7 +126,7 @@ class UniformStream:
         bits = self.generator.bit_generator
         if type(bits) is not GENERATORS.get(type(bits).__name__):
             raise ValueError(f"seed must be of a generator of NumPy's own to be saved, got {bits}")
-        return {"uniforms_left": at.unused.size, "generator": _plain(at.generator)}
+        return {"uniforms_left": self._size - self._used, "generator": _plain(bits.state)}
 
     def restore(self, reader: Reader) -> None:
         """Become what a checkpoint says."""
@@ -128,17 +140,21 @@ class UniformStream:
         try:
             bits: Any = GENERATORS[state["bit_generator"]](0)
             bits.state = state
-            position, last = 0, 0  # in what it has in store; NumPy does not look
-            if state["bit_generator"] == "MT19937":
-                position, last = state["state"]["pos"], 624
-            elif state["bit_generator"] == "Philox":
-                position, last = state["buffer_pos"], 4
-            fine = 0 <= position <= last and _plain(bits.state) == state
+            fine = _position_fits(state) and _plain(bits.state) == state
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError):
             fine = False
         if not fine:
             raise reader.error("must have the state of a generator of NumPy's own")
         self.generator = np.random.Generator(bits)
+
+
+def _position_fits(state: dict[str, Any]) -> bool:
+    """Return whether a generator would read within its block of numbers: NumPy takes any."""
+    if state["bit_generator"] == "MT19937":
+        return bool(0 <= state["state"]["pos"] <= 624)
+    if state["bit_generator"] == "Philox":
+        return bool(0 <= state["buffer_pos"] <= 4)
+    return True
 
 
 def _plain(value: Any) -> Any:

@@ -28,8 +28,8 @@ from prioritized_replay.description import (
 from prioritized_replay.memory import Memory, OverLimit, memory_limit, remove_left_over
 from prioritized_replay.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.prefetching import Ahead, Prefetcher
-from prioritized_replay.randomness import Seed, UniformState, UniformStream
-from prioritized_replay.samplers import Proportional, Sampler, Specification
+from prioritized_replay.randomness import Seed, UniformStream
+from prioritized_replay.samplers import Proportional, Sampler, Specification, Uniform
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.sharing import SharedObservation
 from prioritized_replay.stacks import stack_axis_of
@@ -56,7 +56,7 @@ NOT_DESCRIBED = (
     *(RecursionError, OverflowError),
 )
 MOST_IDS = 2**63 - 1
-LEAST_BYTES = 32  # per transition: of no buffer do row, priority and what finds it take less
+LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
@@ -152,9 +152,8 @@ class ReplayBuffer:
         self._structures = _structures(fields)
         specification = Proportional() if sampler is None else sampler
         if not isinstance(specification, Specification):
-            raise ValueError(
-                f"sampler must be Uniform, Proportional or RankBased, got {specification!r}"
-            )
+            got = casting.shown(specification)
+            raise ValueError(f"sampler must be Uniform, Proportional or RankBased, got {got}")
         self._leaves = {
             name: field for part in self._structures.values() for name, field in part.leaves.items()
         }
@@ -267,7 +266,7 @@ class ReplayBuffer:
                 options[name] = value  # type: ignore[literal-required]
             elif value is not None and given != value:
                 raise ValueError(
-                    f"{name} must be that of the environment, {value!r}, got {given!r}"
+                    f"{name} must be that of the environment, {value!r}, got {casting.shown(given)}"
                 )
         return cls._for_spaces(*spaces, capacity, stack_axis_of(env), options)
 
@@ -415,7 +414,7 @@ class ReplayBuffer:
             self._require_names({**dict.fromkeys(STEP), **extra})
             raise ValueError(
                 "discount must be left to the buffer, which has it from gamma and terminated, "
-                f"got {extra['discount']!r}"
+                f"got {casting.shown(extra['discount'])}"
             )
         if not self._simple or env is not None:
             given = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
@@ -614,20 +613,20 @@ class ReplayBuffer:
     def _sample_ahead(self, batch_size: int, beta: float, waiting: deque[Ahead]) -> None:
         """Draw a batch that will be delivered from ``waiting``."""
         with self._lock:
-            before = self._uniforms.now()
+            before = self._uniforms.moment()
             batch = self._sample(batch_size, beta)
             waiting.append(Ahead(batch, self._batches_ahead, before))
             self._batches_ahead += 1
 
-    def _delivered_state(self) -> UniformState:
-        """Return where the generator was after the last batch that somebody has got.
+    def _delivered_uniforms(self) -> UniformStream:
+        """Return the uniforms as they were after the last batch that somebody has got.
 
-        That is what belongs into a checkpoint. The caller holds the lock.
+        They are what belongs into a checkpoint. The caller holds the lock.
         """
         undelivered = [ahead for one in self._prefetchers for ahead in one.undelivered()]
         if not undelivered:
-            return self._uniforms.now()
-        return min(undelivered, key=attrgetter("number")).before
+            return self._uniforms
+        return self._uniforms.at(min(undelivered, key=attrgetter("number")).before)
 
     def _before_fork(self) -> None:
         self._forks += 1
@@ -811,7 +810,7 @@ class ReplayBuffer:
         O(size of the checkpoint), and O(N log N) for the priorities. What the manifest asks for
         is held against the files' sizes and the machine's memory before it is allocated.
         """
-        reader = Reader(path, memory_limit(max_bytes))
+        reader = Reader(path, memory_limit())
         if directory is not None:
             remove_left_over(directory, path)
         replay = None
@@ -883,12 +882,12 @@ class ReplayBuffer:
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
         }
-        delivered = self._delivered_state()
+        uniforms = self._delivered_uniforms()
         pieces = [
             *self._transitions.pieces(self._issued),
             *self._streams.pieces(),
             *self._sampler.pieces(),
-            *self._uniforms.pieces(delivered),
+            *uniforms.pieces(),
             Piece("entering", None, self._step_priorities.copy),
             Piece("last_ids", None, self._last_ids.copy),
             Piece("weights", None, self._weight_sums.copy),
@@ -899,7 +898,7 @@ class ReplayBuffer:
             "entering": self._priorities_wait,
             "last_batch": self._last_ids.size,
             **self._sampler.state(),
-            **self._uniforms.state(delivered),
+            **uniforms.state(),
             **self._transitions.state(),
         }
         return Contents(description, state, pieces)
@@ -915,10 +914,6 @@ class ReplayBuffer:
         for name, value in (("capacity", capacity), ("n_step", n_step), ("num_envs", streams or 1)):
             if type(value) is not int or value < 1:
                 raise reader.error(f"must have {name} an integer >= 1, got {value!r}")
-        if (needed := LEAST_BYTES * capacity) > reader.most_bytes:
-            raise reader.error(
-                f"describes a buffer of {needed} bytes or more, beyond {reader.most_bytes}"
-            )
         if n_step > MOST_STEPS:
             raise reader.error(f"must have n_step <= {MOST_STEPS}, got {n_step}")
         reader.require("returns", np.float64, ((streams or 1) * n_step,))
@@ -926,6 +921,11 @@ class ReplayBuffer:
             name: described_fields(part, reader.most_bytes // 4) for name, part in options["fields"]
         }
         options["sampler"] = described_sampler(options["sampler"])
+        needed = 0 if isinstance(options["sampler"], Uniform) else LEAST_BYTES * capacity
+        if needed > reader.most_bytes:
+            raise reader.error(
+                f"describes a buffer of {needed} bytes or more, beyond {reader.most_bytes}"
+            )
         return options
 
     def _restore(self, reader: Reader) -> None:
@@ -1039,9 +1039,8 @@ class ReplayBuffer:
             raise ValueError(f"transitions must be a mapping of arrays, got {type(transitions)}")
         given = dict(transitions)
         if ("discount" in given) == ("terminated" in given):
-            raise ValueError(
-                f"transitions must have either discount or terminated, got {', '.join(given)}"
-            )
+            got = ", ".join(map(str, given))
+            raise ValueError(f"transitions must have either discount or terminated, got {got}")
         self._require_names(given)
         reward = casting.as_array("reward", given["reward"])
         if reward.ndim != 1:
@@ -1074,7 +1073,7 @@ class ReplayBuffer:
             kind, names = ("unknown", unknown) if unknown else ("missing", missing)
             raise ValueError(
                 f"fields must be {', '.join(self._structures)}, "
-                f"got {kind} {', '.join(sorted(names))}"
+                f"got {kind} {', '.join(sorted(map(str, names)))}"
             )
 
     def _issue(self, count: int, priorities: Floats | None) -> Ints:
@@ -1116,18 +1115,22 @@ def _one_error(td_error: Any) -> float:
 def _structures(fields: Mapping[str, Nested]) -> dict[str, Structure]:
     """Return the columns of a row: the fields given and those every buffer has."""
     if not isinstance(fields, Mapping):
-        raise ValueError(f"fields must be a mapping of names to Field, got {fields!r}")
+        raise ValueError(f"fields must be a mapping of names to Field, got {casting.shown(fields)}")
     for name in REQUIRED:
         if name not in fields:
             raise ValueError(f"fields must contain obs, action and reward, got no {name}")
     for name in fields:
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-            raise ValueError(f"fields must have names that can be attributes, got {name!r}")
+            raise ValueError(
+                f"fields must have names that can be attributes, got {casting.shown(name)}"
+            )
         if name in RESERVED or hasattr(Batch, name):
             raise ValueError(f"fields must not use a name with a meaning of its own, got {name!r}")
     reward = fields["reward"]
     if not isinstance(reward, Field) or reward.shape != ():
-        raise ValueError(f"fields['reward'] must be a Field of shape (), got {reward!r}")
+        raise ValueError(
+            f"fields['reward'] must be a Field of shape (), got {casting.shown(reward)}"
+        )
     columns: dict[str, Nested] = {
         "obs": fields["obs"],
         "action": fields["action"],

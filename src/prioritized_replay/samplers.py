@@ -349,6 +349,8 @@ class Sampler:
     def probabilities(self, slots: Ints) -> Floats:
         """Return the single-draw law P of live slots, float64[B]."""
         self._tell_pending()
+        if slots.size == 0:  # of an empty buffer, too, which has no law
+            return np.zeros(0)
         return self._mixed(self._law.probabilities(slots))
 
     def draw(self, batch_size: int, uniforms: UniformStream, probabilities: Floats) -> Ints:
@@ -562,7 +564,7 @@ class Sampler:
         if self._mix == 0.0:
             return probabilities
         mix = self._mix if self._law.drawable() else 1.0
-        return (1.0 - mix) * probabilities + mix / self.size
+        return (1.0 - mix) * probabilities + mix / max(self.size, 1)
 
     def _least_probability(self) -> float:
         if self._mix == 0.0:
@@ -614,5 +616,6 @@ def _require_common(specification: Proportional | RankBased) -> None:
 
 def _require_choice(name: str, value: str, choices: object) -> None:
     allowed = get_args(choices)
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        names = ", ".join(map(repr, allowed))
+        raise ValueError(f"{name} must be one of {names}, got {casting.shown(value)}")

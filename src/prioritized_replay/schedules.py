@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from prioritized_replay import casting
+
 __all__ = ["Schedule", "constant", "exponential", "linear"]
 
 Schedule = Callable[[float], float]
@@ -19,7 +21,7 @@ def constant(value: float) -> Schedule:
     >>> constant(0.5)(1_000)
     0.5
     """
-    _require_finite("value", value)
+    value = _finite("value", value)
     return lambda step: value
 
 
@@ -52,9 +54,9 @@ def linear(start: float, end: float, steps: float) -> Schedule:
     >>> beta(0), beta(100), beta(200), beta(10_000)
     (0.5, 0.75, 1.0, 1.0)
     """
-    _require_finite("start", start)
-    _require_finite("end", end)
-    _require_positive("steps", steps)
+    start = _finite("start", start)
+    end = _finite("end", end)
+    steps = _positive("steps", steps)
 
     def value(step: float) -> float:
         if step <= 0:
@@ -92,9 +94,9 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
     >>> rate(0), round(rate(5), 12), rate(10), rate(99)
     (0.01, 0.001, 0.0001, 0.0001)
     """
-    _require_positive("start", start)
-    _require_positive("end", end)
-    _require_positive("steps", steps)
+    start = _positive("start", start)
+    end = _positive("end", end)
+    steps = _positive("steps", steps)
     rate = math.log(end / start)
 
     def value(step: float) -> float:
@@ -107,11 +109,15 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
     return value
 
 
-def _require_finite(name: str, value: float) -> None:
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
+def _finite(name: str, value: float) -> float:
+    number = casting.real(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {casting.shown(value)}")
+    return number
 
 
-def _require_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a finite number > 0, got {value}")
+def _positive(name: str, value: float) -> float:
+    number = casting.real(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name} must be a finite number > 0, got {casting.shown(value)}")
+    return number

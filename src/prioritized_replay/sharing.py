@@ -80,9 +80,9 @@ class SharedObservation:
         """Return whether a leaf is large enough to be shared."""
         return field.nbytes >= SMALLEST
 
-    def make_room(self, count: int) -> None:
-        """Make sure that :meth:`encode` cannot fail for so many rows."""
-        self._frames.make_room(2 * self._frames.stack * count)
+    def make_room(self, streams: Ints | None, columns: Mapping[str, Array]) -> None:
+        """Make sure that :meth:`encode` of the same cannot fail; it raises what that would."""
+        self._frames.make_room(streams, *(columns[name] for name in self.names))
 
     def encode(self, streams: Ints | None, columns: Mapping[str, Array]) -> dict[str, Array]:
         """Keep the observations of K steps and return the columns that stand for them.

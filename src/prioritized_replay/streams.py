@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 ONLY_STREAM = np.zeros(1, np.int64)
+NO_STREAMS = np.zeros(0, np.int64)
 BOOLEAN = Field((), "bool")
 
 
@@ -83,7 +84,8 @@ class Streams:
         """
         if self.num_envs is None:
             if env is not None:
-                raise ValueError(f"env must be left out where num_envs is not given, got {env!r}")
+                got = casting.shown(env)
+                raise ValueError(f"env must be left out where num_envs is not given, got {got}")
             return ONLY_STREAM, True
         if env is None:
             return self._all, False
@@ -101,6 +103,8 @@ class Streams:
                     f"env must be in [0, {self.num_envs - 1}], the numbers of the streams, "
                     f"got {wrong[0]}"
                 )
+        else:
+            streams = NO_STREAMS
         streams = np.require(np.atleast_1d(streams), np.int64, casting.FIT)
         in_order = np.sort(streams)
         twice = in_order[1:][in_order[1:] == in_order[:-1]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from prioritized_replay.casting import Field
+from prioritized_replay.casting import Field, shown
 
 __all__ = ["Nested", "Structure", "fields_of_space"]
 
@@ -84,12 +84,13 @@ def _frozen(name: str, nested: Nested) -> Nested:
         return nested
     if isinstance(nested, Mapping) and nested:
         if wrong := [key for key in nested if not isinstance(key, str)]:
-            raise ValueError(f"fields[{name!r}] must have strings as keys, got {wrong[0]!r}")
+            raise ValueError(f"fields[{name!r}] must have strings as keys, got {shown(wrong[0])}")
         return {key: _frozen(f"{name}[{key!r}]", part) for key, part in nested.items()}
     if isinstance(nested, (tuple, list)) and nested:
         return tuple(_frozen(f"{name}[{k}]", part) for k, part in enumerate(nested))
     raise ValueError(
-        f"fields[{name!r}] must be a Field, or a mapping or tuple of at least one, got {nested!r}"
+        f"fields[{name!r}] must be a Field, or a mapping or tuple of at least one, "
+        f"got {shown(nested)}"
     )
 
 

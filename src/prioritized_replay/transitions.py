@@ -297,7 +297,7 @@ class Transitions:
         columns = dict(columns)
         if len(self.shared) > 1:
             for shared in self.shared:
-                shared.make_room(len(columns["reward"]))
+                shared.make_room(streams, columns)
         for shared in self.shared:
             columns |= shared.encode(streams, columns)
         return columns

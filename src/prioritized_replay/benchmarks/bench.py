@@ -5,6 +5,7 @@ Knows the parts and their order; knows nothing of how any of them is measured.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import sys
 import time
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from prioritized_replay.benchmarks import measures, report
-from prioritized_replay.benchmarks.contenders import OURS, Contender
+from prioritized_replay.benchmarks.contenders import OURS, Contender, OursInFiles
 from prioritized_replay.benchmarks.measures import measure_adding, measure_cycles, measure_worst
 from prioritized_replay.benchmarks.peers import MODULES, PEERS, Peer, missing
 from prioritized_replay.benchmarks.processes import measure_footprint, measure_starts
@@ -32,10 +33,18 @@ from prioritized_replay.benchmarks.results import (
     surroundings,
 )
 from prioritized_replay.benchmarks.session import Session
+from prioritized_replay.benchmarks.stack_contenders import OURS_STACKS, PEERS_STACKS
+from prioritized_replay.benchmarks.stack_measures import (
+    measure_files,
+    measure_stack_footprints,
+    measure_stacks,
+)
+from prioritized_replay.benchmarks.stacks import Stacks
 from prioritized_replay.benchmarks.timing import Clock, Effort
 from prioritized_replay.benchmarks.workload import Workload, described
 
-Part = Literal["add", "replay", "worst", "memory", "start", "training"]
+Part = Literal["add", "replay", "worst", "memory", "start", "training", "stacks", "files"]
+MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +53,14 @@ class BenchConfig:
 
     parts: tuple[Part, ...] = get_args(Part)
     """What to measure: adding rows; drawing with updates, at every size; hard priorities; bytes
-    per transition; new processes; the training of a DQN."""
+    per transition; new processes; the training of a DQN; stacks of frames, their bytes among it;
+    rows in files."""
 
     peers: tuple[Peer, ...] = get_args(Peer)
     """Libraries to measure beside; one that is not installed is named as such and left out."""
 
     sizes: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
-    """Rows in memory. The largest of at most a million also serves add, worst and memory."""
+    """Rows in memory. The largest of at most a million also serves add, worst, memory and files."""
 
     batches: tuple[int, ...] = (32, 256, 1024)
     """Rows of a batch."""
@@ -103,6 +113,12 @@ class BenchConfig:
         return (
             tuple(size for size in sizes if size <= 1_000_000) or sizes[:1] if self.quick else sizes
         )
+
+    @property
+    def stack_sizes(self) -> tuple[int, int]:
+        """Rows of the memories of stacks: of everybody's, and of ours whose bytes are counted."""
+        some, many = (FEW_STACKS, SOME_STACKS) if self.quick else (SOME_STACKS, MANY_STACKS)
+        return min(some, self.one_size), min(many, self.one_size)
 
     @property
     def one_size(self) -> int:
@@ -198,8 +214,12 @@ def _taking_part(config: BenchConfig, results: Results) -> list[type[Contender]]
         else:
             results.absent.append(Absence(peer, why))
     kinds = measures.in_order(kinds)
-    results.contenders = [Taking(k.name, k.library, k.law, dict(k.settings)) for k in kinds]
+    results.contenders = list(map(_taking, kinds))
     return kinds
+
+
+def _taking(kind: type[Contender]) -> Taking:
+    return Taking(kind.name, kind.library, kind.law, dict(kind.settings))
 
 
 def _one_thread() -> None:
@@ -231,8 +251,25 @@ def _measure(
         libraries = {kind.library for kind in kinds}
         modules = [module for peer, module in MODULES.items() if peer in libraries]
         results.starts = measure_starts(2 if config.quick else 6, modules, session.say)
+    elif part == "stacks":
+        _measure_stacks(config, session)
+    elif part == "files":
+        session.results.contenders.append(_taking(OursInFiles))
+        measure_files(session, config.one_size)
     else:
         _measure_training(config, session)
+
+
+def _measure_stacks(config: BenchConfig, session: Session) -> None:
+    kinds = list(OURS_STACKS)
+    for peer in config.peers:
+        if missing(peer) is None:
+            kinds += PEERS_STACKS.get(peer, ())
+    session.results.contenders += map(_taking, kinds)
+    some, many = config.stack_sizes
+    of_stacks = dataclasses.replace(session, workload=Stacks())
+    measure_stacks(of_stacks, kinds, some)
+    measure_stack_footprints(of_stacks, kinds, some, many)
 
 
 def _measure_training(config: BenchConfig, session: Session) -> None:

@@ -6,6 +6,9 @@ methods named in :class:`Contender` as timed hold nothing but calls of the libra
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,15 +40,18 @@ class Drawn:
         are its rows' actions.
     actions : int64[B]
         The column ``action``: the row's own number, while nothing was added after the fill.
-    obs : float32[B, 16]
+    obs : float32[B, 16], or of the workload's shape
     weights : float[B] or None
         None where the law is uniform.
+    next_obs : like obs, or None
+        Where given, it is checked as well.
     """
 
     rows: Ints
     actions: Ints
-    obs: NDArray[np.float32]
+    obs: NDArray[Any]
     weights: NDArray[Any] | None
+    next_obs: NDArray[Any] | None = None
 
 
 class Contender(ABC):
@@ -68,6 +74,8 @@ class Contender(ABC):
         What it adds to abs(td_error).
     bulk : bool
         Whether it can add many transitions at once.
+    row_bytes : int
+        At most so many bytes does a row need, trees included, for a guess whether it fits.
     """
 
     name: ClassVar[str]
@@ -76,9 +84,16 @@ class Contender(ABC):
     settings: ClassVar[Mapping[str, str]]
     eps: ClassVar[float] = EPS
     bulk: ClassVar[bool] = True
+    # With TorchRL's and Tianshou's copies while they are filled it is less than twice the data.
+    row_bytes: ClassVar[int] = 300
 
     def __init__(self, size: int) -> None:
         self.size = size
+
+    @classmethod
+    def workload(cls) -> Workload:
+        """Return the kind of data that it is made for."""
+        return Workload()
 
     # Before timing
 
@@ -149,15 +164,18 @@ class Contender(ABC):
 class _Ours(Contender):
     library = "prioritized-replay"
     sampler: ClassVar[Any]
+    directory: str | None = None
+    fields: ClassVar[Mapping[str, per.Field]] = {
+        "obs": per.Field((OBS_SIZE,)),
+        "action": per.Field((), "int64"),
+        "reward": per.Field(),
+    }
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        fields = {
-            "obs": per.Field((OBS_SIZE,)),
-            "action": per.Field((), "int64"),
-            "reward": per.Field(),
-        }
-        self._replay = per.ReplayBuffer(size, fields, sampler=self.sampler, seed=1)
+        self._replay = per.ReplayBuffer(
+            size, self.fields, sampler=self.sampler, directory=self.directory, seed=1
+        )
 
     def fill(self, workload: Workload, errors: Floats | None) -> None:
         first = 0
@@ -213,6 +231,21 @@ class OursProportional(_Ours):
         "draws": "stratified, with replacement (the default)",
         "update": "signed float32 TD errors; absolute value, eps and alpha are part of the time",
     }
+
+
+class OursInFiles(OursProportional):
+    """The same in a directory."""
+
+    name = "ours, proportional, in files"
+    settings: ClassVar = {
+        **OursProportional.settings,
+        "where": "directory= of a temporary folder, pages cached by the system",
+    }
+
+    def __init__(self, size: int) -> None:
+        self.directory = tempfile.mkdtemp(prefix="per-bench-")
+        weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
+        super().__init__(size)
 
 
 class OursRank(_Ours):

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prioritized_replay.benchmarks import limits, measures
-from prioritized_replay.benchmarks.results import Results, Timing
+from prioritized_replay.benchmarks.results import Footprint, Results, Timing
 
 SPEED, SCALING, MEMORY = "speed.png", "scaling.png", "memory.png"
 
@@ -48,8 +48,9 @@ def draw(results: Results, folder: Path) -> None:
     if cycles:
         _draw_speed(cycles, folder / SPEED)
         _draw_scaling(cycles, folder / SCALING)
-    if any(row.resident for row in results.footprints):
-        _draw_memory(results, folder / MEMORY)
+    footprints = [row for row in results.footprints if row.contender in _STYLES and row.resident]
+    if footprints:
+        _draw_memory(footprints, folder / MEMORY)
 
 
 def _draw_speed(rows: list[Timing], path: Path) -> None:
@@ -107,12 +108,11 @@ def _legend(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
 
 
-def _draw_memory(results: Results, path: Path) -> None:
-    rows = [row for row in results.footprints if row.resident is not None]
+def _draw_memory(rows: list[Footprint], path: Path) -> None:
     figure = Figure(figsize=(7.2, 1.2 + 0.4 * len(rows)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     names = [row.contender for row in rows]
-    colours = [_STYLES.get(name, ("0.5", "."))[0] for name in names]
+    colours = [_STYLES[name][0] for name in names]
     bars = axes.barh(names, [row.resident or 0.0 for row in rows], color=colours)
     axes.bar_label(bars, fmt="{:,.0f}", padding=3)
     axes.axvline(measures.DATA_BYTES, color="0.3", ls="--", lw=1.2)

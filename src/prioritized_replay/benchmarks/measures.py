@@ -187,7 +187,7 @@ def _measure_adding_of(session: Session, group: Sequence[type[Contender]], size:
     def rows(number: int) -> list[list[dict[str, Any]]]:
         return [session.workload.steps(number % 2, many)]
 
-    times = session.time(ADD, size, 1, {c.name: _adding(c) for c in there}, steps, count)
+    times = session.time(ADD, size, 1, {c.name: adding(c) for c in there}, steps, count)
     session.compare(ADD, size, 1, times, ours)
     if prioritized:
         entries = {c.name: _adding_with_errors(c) for c in there}
@@ -197,13 +197,14 @@ def _measure_adding_of(session: Session, group: Sequence[type[Contender]], size:
     times = session.time(EXTEND, size, many, {c.name: _extending(c) for c in there}, rows, 1)
     session.compare(EXTEND, size, many, times, ours)
     if prioritized:
-        entries = {c.name: _loop(c) for c in there}
-        times = session.time(LOOP, size, 32, entries, _loops(session, 4, 32, 64), 64)
+        entries = {c.name: loop(c) for c in there}
+        times = session.time(LOOP, size, 32, entries, loops(session, 4, 32, 64), 64)
         session.compare(LOOP, size, 32, times, ours)
     session.check_batches(there)
 
 
-def _adding(contender: Contender) -> Entry:
+def adding(contender: Contender) -> Entry:
+    """Return the addition of single rows; a round ends with the draw of one."""
     return Entry(
         lambda given: [contender.as_step(step) for step in given],
         contender.add,
@@ -243,7 +244,9 @@ def _extending(contender: Contender) -> Entry:
     )
 
 
-def _loop(contender: Contender) -> Entry:
+def loop(contender: Contender) -> Entry:
+    """Return the loop of a DQN: some additions, a draw, an update."""
+
     def prepare(given: list[tuple[list[dict[str, Any]], Errors]]) -> list[tuple[Any, Any]]:
         return [
             ([contender.as_step(step) for step in steps], contender.as_errors(errors))
@@ -258,7 +261,9 @@ def _loop(contender: Contender) -> Entry:
     return Entry(prepare, call)
 
 
-def _loops(session: Session, adds: int, batch: int, calls: int) -> Callable[[int], Any]:
+def loops(session: Session, adds: int, batch: int, calls: int) -> Callable[[int], Any]:
+    """Return what makes the inputs of :func:`loop`: steps to add and errors for the update."""
+
     def inputs(number: int) -> list[tuple[list[dict[str, Any]], Errors]]:
         steps = session.workload.steps(number, adds * calls)
         errors = session.workload.updates(number, calls, batch)
@@ -290,8 +295,8 @@ def _measure_case(
     there = session.filled(kinds, size, _errors(session, case, size))
     if case == "overwriting":
         calls = 4
-        entries = {c.name: _loop(c) for c in there}
-        inputs = _loops(session, batch, batch, calls)
+        entries = {c.name: loop(c) for c in there}
+        inputs = loops(session, batch, batch, calls)
     else:
         calls = calls_for(batch)
         entries = {c.name: cycle(c, batch, CYCLE) for c in there}

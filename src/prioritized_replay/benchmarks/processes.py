@@ -23,7 +23,7 @@ import prioritized_replay
 from prioritized_replay.benchmarks.contenders import OURS, Contender
 from prioritized_replay.benchmarks.peers import PEERS
 from prioritized_replay.benchmarks.results import Footprint, Start
-from prioritized_replay.benchmarks.workload import Workload
+from prioritized_replay.benchmarks.stack_contenders import ALL_STACKS
 
 CACHE = "NUMBA_CACHE_DIR"  # where the library's compiled loops are kept, if set
 
@@ -143,7 +143,7 @@ def resident_bytes() -> int | None:
 
 
 def _filled(kind: type[Contender], size: int) -> dict[str, Any]:
-    workload = Workload()
+    workload = kind.workload()
     errors = workload.errors(size)
     small = kind(100)  # loads and compiles what has to be, before memory is looked at
     small.fill(workload, workload.errors(100))
@@ -162,7 +162,8 @@ def _filled(kind: type[Contender], size: int) -> dict[str, Any]:
 
 def main(words: list[str]) -> None:
     """Be the new process: fill the named contender and print its bytes per row."""
-    kinds = {kind.__name__: kind for kind in (*OURS, *(k for ks in PEERS.values() for k in ks))}
+    known = (*OURS, *(k for ks in PEERS.values() for k in ks), *ALL_STACKS)
+    kinds = {kind.__name__: kind for kind in known}
     print(json.dumps(_filled(kinds[words[0]], int(words[1]))))
 
 

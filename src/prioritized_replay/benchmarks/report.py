@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prioritized_replay.benchmarks import contenders, limits, measures
+from prioritized_replay.benchmarks import (
+    contenders,
+    limits,
+    measures,
+    stack_contenders,
+    stack_measures,
+)
 from prioritized_replay.benchmarks.results import Ratio, Results
-from prioritized_replay.benchmarks.targets import Verdict, judge
+from prioritized_replay.benchmarks.targets import STACK_TARGETS, Verdict, judge
 
 Cells = list[list[str]]
 """A heading line and the lines below it."""
 
-LIMITS = (limits.COPY, limits.ROWS, limits.CHASE)
+LIMITS = (limits.COPY, limits.ROWS, limits.CHASE, stack_measures.STACKS)
 NARROW = "\N{NO-BREAK SPACE}"
 
 
@@ -23,6 +29,15 @@ def targets(results: Results) -> Cells:
     return [
         ["measure", "target", "measured", "middle half", "against", "met"],
         *([v.target.what, _bound(v), *_measured(v)] for v in judge(results)),
+    ]
+
+
+def stack_targets(results: Results) -> Cells:
+    """Return the targets for stacks of frames, of what was measured."""
+    there = [v for v in judge(results, STACK_TARGETS) if v.figure is not None]
+    return [
+        ["measure", "target", "measured", "middle half", "met"],
+        *([v.target.what, _bound(v), *_measured(v)[:2], _measured(v)[3]] for v in there),
     ]
 
 
@@ -121,7 +136,8 @@ def _middle(low: float, high: float) -> str:
     return f"({number(low)}{NARROW}to{NARROW}{number(high)})"
 
 
-_OURS = tuple(kind.name for kind in contenders.OURS)
+_OURS = {kind.name for kind in (*contenders.OURS, *stack_contenders.OURS_STACKS)}
+_OURS.add(contenders.OursInFiles.name)
 
 
 def growth(results: Results) -> Cells:
@@ -149,12 +165,34 @@ def worst(results: Results) -> Cells:
     return table
 
 
-def memory(results: Results) -> Cells:
+def memory(results: Results, of_stacks: bool = False) -> Cells:
     """Return bytes per transition: as the library says, and as its process grew."""
     table = [["contender", "rows", "bytes it says", "bytes its process grew by"]]
     for row in results.footprints:
+        if (row.contender in _STACKS) != of_stacks:
+            continue
         known = ["" if x is None else f"{x:,.0f}" for x in (row.reserved, row.resident)]
         table.append([row.contender, f"{row.size:,}", *known])
+    return table
+
+
+def files(results: Results) -> Cells:
+    """Return times in files beside those in RAM, with the pages cached."""
+    table = [["measure", "rows", "batch", "in RAM", "in files", "times as long", "middle half"]]
+    for row in results.ratios:
+        if stack_measures.TWINS.get(row.against) != row.contender:
+            continue
+        both = [
+            results.timing(row.measure, row.size, row.batch, name)
+            for name in (row.contender, row.against)
+        ]
+        table.append(
+            [
+                row.measure.removeprefix(stack_measures.IN_FILES), f"{row.size:,}", str(row.batch),
+                *("" if timing is None else microseconds(timing.seconds) for timing in both),
+                number(row.ratio), _middle(row.low, row.high).strip("()"),
+            ]
+        )  # fmt: skip
     return table
 
 
@@ -234,6 +272,8 @@ def _columns(names: Iterable[str]) -> list[str]:
     return [n for n in there if n not in LIMITS] + [n for n in LIMITS if n in there]
 
 
+_STACKS = {kind.name for kind in stack_contenders.ALL_STACKS}
+_STACK_TIMES = (stack_measures.ADD, stack_measures.SAMPLE, stack_measures.LOOP)
 _ADDING = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP)
 _PRIORITIZED = ("proportional", "rank")
 
@@ -249,6 +289,11 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "growth": growth,
     "worst": worst,
     "memory": memory,
+    "stack targets": stack_targets,
+    "stacks": lambda results: times(results, _STACK_TIMES, _PRIORITIZED),
+    "uniform stacks": lambda results: times(results, _STACK_TIMES, ("uniform",)),
+    "stack memory": lambda results: memory(results, of_stacks=True),
+    "files": files,
     "starts": starts,
     "training": training,
     "settings": settings,
@@ -256,7 +301,9 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "checks": checks,
     "machine": lambda results: pairs(results.made),
     "data": lambda results: pairs(results.workload),
-    "limits": lambda results: pairs(limits.MEANING),
+    "limits": lambda results: pairs(
+        limits.MEANING | {stack_measures.STACKS: stack_measures.MEANING}
+    ),
 }
 """Every table, by the name that the page uses."""
 
@@ -266,6 +313,11 @@ SHOWN = {
     "growth": "growth with the rows in memory",
     "worst": "awkward priorities",
     "memory": "bytes per transition",
+    "stack targets": "targets, stacks of frames",
+    "stacks": "stacks of frames, microseconds",
+    "uniform stacks": "stacks of frames, uniform memories, microseconds",
+    "stack memory": "bytes per transition, stacks of frames",
+    "files": "rows in files, pages cached, beside rows in RAM: microseconds",
     "starts": "new processes",
     "training": "training a DQN",
     "absent": "left out",

@@ -22,10 +22,6 @@ from prioritized_replay.benchmarks.timing import Effort, Entry, Floats, interlea
 from prioritized_replay.benchmarks.validity import Invalid, check_batch, check_draws, check_update
 from prioritized_replay.benchmarks.workload import Workload
 
-# At most this many bytes per row are needed by any contender, its trees included. With TorchRL's
-# and Tianshou's copies while they are filled it is less than twice the data.
-_BYTES_PER_ROW = 300
-
 
 def is_ours(contender: Contender | type[Contender]) -> bool:
     """Return whether a contender is of this library."""
@@ -70,7 +66,7 @@ class Session:
         there = []
         for kind in kinds:
             free = available_bytes()
-            if free is not None and size * _BYTES_PER_ROW > 0.9 * free:
+            if free is not None and size * kind.row_bytes > 0.9 * free:
                 self._note_absence(
                     f"{kind.name} at {size:,} rows",
                     "it would not fit into memory beside the others",

@@ -5,13 +5,16 @@ Knows the targets as data; measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prioritized_replay.benchmarks.contenders import OursProportional, OursRank
 from prioritized_replay.benchmarks.measures import ADD, CYCLE, GROWTH
 from prioritized_replay.benchmarks.processes import FIRST, IMPORT, LATER
 from prioritized_replay.benchmarks.results import Ratio, Results
+from prioritized_replay.benchmarks.stack_contenders import OursStacks
+from prioritized_replay.benchmarks.stack_measures import STACKS
+from prioritized_replay.benchmarks.stacks import FRAME_BYTES
 
 PROPORTIONAL, RANK = OursProportional.name, OursRank.name
 SB3 = "stable-baselines3"
@@ -40,7 +43,7 @@ class Target:
     at_least : bool
         Whether more is better.
     unit : str
-        ``"x"`` for a ratio, ``"s"`` for seconds.
+        ``"x"`` for a ratio, ``"s"`` for seconds, ``"GB"`` for 1e9 bytes.
     measured : callable
         Finds the figure in the results; None where it was not measured.
     """
@@ -61,10 +64,18 @@ class Verdict:
     met: bool | None
 
 
-def judge(results: Results) -> list[Verdict]:
-    """Return every target with what was measured, in the order of :data:`TARGETS`."""
+def judge(results: Results, targets: Sequence[Target] | None = None) -> list[Verdict]:
+    """Return every target with what was measured, in the order of :data:`TARGETS`.
+
+    Parameters
+    ----------
+    results : Results
+        What was measured.
+    targets : sequence of Target, optional
+        Others than these.
+    """
     verdicts = []
-    for target in TARGETS:
+    for target in TARGETS if targets is None else targets:
         figure = target.measured(results)
         met = None
         if figure is not None:
@@ -108,6 +119,31 @@ def _growth(name: str) -> Callable[[Results], Figure | None]:
     def measured(results: Results) -> Figure | None:
         twin = f"{name} at 10,000 rows"
         return _figure(next(_ratios(results, GROWTH, 10_000_000, 1024, twin), None))
+
+    return measured
+
+
+def _stacks_over_copy(batch: int) -> Callable[[Results], Figure | None]:
+    def measured(results: Results) -> Figure | None:
+        rows = [row for row in results.ratios if row.contender == STACKS and row.batch == batch]
+        return _figure(next((row for row in rows if row.against == OursStacks.name), None))
+
+    return measured
+
+
+def _stack_bytes(unit: float, least: int) -> Callable[[Results], Figure | None]:
+    """Find what a transition takes, by the larger of what we say and what the process grew by."""
+
+    def measured(results: Results) -> Figure | None:
+        rows = [
+            row for row in results.footprints
+            if row.contender == OursStacks.name and row.size >= least
+        ]  # fmt: skip
+        if not rows:
+            return None
+        row = max(rows, key=lambda row: row.size)
+        value = max(row.reserved or 0.0, row.resident or 0.0) * unit
+        return Figure(value, value, value, "")
 
     return measured
 
@@ -175,4 +211,22 @@ TARGETS = (
         for sampler in ("Proportional", "RankBased")
     ),
 )  # fmt: skip
-"""What this library should reach. Ratios are times of a peer over ours, or as the row says."""
+"""What this library should reach with small rows.
+
+Ratios are times of a peer over ours, or as the row says.
+"""
+
+STACK_TARGETS = (
+    Target(
+        "84x84x4 stacks: bytes of a transition, all told, in times of one frame",
+        1.02, False, "x", _stack_bytes(1 / FRAME_BYTES, 10_000),
+    ),
+    Target(
+        "84x84x4 stacks: 1e6 transitions", 7.3, False, "GB", _stack_bytes(1e-3, 1_000_000)
+    ),
+    Target(
+        "84x84x4 stacks: sample 32, in times of a bare copy of the same bytes",
+        1.0, False, "x", _stacks_over_copy(32),
+    ),
+)  # fmt: skip
+"""What it should reach with stacks of frames."""

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from prioritized_replay.benchmarks.contenders import BETA, Contender, Drawn
+from prioritized_replay.benchmarks.stacks import Stacks
 from prioritized_replay.benchmarks.workload import Floats, Workload
 
 BATCH, BATCHES = 256, 64
@@ -57,21 +58,31 @@ def check_draws(contender: Contender, workload: Workload, errors: Floats) -> str
     places[np.argsort(np.abs(errors))] = (np.arange(errors.size) + 0.5) / errors.size
     expected = float(probabilities @ places)
     deviation = math.sqrt(float(probabilities @ (places - expected) ** 2))
-    obs = workload.block()["obs"]
     drawn_places = []
     for _ in range(BATCHES):
         drawn = contender.seen(contender.sample(BATCH))
         check_batch(contender, drawn, BATCH)
         if not np.array_equal(drawn.actions, drawn.rows):
             raise Invalid(f"{contender.name} returns other rows than it says it drew")
-        if not np.array_equal(drawn.obs, obs[drawn.rows % len(obs)]):
+        if not np.array_equal(drawn.obs, workload.obs_of(drawn.rows)):
             raise Invalid(f"{contender.name} returns observations that were not stored there")
+        _check_next_obs(contender, drawn, workload)
         _check_weights(contender, drawn, probabilities)
         drawn_places.append(places[drawn.rows])
     z = (np.mean(drawn_places) - expected) / (deviation / math.sqrt(BATCH * BATCHES))
     if not abs(z) < LARGEST_Z:
         raise Invalid(f"{contender.name} does not draw by its law, {contender.law}: z = {z:.1f}")
     return f"{BATCH * BATCHES:,} draws follow the law, z = {z:+.1f}"
+
+
+def _check_next_obs(contender: Contender, drawn: Drawn, workload: Workload) -> None:
+    """Check what follows the rows, but for those that end an episode: no learner looks there."""
+    if drawn.next_obs is None or not isinstance(workload, Stacks):
+        return
+    goes_on = ~workload.ends(drawn.rows) & (drawn.rows < contender.size - 1)
+    wanted = workload.next_obs_of(drawn.rows[goes_on])
+    if not np.array_equal(drawn.next_obs[goes_on], wanted):
+        raise Invalid(f"{contender.name} returns next observations that were not stored there")
 
 
 def check_batch(contender: Contender, drawn: Drawn, batch: int) -> None:

@@ -72,6 +72,10 @@ class Workload:
             columns = {name: column[:count] for name, column in block.items()}
             yield columns | {"action": np.arange(first, first + count)}
 
+    def obs_of(self, rows: NDArray[np.int64]) -> Array:
+        """Return the observations of rows, with a leading axis B."""
+        return self.block()["obs"][rows % _BLOCK]
+
     def errors(self, size: int) -> Floats:
         """Return the TD errors that a memory is filled with, float64[N].
 

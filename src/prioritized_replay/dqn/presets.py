@@ -42,6 +42,7 @@ _QUICK: dict[str, dict[str, Any]] = {
         "eval_every": 50_000,
         "eval_episodes": 3,
         "final_eval_episodes": 20,
+        "eval_epsilon": 0.01,
         "eval_max_steps": 27_000,
     },
     # Its episodes have no time limit.

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Self
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -368,6 +369,7 @@ def evaluate_run(
     config = folder.config
     max_steps = config.eval_max_steps if max_steps is None else max_steps
     state = folder.load_model(model)
+    torch.set_num_threads(config.threads)  # as in training: more would mostly wait for each other
     env = make_env(config.env_id, sticky_actions=config.sticky_actions)
     space = env.observation_space
     network = make_network(

@@ -1,0 +1,266 @@
+"""Eight threads on one buffer: are rows whole, do counts add up, does everybody get on?
+
+    python -m tests.soak.threads --seconds 60
+
+Every column of a row follows from one serial number, so a row of which a part came from another
+one gives itself away. Observations are stacks of frames that rows share; windows have three steps.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import random
+import sys
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+
+import prioritized_replay as per
+
+GAMMA, N_STEP, EPISODE, STACK = 0.5, 3, 10, 4
+ACTORS, STREAMS_EACH, LEARNERS = 3, 2, 3
+STREAMS = ACTORS * STREAMS_EACH
+SPAN = 10_000_000  # serial numbers of one stream; a multiple of an episode
+FIELDS = {
+    "obs": per.Field((STACK, 20, 20), "uint8"),
+    "action": per.Field((), "int64"),
+    "reward": per.Field((), "float64"),
+    "mark": per.Field((3,), "float64"),
+}
+HANG = 120
+
+
+def stack(serial):
+    """The observation at a step: its frame and those before it, the episode's first one repeated.
+
+    A frame is its serial number, 50 times.
+    """
+    first = serial - serial % EPISODE
+    frames = np.maximum(np.arange(serial - STACK + 1, serial + 1), first)
+    return np.repeat(frames, 50).astype(np.int64).view(np.uint8).reshape(STACK, 20, 20)
+
+
+def after(serial):
+    """What the step led to; it belongs to the same episode also at its end."""
+    frames = np.maximum(np.arange(serial - STACK + 2, serial + 2), serial - serial % EPISODE)
+    return np.repeat(frames, 50).astype(np.int64).view(np.uint8).reshape(STACK, 20, 20)
+
+
+def reward(serial):
+    return serial % 7 - 3.0
+
+
+def error_of(serials):
+    return serials % 5 + 0.5
+
+
+def check(batch):
+    """Fail unless every row is whole: all of it follows from its action, which is its serial."""
+    serials = batch.action
+    obs, next_obs = (
+        column.reshape(len(serials), -1).view(np.int64).reshape(-1, STACK, 50)
+        for column in (batch.obs, batch.next_obs)
+    )
+    first = serials - serials % EPISODE
+    back = np.arange(-STACK + 1, 1)
+    wanted = np.maximum(serials[:, None] + back, first[:, None])
+    assert (obs == wanted[:, :, None]).all(), "obs"
+    steps = next_obs[:, -1, 0] - serials  # of the window, 1 to 3
+    assert ((steps >= 1) & (steps <= np.minimum(N_STEP, EPISODE - serials % EPISODE))).all(), "m"
+    wanted = np.maximum((serials + steps)[:, None] + back, first[:, None])
+    assert (next_obs == wanted[:, :, None]).all(), "next_obs"
+    rewards = sum(np.where(k < steps, GAMMA**k * reward(serials + k), 0.0) for k in range(N_STEP))
+    assert (batch.reward == rewards).all(), "reward"
+    ended = (serials + steps) % EPISODE == 0
+    assert (batch.discount == np.where(ended, 0.0, GAMMA**steps)).all(), "discount"
+    assert (batch.terminated == ended).all(), "terminated"
+    assert (batch.mark == np.stack([serials, -serials, serials / 8], 1)).all(), "mark"
+
+
+class Threads:
+    """The threads and what they count."""
+
+    def __init__(self, sampler, capacity=2_000, seed=0):
+        self.replay = per.ReplayBuffer(
+            capacity, FIELDS, sampler=sampler, n_step=N_STEP, gamma=GAMMA, num_envs=STREAMS,
+            autoreset="disabled", seed=seed,
+        )  # fmt: skip
+        self.counts = Counter()
+        self.ids = []
+        self.failures = []
+        self.stop = threading.Event()
+        self.started = threading.Barrier(ACTORS + LEARNERS + 2)
+
+    def act(self, actor):
+        streams = range(actor * STREAMS_EACH, (actor + 1) * STREAMS_EACH)
+        serials = [stream * SPAN for stream in streams]
+        while not self.stop.is_set():
+            for place, stream in enumerate(streams):
+                serial = serials[place]
+                serials[place] += 1
+                ids = self.replay.add(
+                    stack(serial), serial, reward(serial), after(serial),
+                    serial % EPISODE == EPISODE - 1, env=stream, mark=mark(serial),
+                    td_error=error_of(serial) if serial % 3 == 0 else None,
+                )  # fmt: skip
+                self.ids.append(ids)
+                self.counts["steps"] += 1
+
+    def learn(self):
+        while not self.stop.is_set():
+            if len(self.replay) < 10:
+                continue
+            try:
+                batch = self.replay.sample(32, beta=0.5)
+            except ValueError as error:
+                self.require_empty(error)
+                continue
+            self.learn_from(batch)
+
+    def learn_ahead(self):
+        while not self.stop.is_set():
+            if len(self.replay) < 10:
+                continue
+            try:
+                with self.replay.prefetch(16, depth=3, beta=per.linear(0.4, 1.0, 50)) as batches:
+                    for _, batch in zip(range(50), batches, strict=False):
+                        self.learn_from(batch)
+            except ValueError as error:
+                self.require_empty(error)
+
+    def require_empty(self, error):
+        """The buffer may have been cleared in the meantime."""
+        if "empty" not in str(error):
+            raise error
+
+    def learn_from(self, batch):
+        check(batch)
+        errors = error_of(batch.action)
+        applied = self.replay.update_priorities(batch.ids, errors)
+        self.counts["updates"] += applied
+        self.counts["stale"] += batch.ids.size - applied
+        self.counts["batches"] += 1
+        try:
+            priorities = self.replay.priorities(batch.ids)
+        except KeyError:
+            return  # one of them is gone by now
+        eps = getattr(self.replay.sampler, "eps", 0.0)
+        if not isinstance(self.replay.sampler, per.Uniform):
+            assert (priorities == errors + eps).all(), "priorities"
+
+    def meddle(self, seed):
+        """What else there is, some of it in the middle of episodes."""
+        rng = random.Random(seed)
+        replay = self.replay
+        serial = STREAMS * SPAN
+        while not self.stop.is_set():
+            kind = rng.randrange(200)
+            self.counts["others"] += 1
+            if kind == 0:
+                replay.clear()
+            elif kind < 10:
+                self.ids.append(replay.end_episode(rng.choice((None, rng.randrange(STREAMS)))))
+            elif kind < 30:
+                serials = np.arange(serial, serial + 10)
+                serial += EPISODE
+                self.ids.append(
+                    replay.extend({
+                        "obs": np.stack([stack(s) for s in serials]),
+                        "next_obs": np.stack([after(s) for s in serials]),
+                        "action": serials, "reward": reward(serials),
+                        "mark": np.stack([mark(s) for s in serials]),
+                        "discount": np.where(serials % EPISODE == EPISODE - 1, 0.0, GAMMA),
+                    }, td_errors=error_of(serials))
+                )  # fmt: skip
+            elif kind < 35 and not isinstance(replay.sampler, per.Uniform):
+                replay.alpha = rng.choice((0.3, 0.6, 1.0))
+            elif kind < 60:
+                size = replay.stats()["size"]
+                assert 0 <= size <= replay.capacity
+            elif kind < 100:
+                repr(replay), len(replay), replay.nbytes, replay.alpha, replay.sampler
+            else:
+                issued = int(replay.stats()["ids_issued"])
+                if issued > 20:
+                    with contextlib.suppress(KeyError):
+                        check(replay.get(np.arange(issued - 20, issued)))
+            if kind % 10 == 0:
+                time.sleep(0)
+
+    def run(self, seconds=None, steps=None):
+        targets = [(self.act, (actor,)) for actor in range(ACTORS)]
+        targets += [(self.learn, ())] * LEARNERS + [(self.learn_ahead, ()), (self.meddle, (1,))]
+        threads = [
+            threading.Thread(target=self._guarded, args=target, daemon=True) for target in targets
+        ]
+        faulthandler.dump_traceback_later(HANG + (seconds or 0), exit=True)
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-4)
+        try:
+            for thread in threads:
+                thread.start()
+            deadline = time.monotonic() + (seconds or HANG)
+            while time.monotonic() < deadline and not self.failures:
+                if steps is not None and self.counts["steps"] >= steps:
+                    break
+                self.stop.wait(0.02)
+            self.stop.set()
+            for thread in threads:
+                thread.join(HANG)
+                assert not thread.is_alive(), "a thread hangs"
+        finally:
+            sys.setswitchinterval(interval)
+            faulthandler.cancel_dump_traceback_later()
+        if self.failures:
+            raise self.failures[0]
+        self.check_counts()
+
+    def _guarded(self, target, arguments):
+        try:
+            self.started.wait(HANG)
+            target(*arguments)
+        except BaseException as error:
+            self.failures.append(error)
+            self.stop.set()
+
+    def check_counts(self):
+        replay, stats = self.replay, self.replay.stats()
+        ids = np.concatenate(self.ids)
+        assert np.array_equal(np.sort(ids), np.arange(stats["ids_issued"])), "ids"
+        assert stats["size"] == len(replay) <= replay.capacity
+        assert stats["open_windows"] <= STREAMS * (N_STEP - 1)
+        if len(replay):
+            check(replay.get(np.arange(ids.size - len(replay), ids.size)))
+        # Frames are held by rows, open windows and streams; nobody else.
+        shared = replay._transitions.shared[0]
+        most = STACK + N_STEP  # different frames in a row, or in what else a stream holds
+        assert shared._frames.used <= most * (len(replay) + STREAMS * N_STEP) + STREAMS * STACK
+
+
+def mark(serial):
+    return np.array([serial, -serial, serial / 8])
+
+
+SAMPLERS = {
+    "proportional": per.Proportional(),
+    "rank": per.RankBased(),
+    "uniform": per.Uniform(),
+    "without": per.Proportional(draw="independent", max_priority="current", weights="buffer"),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="in all")
+    options = parser.parse_args()
+    for name, sampler in SAMPLERS.items():
+        threads = Threads(sampler)
+        threads.run(options.seconds / len(SAMPLERS))
+        counts = ", ".join(f"{count} {what}" for what, count in threads.counts.items())
+        print(f"{name}: {counts}, {int(threads.replay.stats()['ids_issued'])} rows", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,628 @@
+"""A buffer goes on from its checkpoint as if nothing had happened, whatever happened to it."""
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests import checkpoint_driving as driving
+from tests.checkpoint_driving import CASES, Case, World, drive, skipped, stacked
+from tests.soak import kill_saves
+
+import prioritized_replay as per
+from prioritized_replay import checkpoint
+from prioritized_replay.checkpoint import MANIFEST, Saver
+from prioritized_replay.randomness import GENERATORS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """What came of all cases: here, and in a new process from checkpoints made half-way."""
+    folder = tmp_path_factory.mktemp("cases")
+    here = {}
+    for case in CASES:
+        replay, world = case.buffer(), World(case)
+        drive(replay, world, 0, case.first)
+        replay.save(folder / case.name)
+        here[case.name] = drive(replay, world, case.first, driving.AFTER, driving.BATCHES)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
+    program = [sys.executable, "-W", "error", "-m", "tests.checkpoint_driving", str(folder)]
+    subprocess.run(program, check=True, env=environment, cwd=ROOT)
+    there = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return here, there
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_new_process_goes_on_bit_for_bit(resumed, case):
+    here, there = (results[case.name] for results in resumed)
+    assert len(here) == driving.AFTER
+    same = [one == other for one, other in zip(here, there, strict=True)]
+    assert all(same), f"from step {same.index(False)} after loading on"
+
+
+@pytest.mark.parametrize("case", CASES[::5], ids=lambda case: case.name)
+def test_saving_changes_nothing(tmp_path, case):
+    saved, alone = case.buffer(), case.buffer()
+    worlds = World(case), World(case)
+    for first in range(0, 200, 40):
+        assert drive(saved, worlds[0], first, 40) == drive(alone, worlds[1], first, 40)
+        saved.save(tmp_path)
+
+
+# --- what is written ------------------------------------------------------------------------
+
+
+def files_of(folder):
+    return json.loads((folder / MANIFEST).read_text())["files"]
+
+
+def contents_of(folder):
+    """Return what a checkpoint holds, whichever files it is in."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    sums = {name: (file["bytes"], file["crc32"]) for name, file in manifest["files"].items()}
+    return manifest["buffer"], manifest["state"], sums
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.sampled_from(["drive", "save", "extend"]), st.integers(1, 60)),
+    st.tuples(st.just("save"), st.integers(1, 3)),
+    st.tuples(st.just("clear"), st.just(1)),
+)
+
+
+@pytest.mark.parametrize("case", [Case("frames", "rank", 1), Case("found", "proportional", 3)])
+@given(operations=st.lists(OPERATIONS, max_size=12))
+def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operations):
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as top:
+        patch.setattr(checkpoint, "PIECE", 2500)
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        replay, world, step = case.buffer(), World(case), 0
+        for number, (operation, count) in enumerate([*operations, ("save", 1)]):
+            if operation == "drive":
+                drive(replay, world, step, count)
+                step += count
+            elif operation == "clear":
+                replay.clear()
+            elif operation == "extend":
+                rows = [World(case).step() for _ in range(4 * count)]
+                names = ("obs", "action", "reward", "next_obs", "terminated")
+                replay.extend({name: stacked([row[name] for row in rows]) for name in names})
+            else:
+                folder, full = Path(top, str(count)), Path(top, f"full-{number}")
+                replay.save(folder)
+                Saver().save(full, replay._lock, replay._contents)
+                assert contents_of(folder) == contents_of(full)
+                assert sorted(path.name for path in folder.iterdir()) == sorted(
+                    [MANIFEST, *(file["file"] for file in files_of(folder).values())]
+                )
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_second_save_writes_only_what_changed(tmp_path, monkeypatch, loaded):
+    monkeypatch.setattr(checkpoint, "PIECE", 2500)
+    case = Case("frames", "proportional", 1)
+    replay, world = case.buffer(), World(case)
+    drive(replay, world, 0, 280)
+    replay.save(tmp_path)
+    if loaded:
+        replay = per.ReplayBuffer.load(tmp_path)
+    before = files_of(tmp_path)
+    drive(replay, world, 280, 4)
+    replay.save(tmp_path)
+    after = files_of(tmp_path)
+
+    kept = {name for name in after if after[name]["file"] == before.get(name, {}).get("file")}
+    lasting = {name for name in after if name.startswith(("rows", "frames-0-0"))}
+    assert len(lasting) > 20
+    assert kept <= lasting
+    assert len(lasting - kept) <= 6
+
+
+def test_a_folder_that_another_buffer_saved_to_is_written_in_full(tmp_path):
+    case = Case("rows", "uniform", 1)
+    one, other = case.buffer(), case.buffer()
+    drive(one, World(case), 0, 20)
+    one.save(tmp_path)
+    drive(other, World(case), 0, 30)
+    other.save(tmp_path)
+    one.save(tmp_path)
+    assert len(per.ReplayBuffer.load(tmp_path)) == 20
+    (tmp_path / files_of(tmp_path)["rows-000000"]["file"]).unlink()
+    one.save(tmp_path)
+    assert len(per.ReplayBuffer.load(tmp_path)) == 20
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    case = Case("rows", "uniform", 1)
+    replay = case.buffer()
+    drive(replay, World(case), 0, 20)
+    others = [tmp_path / name for name in ("mine.npy", "notes.txt", "rows-000000.npy")]
+    for other in others:
+        other.write_text("mine")
+    replay.save(tmp_path)
+    replay.save(tmp_path)
+    assert [other.read_text() for other in others] == ["mine"] * 3
+
+
+def test_other_threads_go_on_during_a_save_and_no_row_is_torn(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PIECE", 20_000)
+    fields = {
+        "obs": per.Field((2, 32, 32), "uint8", stack_axis=0),
+        "action": per.Field((), "int64"),
+        "reward": per.Field(),
+    }
+    replay = per.ReplayBuffer(400, fields, seed=1)
+    frames = np.arange(256, dtype=np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2)
+    stop = threading.Event()
+    problems = []
+
+    def act():
+        try:
+            for k in itertools.count():
+                obs, next_obs = (frames[[(k + j) % 256, (k + j + 1) % 256]] for j in (0, 1))
+                replay.add(obs, k, k % 100, next_obs, False)
+                if stop.is_set():
+                    return
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=act)]
+    threads[0].start()
+    try:
+        while len(replay) < 300:
+            time.sleep(0.001)
+        sizes = []
+        for _ in range(4):
+            replay.save(tmp_path)
+            loaded = per.ReplayBuffer.load(tmp_path)
+            issued = int(loaded.stats()["ids_issued"])
+            ids = np.arange(issued - len(loaded), issued)
+            batch = loaded.get(ids)
+            np.testing.assert_array_equal(batch.action, ids)
+            np.testing.assert_array_equal(batch.reward, ids % 100)
+            for ahead, column in enumerate((batch.obs, batch.next_obs)):
+                for k in range(2):
+                    tags = (ids + ahead + k) % 256
+                    assert (column[:, k] == tags[:, None, None]).all()
+            sizes.append(issued)
+    finally:
+        stop.set()
+        threads[0].join()
+    assert not problems
+    assert sizes == sorted(set(sizes)), "nothing was added meanwhile"
+
+
+# --- what may happen to it ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small checkpoint, and the same of a buffer with frames."""
+    folder = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        for case in (Case("rows", "proportional", 2), Case("frames", "rank", 1)):
+            replay = per.ReplayBuffer(
+                3,
+                {"obs": driving.STORAGES[case.storage], **driving.SCALARS},
+                sampler=driving.SAMPLERS[case.sampler],
+                n_step=case.n_step,
+                seed=1,
+            )
+            world = World(case)
+            for _ in range(5):
+                replay.add(**world.step())
+            replay._uniforms(4094)
+            replay.sample(1)
+            replay.save(folder / case.storage)
+    return folder
+
+
+def assert_refused(folder, path=None):
+    with pytest.raises(per.CheckpointError, match=r"\.json|\.npy") as caught:
+        per.ReplayBuffer.load(folder)
+    assert path is None or path.name in str(caught.value) or MANIFEST in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "each"), [("rows", 1), ("frames", 11)])
+def test_every_changed_byte_is_noticed(small, tmp_path, name, each):
+    shutil.copytree(small / name, tmp_path, dirs_exist_ok=True)
+    per.ReplayBuffer.load(tmp_path)
+    rng = np.random.default_rng(3)
+    tried = 0
+    for path in sorted(tmp_path.iterdir()):
+        text = path.read_bytes()
+        with path.open("r+b", buffering=0) as file:
+            for place in range(0, len(text), each):
+                file.seek(place)
+                file.write(bytes([text[place] ^ int(rng.integers(1, 256))]))
+                assert_refused(tmp_path, path)
+                file.seek(place)
+                file.write(text[place : place + 1])
+                tried += 1
+    per.ReplayBuffer.load(tmp_path)
+    assert tried > 500
+
+
+@pytest.mark.parametrize(("name", "each"), [("rows", 1), ("frames", 11)])
+def test_every_length_but_the_right_one_is_noticed(small, tmp_path, name, each):
+    shutil.copytree(small / name, tmp_path, dirs_exist_ok=True)
+    for path in sorted(tmp_path.iterdir()):
+        text = path.read_bytes()
+        for length in range(len(text) - 1, -1, -each):
+            os.truncate(path, length)
+            assert_refused(tmp_path, path)
+        for more in (b"\0", b"\n", text):
+            path.write_bytes(text + more)
+            assert_refused(tmp_path, path)
+        path.unlink()
+        assert_refused(tmp_path, path)
+        path.write_bytes(text)
+    per.ReplayBuffer.load(tmp_path)
+
+
+class Full:
+    """Makes the n-th call that writes fail, as on a full disk."""
+
+    def __init__(self, patch, fail_at):
+        self.calls, self.fail_at = 0, fail_at
+        for module, name in (
+            (checkpoint, "_write"), (os, "fsync"), (os, "replace"), (checkpoint, "_sync_folder"),
+        ):  # fmt: skip
+            patch.setattr(module, name, partial(self.call, getattr(module, name), name))
+
+    def call(self, true, name, *args):
+        self.calls += 1
+        if self.calls == self.fail_at:
+            if name == "_write":
+                (args[0] / args[1]).write_bytes(b"\x93NUMPY half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return true(*args)
+
+
+def test_whatever_fails_the_old_checkpoint_or_the_new_one_is_there(tmp_path):
+    case = Case("frames", "proportional", 1)
+    replay, world = case.buffer(), World(case)
+    drive(replay, world, 0, 30)
+    replay.save(tmp_path)
+    old, new, fail_at = 30, 0, 0
+    while True:
+        fail_at += 1
+        drive(replay, world, old, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            full = Full(patch, fail_at)
+            try:
+                replay.save(tmp_path)
+                break
+            except OSError as error:
+                failed = error
+        assert failed.errno == errno.ENOSPC
+        found = len(per.ReplayBuffer.load(tmp_path))
+        assert found in (old, old + 1)
+        new += found == old + 1
+        assert {path.name for path in tmp_path.iterdir()} >= {
+            MANIFEST, *(file["file"] for file in files_of(tmp_path).values())
+        }  # fmt: skip
+        old += 1
+        replay.save(tmp_path)
+        names = {file["file"] for file in files_of(tmp_path).values()}
+        assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, *names}
+    assert fail_at > 20
+    assert new == 2, "the two ways to fail in forcing the folder to disk after the commit"
+    assert full.calls == fail_at - 1
+
+
+@pytest.mark.parametrize("flushing", [False, True])
+def test_a_process_killed_while_it_saves_leaves_a_complete_checkpoint(tmp_path, flushing):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "PIECE", checkpoint.PIECE)  # put back what the soak changes
+        kill_saves.survive(tmp_path, kill_saves.CASES[0], 3, flushing, seed=int(flushing))
+
+
+# --- what others may have put there ---------------------------------------------------------
+
+
+def signed(folder, change):
+    """Change a manifest so that its checksums are right."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["sha256"]
+    change(manifest)
+    digest = hashlib.sha256(checkpoint._canonical(manifest)).hexdigest()
+    (folder / MANIFEST).write_bytes(checkpoint._canonical({**manifest, "sha256": digest}))
+
+
+def put(*keys):
+    *keys, last, value = keys
+
+    def change(manifest):
+        for key in keys:
+            manifest = manifest[key]
+        assert isinstance(manifest, list) or last in manifest or last == "more"
+        manifest[last] = value
+
+    return change
+
+
+def deep(manifest):
+    field = manifest["buffer"]["fields"][0]
+    for _ in range(400):
+        field[1] = {"mapping": {"deeper": field[1]}}
+
+
+FIELD = ("buffer", "fields", 0, 1)
+SCALAR = {"shape": [], "dtype": "int64", "stack_axis": None}
+ROWS = ("files", "rows-000000")
+MT19937 = np.random.MT19937(1).state
+MT19937["state"]["key"] = MT19937["state"]["key"].tolist()
+HOSTILE = {
+    **{f"capacity {value!r}": put("buffer", "capacity", value)
+       for value in (0, -1, 10**10, 10**18, 2**70, "4", True, 1.0, None, [3])},
+    **{f"n_step {value!r}": put("buffer", "n_step", value)
+       for value in (0, 1, 3, 10**9, 2**70, 2.0)},
+    **{f"num_envs {value!r}": put("buffer", "num_envs", value) for value in (0, 2, 10**9, 2**70)},
+    **{f"shape {value!r}": put(*FIELD, "shape", value)
+       for value in ([2], [-1], [0], [10**18], [2**32, 2**32], [1] * 100, "3", [3.0], {}, 3)},
+    **{f"dtype {value!r}": put(*FIELD, "dtype", value)
+       for value in ("object", "O", "V8", "float64", "i4,i4", "(10000,)f4", "M8[s]", 4, None)},
+    **{f"sampler {value!r}": put("buffer", "sampler", value)
+       for value in ({"kind": "os.system"}, {"kind": "Uniform"}, {}, None, "Proportional", [1])},
+    **{f"alpha {value!r}": put("buffer", "sampler", "alpha", value) for value in (-1.0, "1", None)},
+    "deep": deep,
+    "a field twice": put("buffer", "fields", 1, ["obs", SCALAR]),
+    "a reserved field": put("buffer", "fields", 1, 0, "weights"),
+    "an axis": put(*FIELD, "stack_axis", 7),
+    "an option": put("buffer", "more", 1),
+    "gamma": put("buffer", "gamma", 1.5),
+    "autoreset": put("buffer", "autoreset", "sometimes"),
+    **{f"file {value!r}": put(*ROWS, "file", value)
+       for value in ("../rows-000000.g1.npy", "/etc/passwd", "rows-000000.g2.npy", "MANIFEST.json",
+                     "windows.g1.npy", "rows-000000.g1.npy\n", "rows-000000.g1.npy\0", 7, None)},
+    **{f"bytes {value!r}": put(*ROWS, "bytes", value)
+       for value in (0, -1, 10**18, 2**70, "9", True)},
+    **{f"crc32 {value!r}": put(*ROWS, "crc32", value) for value in (0, -1, 2**70, "9", None)},
+    "one file more": put("files", "more", {"file": "more.g1.npy", "bytes": 1, "crc32": 1}),
+    "one file less": lambda manifest: manifest["files"].pop("rows-000000"),
+    "an entry with more": put(*ROWS, "more", 1),
+    "no entry": put(*ROWS[:1], "rows-000000", None),
+    **{f"ids_issued {value!r}": put("state", "ids_issued", value)
+       for value in (-1, 0, 2, 2**63, 5.0, True)},
+    **{f"size {value!r}": put("state", "size", value) for value in (-1, 2, 4, 10**12)},
+    **{f"uniforms_left {value!r}": put("state", "uniforms_left", value)
+       for value in (-1, 4, 10**9)},
+    **{f"last_batch {value!r}": put("state", "last_batch", value)
+       for value in (-1, 4, 10**9, 2**70)},
+    **{f"largest {value!r}": put("state", "largest_priority", value) for value in (-1.0, 0.0, 1)},
+    **{f"generator {value!r}"[:40]: put("state", "generator", value)
+       for value in ({}, None, {"bit_generator": "PCG64"}, {"bit_generator": "os"},
+                     {**MT19937, "state": {**MT19937["state"], "pos": 10**6}},
+                     {**MT19937, "state": {**MT19937["state"], "pos": -1}},
+                     {**MT19937, "state": {"key": [1], "pos": 0}})},
+    "state": put("state", "more", 1),
+    "no state": lambda manifest: manifest.pop("state"),
+    "a list of state": put("state", []),
+    **{f"version {value!r}": put("version", value) for value in (0, 2, "1", None)},
+    "format": put("format", "another"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_manifest_is_refused(small, tmp_path, name):
+    shutil.copytree(small / "rows", tmp_path, dirs_exist_ok=True)
+    signed(tmp_path, lambda manifest: None)
+    per.ReplayBuffer.load(tmp_path)
+    signed(tmp_path, HOSTILE[name])
+    assert_refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"\xff\xfe", b"null", b"[" * 10**5, b'{"a":' * 10**5, b"9" * 10**5, b'{"format": NaN}'],
+    ids=lambda text: repr(text[:8]),
+)
+def test_a_manifest_of_something_else_is_refused(small, tmp_path, text):
+    shutil.copytree(small / "rows", tmp_path, dirs_exist_ok=True)
+    (tmp_path / MANIFEST).write_bytes(text)
+    assert_refused(tmp_path, tmp_path / MANIFEST)
+
+
+def test_a_manifest_that_is_huge_or_no_file_is_refused(small, tmp_path):
+    shutil.copytree(small / "rows", tmp_path, dirs_exist_ok=True)
+    os.truncate(tmp_path / MANIFEST, 1 << 40)
+    assert_refused(tmp_path, tmp_path / MANIFEST)
+    (tmp_path / MANIFEST).unlink()
+    assert_refused(tmp_path, tmp_path / MANIFEST)
+    (tmp_path / MANIFEST).mkdir()
+    assert_refused(tmp_path, tmp_path / MANIFEST)
+    assert_refused(tmp_path / MANIFEST / "nowhere", tmp_path / MANIFEST)
+
+
+def rewritten(folder, name, change):
+    """Change an array of a checkpoint so that all checksums are right."""
+    path = folder / files_of(folder)[name]["file"]
+    array = np.load(path, allow_pickle=False)
+    start = path.stat().st_size - array.nbytes
+    change(array)
+    path.write_bytes(path.read_bytes()[:start] + array.tobytes())
+    signed(folder, put("files", name, "crc32", zlib.crc32(path.read_bytes())))
+
+
+BAD_VALUES = {
+    ("rows", "windows"): [2, -1, 2**62],
+    ("rows", "uniforms"): [1.0, -0.1, np.nan],
+    ("rows", "priorities-000000"): [np.nan, np.inf, -1.0, 1e300],
+    ("rows", "entering"): [np.inf, -1.0],
+    ("frames", "frames-0-last"): [2**32 - 1, 2**31],
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "value"),
+    [(*key, value) for key, values in BAD_VALUES.items() for value in values],
+)
+def test_an_array_that_would_mislead_compiled_code_is_refused(small, tmp_path, case, name, value):
+    shutil.copytree(small / case, tmp_path, dirs_exist_ok=True)
+
+    def change(array):
+        array.reshape(-1)[-1] = value
+
+    rewritten(tmp_path, name, change)
+    assert_refused(tmp_path, tmp_path / MANIFEST)
+
+
+def test_rows_that_refer_to_no_frame_are_refused(small, tmp_path):
+    shutil.copytree(small / "frames", tmp_path, dirs_exist_ok=True)
+
+    def change(rows):
+        rows["next_obs"][1, 2] = 5000
+
+    path = tmp_path / files_of(tmp_path)["rows-000000"]["file"]
+    rows = np.load(path, allow_pickle=False)
+    data = bytearray(path.read_bytes())
+    start = len(data) - rows.nbytes
+    row = np.frombuffer(data, rows.dtype, offset=start)
+    change(row)
+    path.write_bytes(data)
+    signed(tmp_path, put("files", "rows-000000", "crc32", zlib.crc32(data)))
+    assert_refused(tmp_path, tmp_path / MANIFEST)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+def test_links_and_pipes_are_not_followed(small, tmp_path):
+    folder, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    shutil.copytree(small / "rows", folder)
+    for name in ("rows-000000.g1.npy", MANIFEST):
+        path = folder / name
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
+        assert_refused(folder, path)
+        path.unlink()
+        os.mkfifo(path)
+        assert_refused(folder, path)
+        path.unlink()
+        elsewhere.rename(path)
+    per.ReplayBuffer.load(folder)
+
+
+# --- directories, generators and other options ----------------------------------------------
+
+
+def test_a_directory_survives_its_process_as_of_the_last_flush(tmp_path):
+    case = Case("frames", "rank", 3)
+    replay, world = case.buffer(directory=tmp_path), World(case)
+    drive(replay, world, 0, 100)
+    assert replay.flush() == len(replay)
+    twin = per.ReplayBuffer.load(tmp_path)  # into RAM
+    drive(replay, world, 100, 100)  # and is never seen again
+    for path in tmp_path.glob("*.words"):
+        path.write_bytes(b"torn")
+
+    again = per.ReplayBuffer.load(tmp_path, directory=tmp_path)
+
+    assert len(again) == len(twin)
+    expected = drive(twin, skipped(World(case), 100), 100, 60)
+    assert drive(again, skipped(World(case), 100), 100, 60) == expected
+    assert again.flush() == len(twin)
+    with pytest.raises(FileExistsError, match="directory must not hold"):
+        case.buffer(directory=tmp_path)
+
+
+def test_a_directory_can_be_given_to_any_checkpoint(tmp_path, small):
+    replay = per.ReplayBuffer.load(small / "frames", directory=tmp_path / "words")
+    assert (tmp_path / "words" / "rows.words").exists()
+    assert replay.flush() == 3
+    with pytest.raises(FileExistsError, match="directory must not hold"):
+        per.ReplayBuffer.load(small / "frames", directory=tmp_path / "words")
+
+
+def test_loading_into_a_directory_that_fails_leaves_no_words(tmp_path, small):
+    shutil.copytree(small / "rows", tmp_path / "damaged")
+    path = tmp_path / "damaged" / "rows-000000.g1.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(per.CheckpointError, match="rows-000000"):
+        per.ReplayBuffer.load(tmp_path / "damaged", directory=tmp_path / "words")
+    assert list((tmp_path / "words").iterdir()) == []
+
+
+def test_flush_needs_a_directory():
+    with pytest.raises(ValueError, match="flush needs a buffer with a directory"):
+        Case("rows", "rank", 1).buffer().flush()
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_every_generator_of_numpy_goes_on(tmp_path, kind):
+    generator = np.random.Generator(GENERATORS[kind](3))
+    fields = {"obs": per.Field(), **driving.SCALARS}
+    replay = per.ReplayBuffer(10, fields, seed=generator)
+    replay.add(1.0, 1, 1.0, 1.0, False)
+    replay.sample(5000)
+    generator.integers(0, 5, dtype=np.uint32)  # keeps half a word
+    replay.save(tmp_path)
+    again = per.ReplayBuffer.load(tmp_path)
+    assert again._uniforms.generator is not generator
+    for _ in range(3):
+        np.testing.assert_array_equal(again._uniforms(3000), replay._uniforms(3000))
+    one, other = (buffer._uniforms.generator for buffer in (replay, again))
+    assert (one.integers(0, 99, 9, np.uint32) == other.integers(0, 99, 9, np.uint32)).all()
+
+
+def test_a_generator_of_somebody_else_cannot_be_saved(tmp_path):
+    class Mine(np.random.PCG64):
+        pass
+
+    fields = {"obs": per.Field(), **driving.SCALARS}
+    replay = per.ReplayBuffer(10, fields, seed=np.random.Generator(Mine(1)))
+    with pytest.raises(ValueError, match="seed must be of a generator of NumPy's own"):
+        replay.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_max_bytes_is_held(small):
+    needed = per.ReplayBuffer.load(small / "frames").nbytes
+    assert per.ReplayBuffer.load(small / "frames", max_bytes=needed).nbytes == needed
+    with pytest.raises(MemoryError, match="max_bytes must be >="):
+        per.ReplayBuffer.load(small / "frames", max_bytes=needed - 1)
+    with pytest.raises(ValueError, match="max_bytes"):
+        per.ReplayBuffer.load(small / "frames", max_bytes=-1)
+
+
+def test_paths_must_be_paths(tmp_path):
+    replay = Case("rows", "rank", 1).buffer()
+    for call in (replay.save, per.ReplayBuffer.load):
+        with pytest.raises(ValueError, match="path must be a path, got 7"):
+            call(7)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        replay.save(tmp_path / "file")
+    with pytest.raises(per.CheckpointError, match="is missing"):
+        per.ReplayBuffer.load(tmp_path / "file")
+
+
+def test_names_that_are_not_ascii_are_kept(tmp_path):
+    fields = {
+        "obs": {"höhe": per.Field(), "a'b\"": (per.Field(),)},
+        **driving.SCALARS,
+        "größe": per.Field(),
+    }
+    replay = per.ReplayBuffer(3, fields)
+    observation = {"höhe": 1.0, "a'b\"": (2.0,)}
+    replay.add(observation, 1, 1.0, observation, False, größe=3.0)
+    replay.save(tmp_path)
+    again = per.ReplayBuffer.load(tmp_path)
+    assert again.fields == replay.fields
+    assert again.get([0]).größe == 3.0

@@ -1,0 +1,124 @@
+"""Eight threads on one buffer, for a moment; ``tests/soak/threads.py`` goes on for longer."""
+
+import threading
+
+import numpy as np
+import pytest
+from tests.reference import FIELDS
+from tests.soak.threads import SAMPLERS, Threads
+
+import prioritized_replay as per
+
+
+@pytest.mark.parametrize("name", ["proportional", "rank"])
+def test_rows_are_whole_and_counts_add_up(name):
+    threads = Threads(SAMPLERS[name], capacity=500)
+    threads.run(steps=1500)
+    assert threads.counts["batches"] > 0
+    assert threads.counts["others"] > 0
+
+
+class Asking:
+    """A value whose conversion asks the buffer, as a debugger or a lazy array might."""
+
+    def __init__(self, replay, value):
+        self.replay, self.value, self.asked = replay, value, 0
+
+    def _ask(self):
+        self.asked += 1
+        assert self.replay._lock.acquire(timeout=10), "the lock is held"
+        self.replay._lock.release()
+        return self.value
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self._ask(), dtype)
+
+    def __float__(self):
+        return float(self._ask())
+
+    def keys(self):
+        return self._ask().keys()
+
+
+CALLS = {
+    "add": lambda r, ask: r.add(
+        ask(np.zeros(2)), ask(1), ask(1.0), ask(np.zeros(2)), ask(False), ask(False),
+        td_error=ask(0.5), mark=ask(2.0)),
+    "extend": lambda r, ask: r.extend(
+        {"obs": ask(np.zeros((3, 2))), "action": ask(np.zeros(3, int)), "reward": ask(np.ones(3)),
+         "next_obs": ask(np.zeros((3, 2))), "terminated": ask(np.zeros(3, bool)),
+         "mark": ask(np.zeros(3))}, td_errors=ask(np.ones(3))),
+    "sample": lambda r, ask: r.sample(2, beta=ask(0.5)),
+    "get": lambda r, ask: r.get(ask(np.arange(3)), beta=ask(0.5)),
+    "update_priorities": lambda r, ask: r.update_priorities(ask(np.arange(3)), ask(np.ones(3))),
+    "priorities": lambda r, ask: r.priorities(ask(np.arange(3))),
+    "alpha": lambda r, ask: setattr(r, "alpha", ask(0.5)),
+}  # fmt: skip
+STREAM_CALLS = {
+    "add": lambda r, ask: r.add(
+        ask(np.zeros((1, 2))), ask([1]), ask([1.0]), ask(np.zeros((1, 2))), ask([True]),
+        ask([False]), env=ask(np.array([1])), td_error=ask([0.5]), mark=ask([2.0])),
+    "end_episode": lambda r, ask: r.end_episode(ask(np.array([0]))),
+}  # fmt: skip
+
+
+def _ask_in(call, replay):
+    asked = []
+
+    def ask(value):
+        asked.append(Asking(replay, value))
+        return asked[-1]
+
+    call(replay, ask)
+    assert asked
+    for one in asked:
+        assert one.asked or one.value is False
+
+
+@pytest.mark.parametrize("n_step", [1, 2])
+@pytest.mark.parametrize("name", CALLS)
+def test_no_lock_is_held_while_a_value_is_converted(name, n_step):
+    fields = {**FIELDS, "mark": per.Field((), "float64")}
+    replay = per.ReplayBuffer(10, fields, n_step=n_step)
+    CALLS["extend"](replay, lambda value: value)
+    _ask_in(CALLS[name], replay)
+
+
+@pytest.mark.parametrize("name", STREAM_CALLS)
+def test_no_lock_is_held_while_a_value_of_streams_is_converted(name):
+    fields = {**FIELDS, "mark": per.Field((), "float64")}
+    replay = per.ReplayBuffer(10, fields, num_envs=2, autoreset="disabled")
+    _ask_in(STREAM_CALLS[name], replay)
+
+
+def test_no_lock_is_held_while_a_schedule_is_asked():
+    replay = per.ReplayBuffer(10, FIELDS)
+    replay.add(np.zeros(2), 0, 0.0, np.zeros(2), False)
+    with replay.prefetch(2, beta=lambda number: float(Asking(replay, 0.5))) as batches:
+        next(batches)
+
+
+@pytest.mark.parametrize("calls", [200])
+def test_an_interruption_between_two_calls_of_a_stream_counts(calls):
+    """Whether a row is a reset step is decided together with what it changes."""
+    replay = per.ReplayBuffer(10_000, FIELDS, num_envs=2, autoreset="next_step")
+    barrier = threading.Barrier(2)
+
+    def interrupt():
+        barrier.wait()
+        for _ in range(calls):
+            replay.end_episode()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    barrier.wait()
+    rows = 0
+    for number in range(calls):
+        obs, next_obs = np.full((2, 2), number), np.full((2, 2), number + 1)
+        ended = np.full(2, number % 3 == 1)
+        reset = number % 3 == 2  # begins with what the last one ended with, at reward 0
+        ids = replay.add(obs, np.zeros(2, int), np.full(2, 1.0 - reset), next_obs, ended)
+        assert ids.size == (0 if reset else 2)
+        rows += ids.size
+    thread.join()
+    assert len(replay) == rows
