@@ -560,7 +560,8 @@ def test_ctrl_c_saves_what_was_learnt_and_says_where(here):
     assert "Best evaluation so far: mean return" in out
     assert "  per evaluate 'my run' --gif episode.gif\n" in out
     names = {file.name for file in Path("my run").iterdir() if "tfevents" not in file.name}
-    assert names == FILES - {"evaluation.json"}
+    assert names == FILES - {"evaluation.json"} | {"checkpoint"}
+    assert "  per train --resume 'my run'\n" in out
     assert main(["evaluate", "my run", "--episodes", "2"]) == 0
 
 
