@@ -514,6 +514,16 @@ def test_evaluate_says_how_good_the_saved_model_is_and_records_it(trained, here,
     assert Path("played.gif").stat().st_size < 500_000
 
 
+def test_evaluate_uses_as_many_threads_as_the_run_did(trained, capsys):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert main(["evaluate", str(trained[0]), "--episodes", "1"]) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_recorded_episode_is_played_by_the_model(trained, here, monkeypatch):
     policies = []
 
@@ -550,7 +560,8 @@ def test_ctrl_c_saves_what_was_learnt_and_says_where(here):
     assert "Best evaluation so far: mean return" in out
     assert "  per evaluate 'my run' --gif episode.gif\n" in out
     names = {file.name for file in Path("my run").iterdir() if "tfevents" not in file.name}
-    assert names == FILES - {"evaluation.json"}
+    assert names == FILES - {"evaluation.json"} | {"checkpoint"}
+    assert "  per train --resume 'my run'\n" in out
     assert main(["evaluate", "my run", "--episodes", "2"]) == 0
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.reports import evaluation, progress
 
 from prioritized_replay.dqn import display
-from prioritized_replay.dqn.display import LivePanel, PlainLines, live, sparkline
+from prioritized_replay.dqn.display import LivePanel, PlainLines, Resumed, live, sparkline
 from prioritized_replay.dqn.presets import preset
 
 CONFIG = preset("CartPole-v1", steps=1_000, seed=7)
@@ -155,3 +155,22 @@ def test_a_flat_or_empty_sparkline():
     assert sparkline([], 5) == ""
     assert sparkline([2.0, 2.0], 5) == "▁▁"
     assert len(sparkline(list(range(1_000)), 20)) == 20
+
+
+def test_a_resumed_run_says_so_and_knows_its_best():
+    resumed = Resumed(600, 2_000, best=(81.25, 400))
+    panel = LivePanel(terminal(120), CONFIG, "runs/a", resumed=resumed)
+    assert "seed 7, resumed at step 600" in picture(panel, 120)
+    panel.show(progress(700, steps_per_second=math.nan))
+    words = " ".join(picture(panel, 120).split())
+    assert "best 81.2 at 400" in words
+    assert "steps per second - " in words
+    panel.show(progress(800, evaluation=evaluation(90.0), is_best=True))
+    assert "best 90.0 at 800" in " ".join(picture(panel, 120).split())
+
+    console = Console(file=io.StringIO(), width=200)
+    with PlainLines(console, CONFIG, "runs/a", resumed=resumed) as lines:
+        lines.show(progress(700, evaluation=evaluation(1.0), steps_per_second=math.nan))
+    head, line, _ = console.file.getvalue().split("\n")
+    assert "seed 7, 2,000 steps, resumed at step 600; run folder runs/a" in head
+    assert line.endswith(" - steps/s")

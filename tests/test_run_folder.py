@@ -4,15 +4,19 @@ import csv
 import json
 import math
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tests.reports import evaluation, progress
 
+import prioritized_replay as per
 from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.keeping import Keeping
 from prioritized_replay.dqn.presets import preset
 from prioritized_replay.dqn.run_folder import COLUMNS, RunFolder
 
@@ -246,3 +250,111 @@ def test_damaged_metrics_are_one_sentence(path, content):
     (path / "metrics.csv").write_text(content or whole.replace("20.5", "2o.5"))
     with pytest.raises(ValueError, match=r"metrics\.csv cannot be read"):
         RunFolder.open(path).metrics()
+
+
+def steps_in(path):
+    return RunFolder.open(path).metrics()["step"].tolist()
+
+
+def logged(path, steps):
+    with RunFolder.create(path, CONFIG) as run:
+        for step in steps:
+            run.log(progress(step), seconds=1.0)
+
+
+@pytest.mark.parametrize("torn", ["", "200", "2000,1", "1800,1,1\n", "\x00" * 50])
+def test_going_on_drops_what_came_after_the_checkpoint(path, torn):
+    """Rows of a life that was killed, and the half of one that it was writing."""
+    logged(path, [500, 1_000, 1_500])
+    with (path / "metrics.csv").open("a") as file:
+        file.write(torn)
+    run = RunFolder.open(path)
+    run.claim()
+    run.go_on(reported=1_000, rows=2)
+    with run:
+        run.log(progress(1_700, loss=7.0), seconds=2.0)
+        assert run.rows == 3
+    assert steps_in(path) == [500, 1_000, 1_700]
+    assert RunFolder.open(path).metrics()["loss"][-1] == 7.0
+    assert len((path / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_tensorboard_drops_it_too(path):
+    logged(path, [500, 1_000, 1_500])
+    run = RunFolder.open(path)
+    run.claim()
+    run.go_on(reported=1_000, rows=2)
+    run.close()
+    newest = max(path.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns)
+    starts = [
+        event.step
+        for event in EventFileLoader(str(newest)).Load()
+        if event.session_log.status == event.session_log.START and event.HasField("session_log")
+    ]
+    assert starts == [1_001]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_going_on_without_a_gap_or_not_at_all(path, rows):
+    logged(path, [500, 1_000, 1_500])
+    before = (path / "metrics.csv").read_bytes()
+    run = RunFolder.open(path)
+    run.claim()
+    with pytest.raises(ValueError, match=rf"must have {rows} reports up to step 1000, got 2"):
+        run.go_on(reported=1_000, rows=rows)
+    run.close()
+    assert (path / "metrics.csv").read_bytes() == before
+    (path / "metrics.csv").unlink()
+    with pytest.raises(ValueError, match=r"metrics\.csv cannot be read: it is missing"):
+        RunFolder.open(path).claim()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_one_process_at_a_time(path):
+    with RunFolder.create(path, CONFIG):
+        with pytest.raises(FileExistsError, match="a run that goes on in another process"):
+            RunFolder.open(path).claim()
+        with pytest.raises(FileExistsError, match="a run that goes on in another process"):
+            RunFolder.create(path, CONFIG, overwrite=True)
+    RunFolder.create(path, CONFIG, overwrite=True).close()
+
+
+def test_how_far_a_run_is_to_go_comes_back(path):
+    RunFolder.create(path, CONFIG, keeping=Keeping(steps=7, checkpoint_every=3)).close()
+    run = RunFolder.open(path)
+    assert run.keeping == Keeping(steps=7, checkpoint_every=3)
+    before = json.loads((path / "config.json").read_text())
+    run.keep(Keeping(steps=9, keep_checkpoint=True))
+    after = json.loads((path / "config.json").read_text())
+    assert RunFolder.open(path).keeping == Keeping(steps=9, keep_checkpoint=True)
+    assert {**before, "keeping": None} == {**after, "keeping": None}
+    # A run of before there were checkpoints.
+    del after["keeping"]
+    (path / "config.json").write_text(json.dumps(after))
+    assert RunFolder.open(path).keeping == Keeping(steps=CONFIG.steps)
+    after["keeping"] = {"steps": -1}
+    (path / "config.json").write_text(json.dumps(after))
+    with pytest.raises(ValueError, match="steps must be >= 1, got -1"):
+        RunFolder.open(path)
+
+
+def test_overwriting_and_discarding_take_the_checkpoint_too(path):
+    run = RunFolder.create(path, CONFIG)
+    replay = per.ReplayBuffer.for_spaces(spaces.Discrete(2), spaces.Discrete(2), 4)
+    run.checkpoint.save({"a": 1}, replay)
+    run.close()
+    run = RunFolder.create(path, CONFIG, overwrite=True)
+    assert not (path / "checkpoint").exists()
+    run.checkpoint.save({"a": 1}, replay)
+    run.discard()
+    assert not path.exists()
+
+
+def test_a_run_is_complete_when_it_was_evaluated_at_its_end(path):
+    with RunFolder.create(path, CONFIG) as run:
+        assert not run.is_complete(100)
+        run.save_evaluation(evaluation(1.0), steps=100)
+        assert run.is_complete(100)
+        assert not run.is_complete(101)
+        (path / "evaluation.json").write_text("{")
+        assert not run.is_complete(100)

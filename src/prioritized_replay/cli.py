@@ -113,6 +113,8 @@ def _train(words: Sequence[str]) -> int:
         defaults = TrainOptions(**values, preset=chosen)
         return _parse(TrainOptions, words, name, default=defaults, description=about)
 
+    if (resumed := _resumed_in(words)) is not None:
+        return _resume(words, resumed)
     about = "Train a Double DQN with prioritized replay and keep the run in a folder."
     chosen = _preset_in(words)
     env_id = words[0]
@@ -122,12 +124,54 @@ def _train(words: Sequence[str]) -> int:
             env_id = parse("per train", "any other", f"{about} {hint}").env_id
     with _refusing():
         options = parse(f"per train {env_id}", env_id, about)
-        config = options.config()
+        config, keeping = options.config(), options.keeping()
     console = _console()
     with _refusing(), console.status("starting"):
         from prioritized_replay.dqn.run import Run
 
-        run = Run(config, options.path(), overwrite=options.overwrite, console=console)
+        path, overwrite = options.path(), options.overwrite
+        run = Run.begin(config, path, overwrite=overwrite, keeping=keeping, console=console)
+    return run.train()
+
+
+def _resumed_in(words: Sequence[str]) -> str | None:
+    """Return the run that is to be resumed, since its settings are the defaults then."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name = following if word == "--resume" else word.removeprefix("--resume=")
+        if name != word and name:
+            return name
+    return None
+
+
+def _resume(words: Sequence[str], name: str) -> int:
+    from pathlib import Path
+
+    from prioritized_replay.dqn.options import TrainOptions
+
+    if any(word.partition("=")[0] == "--preset" for word in words):
+        raise _Refused("--preset is for new runs: a resumed one keeps its settings")
+    console, path = _console(), Path(name)
+    with _refusing():
+        with console.status("starting"):
+            from prioritized_replay.dqn.run import Run
+            from prioritized_replay.dqn.run_folder import RunFolder
+
+            folder = RunFolder.open(path)
+        kept = dataclasses.asdict(folder.config) | dataclasses.asdict(folder.keeping)
+        about = f"Go on with the run in {path}, whose settings are the defaults here."
+        options = _parse(
+            TrainOptions,
+            words,
+            f"per train --resume {path}",
+            default=TrainOptions(**kept),
+            description=about,
+        )
+        options.check_same(folder.config, folder.keeping.steps)
+        if folder.is_complete(options.steps):
+            print(f"{path} is complete: {options.steps:,} steps were made, and evaluated.")
+            return 0
+        with console.status("starting"):
+            run = Run.resume(folder, options.keeping(), console)
     return run.train()
 
 

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from prioritized_replay.dqn.evaluation import Evaluation, evaluate
     from prioritized_replay.dqn.networks import QNetwork, make_network
     from prioritized_replay.dqn.presets import preset
+    from prioritized_replay.dqn.progress import Progress
     from prioritized_replay.dqn.td import td_error, td_loss, td_loss_gradient, td_target
-    from prioritized_replay.dqn.training import Progress, Training
+    from prioritized_replay.dqn.training import Stopped, Training
 
 __all__ = [
     "DQN",
@@ -24,6 +25,7 @@ __all__ = [
     "Evaluation",
     "Progress",
     "QNetwork",
+    "Stopped",
     "TrainConfig",
     "Training",
     "evaluate",
@@ -41,8 +43,9 @@ _MODULE = {
     "ConvNetwork": "convolutions",
     "DQN": "agent",
     "Evaluation": "evaluation",
-    "Progress": "training",
+    "Progress": "progress",
     "QNetwork": "networks",
+    "Stopped": "training",
     "TrainConfig": "config",
     "Training": "training",
     "evaluate": "evaluation",

@@ -48,6 +48,22 @@ class FlatAdam(torch.optim.Adam):
     def __init__(self, parameters: nn.Parameter, *, eps: float = 1e-8) -> None:
         super().__init__([parameters], eps=eps, fused=True)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from the state of this or of torch's Adam.
+
+        Raises
+        ------
+        ValueError
+            It is not of a single tensor of this size. Torch does not look; the loop trusts it.
+        """
+        (parameters,) = self.param_groups[0]["params"]
+        for moments in state_dict["state"].values():
+            for name, moment in moments.items():
+                size = 1 if name == "step" else parameters.numel()
+                if torch.as_tensor(moment).numel() != size:
+                    raise ValueError(f"{name} must be of size {size}, got {moment.numel()}")
+        super().load_state_dict(state_dict)
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move the parameters against their gradient, and call what was hooked to steps."""
         return self.move() if closure is None else super().step(closure)

@@ -393,13 +393,24 @@ class DQN:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` gave, in an agent made with the same settings."""
+        """Continue from what :meth:`state_dict` gave, in an agent made with the same settings.
+
+        Raises
+        ------
+        ValueError, RuntimeError, KeyError, TypeError
+            It is of an agent with other settings, or of none. This one is as it was, but perhaps
+            for its optimizer.
+        """
+        for name in ("updates", "actions"):
+            if type(state[name]) is not int or state[name] < 0:
+                raise ValueError(f"{name} must be an integer >= 0, got {state[name]!r}")
         for name in ("online_network", "target_network"):
             # Rehearsed first: torch loads the tensors that fit before it raises.
             copy.deepcopy(self.online_network).load_state_dict(state[name])
+        np.random.PCG64(0).state = state["generator"]
+        self.optimizer.load_state_dict(state["optimizer"])
         self.online_network.load_state_dict(state["online_network"])
         self.target_network.load_state_dict(state["target_network"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
         self.actions = state["actions"]
         self._generator.bit_generator.state = state["generator"]

@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -21,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.training import Progress
+from prioritized_replay.dqn.progress import Progress
 
 _WIDEST = 100  # columns; more would only pull the numbers apart
 _NARROW = 76  # below, the two columns of numbers are set under each other
@@ -29,6 +30,15 @@ _SPARK = 20
 _LEVELS = "▁▂▃▄▅▆▇█"
 _STARTING = "[dim]starting; the first run on a machine compiles the replay, some 10 seconds[/]"
 REPLAY_NAMES = {"rank": "rank-based", "proportional": "proportional", "uniform": "uniform"}
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where an earlier process left a run: its step, of how many, and the best (mean, step)."""
+
+    step: int
+    steps: int
+    best: tuple[float, int] | None = None
 
 
 class Display(Protocol):
@@ -59,20 +69,28 @@ class LivePanel:
         The run folder, for the title.
     threshold : float, optional
         The return from which the environment counts as solved.
+    resumed : Resumed, optional
+        Where an earlier process left the run.
     """
 
     def __init__(
-        self, console: Console, config: TrainConfig, where: str, threshold: float | None = None
+        self,
+        console: Console,
+        config: TrainConfig,
+        where: str,
+        threshold: float | None = None,
+        resumed: Resumed | None = None,
     ) -> None:
         self._console = console
         self._config = config
+        self._resumed = resumed
         self._where = where
         self._threshold = threshold
         self._ascii = console.options.ascii_only
         self._clock = _Clock()
         self._progress: Progress | None = None
-        self._evaluated: Progress | None = None
-        self._best: Progress | None = None
+        self._evaluated: tuple[float, int] | None = None  # mean, step
+        self._best = resumed.best if resumed else None
         self._returns: list[float] = []
         self._spinner = Spinner("line" if self._ascii else "dots", _STARTING)
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=4)
@@ -95,17 +113,18 @@ class LivePanel:
         if not math.isnan(progress.mean_return):
             self._returns.append(progress.mean_return)
         if progress.evaluation is not None:
-            self._evaluated = progress
+            self._evaluated = progress.evaluation.mean, progress.step
             if progress.is_best:
-                self._best = progress
+                self._best = self._evaluated
         self._progress = progress
 
     def _draw(self) -> Panel:
-        config, progress = self._config, self._progress
+        config, progress, resumed = self._config, self._progress, self._resumed
+        since = f", resumed at step {resumed.step:,}" if resumed else ""
         return Panel(
             self._spinner if progress is None else self._body(progress),
             title=f"[bold]{escape(config.env_id)}[/], {REPLAY_NAMES[config.replay]} replay, "
-            f"seed {config.seed}",
+            f"seed {config.seed}{since}",
             title_align="left",
             subtitle=f"[dim]{escape(self._where)}   Ctrl-C stops and saves[/]",
             subtitle_align="left",
@@ -157,7 +176,7 @@ class LivePanel:
             ("beta", f"{progress.beta:.3f}"),
             ("loss", _number(progress.loss, "{:.4f}")),
             ("effective sample size", f"{_number(ess)} of {batch}"),
-            ("steps per second", f"{progress.steps_per_second:,.0f}"),
+            ("steps per second", _number(progress.steps_per_second, "{:,.0f}")),
         )
         if self._console.width < _NARROW:
             for cells in (*left, *right):
@@ -179,19 +198,28 @@ class PlainLines:
         The run folder.
     threshold : float, optional
         The return from which the environment counts as solved.
+    resumed : Resumed, optional
+        Where an earlier process left the run.
     """
 
     def __init__(
-        self, console: Console, config: TrainConfig, where: str, threshold: float | None = None
+        self,
+        console: Console,
+        config: TrainConfig,
+        where: str,
+        threshold: float | None = None,
+        resumed: Resumed | None = None,
     ) -> None:
         self._console = console
         self._clock = _Clock()
         self._said = time.monotonic()
         goal = "" if threshold is None else f", solved at {threshold:g}"
         replay = REPLAY_NAMES[config.replay]
+        steps = resumed.steps if resumed else config.steps
+        since = f", resumed at step {resumed.step:,}" if resumed else ""
         self._head = (
-            f"{config.env_id} with {replay} replay, seed {config.seed}, {config.steps:,} steps"
-            f"{goal}; run folder {where}"
+            f"{config.env_id} with {replay} replay, seed {config.seed}, {steps:,} steps"
+            f"{since}{goal}; run folder {where}"
         )
 
     def __enter__(self) -> Self:
@@ -216,7 +244,7 @@ class PlainLines:
             f"{progress.step:>9,} steps",
             f"return {_number(progress.mean_return):>7}",
             f"loss {_number(progress.loss, '{:.3g}')}",
-            f"{progress.steps_per_second:,.0f} steps/s",
+            f"{_number(progress.steps_per_second, '{:,.0f}')} steps/s",
         ]
         left = self._clock.left(progress)
         if not math.isnan(left):
@@ -299,13 +327,9 @@ def _number(value: float, form: str = "{:.1f}") -> str:
     return "-" if math.isnan(value) else form.format(value)
 
 
-def _mean(progress: Progress | None) -> str:
-    return (
-        "-"
-        if progress is None or progress.evaluation is None
-        else f"{progress.evaluation.mean:.1f}"
-    )
+def _mean(judged: tuple[float, int] | None) -> str:
+    return "-" if judged is None else f"{judged[0]:.1f}"
 
 
-def _at(progress: Progress | None) -> str:
-    return "" if progress is None else f"[dim]at {progress.step:,}[/]"
+def _at(judged: tuple[float, int] | None) -> str:
+    return "" if judged is None else f"[dim]at {judged[1]:,}[/]"

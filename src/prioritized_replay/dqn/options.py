@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from prioritized_replay.dqn.config import TrainConfig
+from prioritized_replay.dqn.keeping import Keeping
 from prioritized_replay.dqn.presets import PresetName
 
 
@@ -30,12 +31,54 @@ class TrainOptions(TrainConfig):
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace an earlier run in that folder."""
 
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Go on with the run in that folder, which was stopped or killed; --steps may be raised."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, 0 for none ever; None: every 5 minutes, and when it is stopped."""
+
+    keep_checkpoint: bool = False
+    """Keep the checkpoint at the end of the run, to make the run longer later on."""
+
     def __post_init__(self) -> None:
         """Check nothing: :meth:`config` does, and says it in one line, where tyro draws a box."""
 
     def config(self) -> TrainConfig:
         """Return the checked configuration."""
         return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
+
+    def keeping(self) -> Keeping:
+        """Return how far the run is to go, and what it keeps for going on."""
+        return Keeping(
+            steps=self.steps,
+            checkpoint_every=self.checkpoint_every,
+            keep_checkpoint=self.keep_checkpoint,
+        )
+
+    def check_same(self, run: TrainConfig, least: int) -> None:
+        """Raise unless these are the settings of a run, of which only the steps may be raised.
+
+        Parameters
+        ----------
+        run : TrainConfig
+        least : int
+            Steps that the run is to make so far.
+
+        Raises
+        ------
+        ValueError
+            The first setting that is another.
+        """
+        if self.overwrite:
+            raise ValueError("--overwrite replaces a run and --resume goes on with it: choose one")
+        if self.run_dir is not None and self.run_dir != self.resume:
+            raise ValueError(f"run_dir must be that of the run to resume, got {self.run_dir}")
+        if self.steps < least:
+            raise ValueError(f"steps must be >= {least} as in the run to resume, got {self.steps}")
+        for field in fields(TrainConfig):
+            given, own = getattr(self, field.name), getattr(run, field.name)
+            if field.name != "steps" and given != own:
+                raise ValueError(f"{field.name} must be {own} as in the run to resume, got {given}")
 
     def path(self) -> Path:
         """Return the folder of the run.

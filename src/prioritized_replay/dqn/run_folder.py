@@ -9,8 +9,9 @@ import json
 import math
 import os
 import platform
+import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.evaluation import Evaluation
-from prioritized_replay.dqn.training import Progress
+from prioritized_replay.dqn.keeping import Keeping
+from prioritized_replay.dqn.progress import Progress
+from prioritized_replay.dqn.run_checkpoint import RunCheckpoint
+
+if sys.platform != "win32":
+    import fcntl
 
 Model = Literal["best", "last"]
 State = dict[str, torch.Tensor]
@@ -32,6 +38,7 @@ CONFIG = "config.json"
 METRICS = "metrics.csv"
 CURVE = "learning_curve.png"
 EVALUATION = "evaluation.json"
+CHECKPOINT = "checkpoint"
 _EVENTS = "events.out.tfevents.*"
 _FORMAT = 1
 
@@ -73,16 +80,32 @@ class RunFolder:
         The folder, as it was named.
     config : TrainConfig
         What the run was told.
+    keeping : Keeping
+        How far it is to go, and what it keeps for going on.
+    checkpoint : RunCheckpoint
+        Where it goes on if it was stopped; there need not be one.
+    rows : int
+        Reports logged.
     """
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(self, path: Path, config: TrainConfig, keeping: Keeping) -> None:
         self.path = path
         self.config = config
+        self.keeping = keeping
+        self.checkpoint = RunCheckpoint(path / CHECKPOINT)
+        self.rows = 0
         self._metrics: Any = None
         self._events: SummaryWriter | None = None
 
     @classmethod
-    def create(cls, path: Path, config: TrainConfig, *, overwrite: bool = False) -> Self:
+    def create(
+        cls,
+        path: Path,
+        config: TrainConfig,
+        *,
+        overwrite: bool = False,
+        keeping: Keeping | None = None,
+    ) -> Self:
         """Make the folder and write ``config.json``; metrics can then be logged.
 
         Parameters
@@ -90,22 +113,26 @@ class RunFolder:
         path : pathlib.Path
             Must not exist or be empty, or hold an older run if ``overwrite``. Of an older run only
             the files that a run writes are removed.
+        keeping : Keeping, optional
+            By default the steps of the configuration, and checkpoints by time.
 
         Raises
         ------
         FileExistsError
-            There is something at ``path`` that may not be replaced.
+            There is something at ``path`` that may not be replaced, or a run that goes on.
         OSError
             The folder cannot be written.
         """
         check_free(path, overwrite=overwrite)
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, config)
+        run = cls(path, config, keeping or Keeping(steps=config.steps))
+        if (path / METRICS).is_file():
+            with (path / METRICS).open("rb") as old:
+                _claim(old, path)
         run._remove_files()
-        run._write_json(
-            CONFIG, {"format": _FORMAT, "config": config.to_dict(), "versions": _versions()}
-        )
+        run._write_config(_versions())
         run._metrics = (path / METRICS).open("w", newline="", encoding="utf-8")
+        _claim(run._metrics, path)
         csv.writer(run._metrics).writerow(COLUMNS)
         run._metrics.flush()
         run._events = SummaryWriter(str(path))
@@ -130,9 +157,98 @@ class RunFolder:
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']!r} is not known here, only {_FORMAT}")
             config = TrainConfig.from_dict(content["config"])
+            keeping = Keeping(**{"steps": config.steps, **content.get("keeping", {})})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path / CONFIG} cannot be read: {_line(error)}") from error
-        return cls(path, config)
+        return cls(path, config, keeping)
+
+    def claim(self) -> None:
+        """Make sure that no other process writes to this run, before anything in it is changed.
+
+        Raises
+        ------
+        FileExistsError
+            The run goes on in another process.
+        ValueError
+            It has no metrics.
+        """
+        try:
+            metrics = (self.path / METRICS).open("r+", newline="", encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.path / METRICS} cannot be read: it is missing") from error
+        try:
+            _claim(metrics, self.path)
+        except BaseException:
+            metrics.close()
+            raise
+        self._metrics = metrics
+
+    def go_on(self, reported: int, rows: int) -> None:
+        """Log further from some report on: of a claimed run, what came after it is dropped.
+
+        Parameters
+        ----------
+        reported : int
+            Step of that report.
+        rows : int
+            Reports logged up to it.
+
+        Raises
+        ------
+        ValueError
+            ``metrics.csv`` has others.
+        """
+        assert self._metrics is not None, "claimed"
+        path, kept, size = self.path / METRICS, -1, 0
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    cells = line.decode("ascii").rstrip("\r\n").split(",")
+                    whole = line.endswith(b"\n") and len(cells) == len(COLUMNS)
+                    mine = tuple(cells) == COLUMNS if kept < 0 else float(cells[0]) <= reported
+                except ValueError:
+                    break
+                if not (whole and mine):
+                    break
+                kept, size = kept + 1, size + len(line)
+        if kept != rows:
+            raise ValueError(
+                f"{path} must have {rows} reports up to step {reported}, got {max(kept, 0)}"
+            )
+        os.truncate(path, size)
+        self._metrics.seek(0, os.SEEK_END)
+        self.rows = rows
+        # TensorBoard then takes nothing from older files that comes after.
+        self._events = SummaryWriter(str(self.path), purge_step=reported + 1)
+
+    def keep(self, keeping: Keeping) -> None:
+        """Write down that this holds from now on."""
+        if keeping != self.keeping:
+            content = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            self.keeping = keeping
+            self._write_config(content.get("versions", {}))
+
+    def _write_config(self, versions: dict[str, str]) -> None:
+        content = {
+            "format": _FORMAT,
+            "config": self.config.to_dict(),
+            "keeping": asdict(self.keeping),
+            "versions": versions,
+        }
+        self._write_json(CONFIG, content)
+
+    def is_complete(self, steps: int) -> bool:
+        """Whether the run made so many steps and was evaluated then."""
+        try:
+            content = json.loads((self.path / EVALUATION).read_text(encoding="utf-8"))
+            return bool(content.get("steps", self.config.steps) >= steps)
+        except (OSError, ValueError, AttributeError, TypeError):
+            return False
+
+    def sync_metrics(self) -> None:
+        """Force to disk what was logged."""
+        assert self._metrics is not None
+        os.fsync(self._metrics.fileno())
 
     def log(self, progress: Progress, seconds: float) -> None:
         """Append one report to the metrics and to the TensorBoard events.
@@ -148,6 +264,7 @@ class RunFolder:
         row = _row(progress, seconds)
         csv.writer(self._metrics).writerow([_cell(row[column]) for column in COLUMNS])
         self._metrics.flush()  # so that nothing is lost if the process dies
+        self.rows += 1
         for column, tag in _TAGS.items():
             value = float(row[column])
             if math.isfinite(value):
@@ -226,6 +343,10 @@ class RunFolder:
             raise ValueError(f"{path} is not a model: it holds no named tensors")
         return dict(state)
 
+    def remove_model(self, model: Model) -> None:
+        """Remove a saved model, if there is one."""
+        (self.path / f"{model}_model.pt").unlink(missing_ok=True)
+
     def save_evaluation(self, evaluation: Evaluation, **about: Any) -> None:
         """Write the reported evaluation, all its episodes, and what else is told ``about`` it."""
         low, high = evaluation.interval
@@ -245,6 +366,7 @@ class RunFolder:
         self._write_json(EVALUATION, content)
 
     def _remove_files(self) -> None:
+        self.checkpoint.remove()
         names = (EVALUATION, CURVE, METRICS, "best_model.pt", "last_model.pt", CONFIG)
         for old in [*(self.path / name for name in names), *self.path.glob(_EVENTS)]:
             old.unlink(missing_ok=True)
@@ -281,6 +403,18 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             f"{path} holds an earlier run: add --overwrite to replace it, "
             "or choose another place with --run-dir"
         )
+
+
+def _claim(metrics: Any, path: Path) -> None:
+    """Take an open ``metrics.csv`` for this process, until it is closed or the process ends."""
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(metrics, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FileExistsError(f"{path} holds a run that goes on in another process") from None
+    except OSError:  # not every file system knows locks
+        return
 
 
 def _row(progress: Progress, seconds: float) -> dict[str, float]:

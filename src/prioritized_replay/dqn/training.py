@@ -4,82 +4,36 @@ Knows the configuration, Gymnasium and the agent; prints, logs and saves nothing
 """
 
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from prioritized_replay.dqn.agent import DQN
 from prioritized_replay.dqn.collecting import Collector, ManyEnvironments, OneEnvironment
 from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.environments import make_env, make_vector, plays_vectors_only
+from prioritized_replay.dqn.environments import plays_vectors_only
 from prioritized_replay.dqn.evaluation import Evaluation, evaluate
+from prioritized_replay.dqn.making import check_same, make_agent, make_training_env
+from prioritized_replay.dqn.progress import Progress
 from prioritized_replay.dqn.room import bytes_when_full
 from prioritized_replay.dqn.td import Loss, td_loss
 from prioritized_replay.replay import ReplayBuffer
-from prioritized_replay.samplers import Proportional, RankBased, Uniform
-from prioritized_replay.schedules import constant, linear
+
+State = dict[str, Any]
 
 _RECENT = 100  # training episodes in the mean return
 _STACKED = 4  # frames of an observation of ALE
+_COUNTS = ("step", "episodes", "reported", "best_step", "begun")
 
 
-@dataclass(frozen=True, eq=False)
-class Progress:
-    """Where a run stands; losses, errors and speed are means since the last report.
-
-    Attributes
-    ----------
-    step, steps : int
-        Environment steps done, and of the whole run. With several environments the last steps
-        may be a few more than those of the whole run.
-    updates : int
-        Updates of the network so far.
-    episodes : int
-        Training episodes completed so far.
-    mean_return : float
-        Mean return of the last 100 training episodes; NaN before the first has ended.
-    last_return : float
-        Return of the last training episode; NaN before the first has ended.
-    epsilon, beta, learning_rate : float
-        As in force at this step.
-    loss : float
-        Mean weighted loss; NaN where there was no update.
-    td_error : float
-        Mean abs(td error) of the drawn transitions, from before their updates; NaN as above.
-    effective_sample_size : float
-        Of the last batch's weights, (sum w)**2 / sum w**2, in [1, B]; NaN before the first.
-    steps_per_second : float
-        Environment steps per second of training; evaluations and the caller are not counted.
-    evaluation : Evaluation or None
-        The evaluation made at this step, if there was one.
-    is_best : bool
-        That evaluation is the best so far (of equals, the later), and the agent's network is in
-        ``Training.best_state``.
-    """
-
-    step: int
-    steps: int
-    updates: int
-    episodes: int
-    mean_return: float
-    last_return: float
-    epsilon: float
-    beta: float
-    learning_rate: float
-    loss: float
-    td_error: float
-    effective_sample_size: float
-    steps_per_second: float
-    evaluation: Evaluation | None = None
-    is_best: bool = False
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop, and has: between two steps, from where it can go on."""
 
 
 class Training:
@@ -89,20 +43,31 @@ class Training:
     ----------
     config : TrainConfig
         All there is to say about the run.
+    steps : int, optional
+        Environment steps to make, where the run is to go on beyond those of the configuration;
+        the schedules do not: they stay at their ends.
 
     Attributes
     ----------
     config : TrainConfig
     agent : DQN
         Usable at any time, also after the run was stopped.
+    steps : int
+        Environment steps of the whole run.
     step, episodes : int
         Environment steps done and training episodes completed.
+    reported : int
+        The step of the latest report.
+    begun : int
+        How often the environments were begun anew, which is once unless the run was stopped.
     replay_bytes : int
         About how much memory the replay needs when it is full.
     best_state : dict of str to Tensor, or None
         Weights of the online network at the best evaluation so far, on the CPU.
     best_evaluation : Evaluation or None
         That evaluation.
+    best_step : int
+        The step it was made at.
 
     Raises
     ------
@@ -122,28 +87,32 @@ class Training:
     1200
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, steps: int | None = None) -> None:
         seeds = np.random.SeedSequence(config.seed).generate_state(5).tolist()
         agent_seed, memory_seed, self._env_seed, self._select_seed, self._final_seed = seeds
         self.config = config
-        self._env = _make_env(config)
+        self._env = make_training_env(config)
         try:
             if config.steps <= config.warmup:
                 raise ValueError(
                     f"steps must be > warmup ({config.warmup}), or nothing is learnt, "
                     f"got {config.steps}"
                 )
-            self.agent = _make_agent(config, self._env, agent_seed, memory_seed)
+            self.agent = make_agent(config, self._env, agent_seed, memory_seed)
         except BaseException:
             self._env.close()
             raise
         kind = ManyEnvironments if isinstance(self._env, VectorEnv) else OneEnvironment
         self._collector: Collector = kind(self._env, self.agent, clip_rewards=config.clip_rewards)  # type: ignore[arg-type]
-        self.step = 0
-        self.episodes = 0
+        self.steps = config.steps if steps is None else steps
+        self.step = self.episodes = self.reported = self.begun = self.best_step = 0
         self.best_state: dict[str, Tensor] | None = None
         self.best_evaluation: Evaluation | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._errors: list[Tensor] = []  # and weights of the updates since the last report
+        self._weights: list[Tensor] = []
+        self._evaluating = False
+        self._stop: int | None = None
         frames = _STACKED if plays_vectors_only(config.env_id) else 1
         self.replay_bytes = bytes_when_full(self.agent.memory_buffer, frames)
 
@@ -152,7 +121,8 @@ class Training:
 
         Saving and showing are the caller's. The generator may be closed, or left by an exception
         such as KeyboardInterrupt; the agent stays usable then, and another ``run()`` goes on
-        from ``step`` with a new episode.
+        from ``step`` with new episodes. It goes on exactly where the generator was left while it
+        waited for its caller, or by :class:`Stopped`.
 
         Parameters
         ----------
@@ -163,56 +133,149 @@ class Training:
         ------
         Progress
 
+        Raises
+        ------
+        Stopped
+            :meth:`stop` was called.
+
         Notes
         -----
         Sets torch's number of CPU threads for the whole process.
         """
         if report_every < 1:
             raise ValueError(f"report_every must be >= 1, got {report_every}")
-        config, agent, memory = self.config, self.agent, self.agent.memory_buffer
-        torch.set_num_threads(config.threads)
-        collector = self._collector
-        collector.begin(self._env_seed + self.episodes)
-        errors: list[Tensor] = []
-        weights: list[Tensor] = []
-        reported, started = self.step, time.perf_counter()
-        while self.step < config.steps:
-            before = self.step
-            for episode_return in collector.step():
-                self.episodes += 1
-                self._recent.append(episode_return)
-            self.step += collector.num_envs
-            trainings = self._times(before, config.train_every)
-            if trainings and len(memory) >= config.warmup:
-                for _ in range(trainings * config.updates_per_train):
-                    agent.optimize()
-                    # Tensors are only collected here: reading each would stall a GPU.
-                    errors.append(agent.last_td_errors)  # type: ignore[arg-type]
-                    weights.append(agent.last_weights)  # type: ignore[arg-type]
-            evaluating = self._times(before, config.eval_every) or self.step >= config.steps
-            if evaluating or self._times(before, report_every):
-                seconds = time.perf_counter() - started
+        torch.set_num_threads(self.config.threads)
+        started: float | None = None
+        since = self.step
+        while True:
+            self._heed_stop()
+            evaluating = (
+                self._owes(self.config.eval_every) or self.reported < self.step >= self.steps
+            )
+            if evaluating or self._owes(report_every):
+                seconds = math.nan if started is None else time.perf_counter() - started
                 evaluation, is_best = self._select() if evaluating else (None, False)
-                yield Progress(
-                    step=self.step,
-                    steps=config.steps,
-                    updates=agent.updates,
-                    episodes=self.episodes,
-                    mean_return=float(np.mean(self._recent)) if self._recent else math.nan,
-                    last_return=self._recent[-1] if self._recent else math.nan,
-                    epsilon=agent.epsilon,
-                    beta=agent.beta,
-                    learning_rate=agent.learning_rate,
-                    loss=_mean_loss(errors, weights, config.loss),
-                    td_error=float(torch.cat(errors).abs().mean()) if errors else math.nan,
-                    effective_sample_size=_effective_sample_size(agent.last_weights),
-                    steps_per_second=(self.step - reported) / seconds,
-                    evaluation=evaluation,
-                    is_best=is_best,
-                )
-                errors.clear()
-                weights.clear()
-                reported, started = self.step, time.perf_counter()
+                progress = self._progress((self.step - since) / seconds, evaluation, is_best)
+                self._errors.clear()
+                self._weights.clear()
+                self.reported = since = self.step
+                yield progress
+                if started is not None:
+                    started = time.perf_counter()
+                continue
+            if self.step >= self.steps:
+                return
+            if started is None:
+                self._begin()
+                started = time.perf_counter()
+            self._advance()
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """Let :meth:`run` and :meth:`final_evaluation` raise :class:`Stopped` as soon as may be.
+
+        For signal handlers. An evaluation is left at once, a step of training is completed. Where
+        that takes too long, a second call raises KeyboardInterrupt; what is learnt is still there
+        then, but the run cannot go on exactly.
+
+        Parameters
+        ----------
+        number : int
+            What the exception is to carry: the number of the signal.
+        """
+        if self._stop is not None:
+            raise KeyboardInterrupt(number)
+        self._stop = number
+        if self._evaluating:
+            self._heed_stop()
+
+    def state_dict(self) -> State:
+        """Return everything but the replay that a run needs to go on; see :meth:`restore`.
+
+        Tensors and plain values only: ``torch.load(file, weights_only=True)`` reads it back. To be
+        taken where the run was left as :meth:`run` says, and not changed.
+        """
+        best, judged = None, self.best_evaluation
+        if judged is not None:
+            best = {
+                "network": self.best_state,
+                "returns": torch.from_numpy(judged.returns),
+                "lengths": torch.from_numpy(judged.lengths),
+                "numbers": [judged.mean, judged.std, judged.iqm, *judged.interval],
+                "capped": judged.capped,
+            }
+        agent = self.agent
+        latest = agent.last_td_errors, agent.last_weights
+        return {
+            "agent": agent.state_dict(),
+            "counts": {name: getattr(self, name) for name in _COUNTS},
+            "recent": [float(episode_return) for episode_return in self._recent],
+            "errors": torch.cat(self._errors) if self._errors else None,
+            "weights": torch.cat(self._weights) if self._weights else None,
+            "latest": None if latest[0] is None else list(latest),
+            "best": best,
+        }
+
+    def restore(self, state: State, memory: ReplayBuffer) -> None:
+        """Go on where another training of the same configuration was.
+
+        The learner, the replay, the schedules and all counts are as they were, bit for bit. No
+        environment is: the episodes that were open are ended, as :meth:`ReplayBuffer.end_episode`
+        does, and new ones begin with a seed that the state records; so all that go on from one
+        state go on alike.
+
+        Parameters
+        ----------
+        state : dict
+            As :meth:`state_dict` returned it.
+        memory : ReplayBuffer
+            As it was then; it becomes the agent's.
+
+        Raises
+        ------
+        ValueError
+            One of them is not of such a training. This one cannot be used then.
+        """
+        check_same(memory, self.agent.memory_buffer)
+        try:
+            self._restore(state)
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the state does not fit the configuration: {type(error).__name__}: {said}"
+            ) from error
+        self.agent.memory_buffer = memory
+
+    def _restore(self, state: State) -> None:
+        counts = {name: state["counts"][name] for name in _COUNTS}
+        for name, count in counts.items():
+            if type(count) is not int or count < 0:
+                raise ValueError(f"{name} must be an integer >= 0, got {count!r}")
+        agent, device = self.agent, self.agent.device
+        agent.load_state_dict(state["agent"])
+        vars(self).update(counts)
+        self._recent.extend(map(float, state["recent"]))
+        for name, kept in (("errors", self._errors), ("weights", self._weights)):
+            if state[name] is not None:
+                kept.append(state[name].to(device))
+        if state["latest"] is not None:
+            agent.last_td_errors, agent.last_weights = (part.to(device) for part in state["latest"])
+        if (best := state["best"]) is not None:
+            network = agent.online_network.state_dict()
+            if {name: value.shape for name, value in best["network"].items()} != {
+                name: value.shape for name, value in network.items()
+            }:
+                raise ValueError("the best network is another")
+            mean, std, iqm, low, high = map(float, best["numbers"])
+            self.best_state = best["network"]
+            self.best_evaluation = Evaluation(
+                returns=best["returns"].numpy(),
+                lengths=best["lengths"].numpy(),
+                mean=mean,
+                std=std,
+                iqm=iqm,
+                interval=(low, high),
+                capped=int(best["capped"]),
+            )
 
     def final_evaluation(self, episodes: int | None = None) -> Evaluation:
         """Evaluate the best model (the present one before any evaluation) for the record.
@@ -234,9 +297,57 @@ class Training:
         finally:
             network.load_state_dict(present)
 
-    def _times(self, before: int, period: int) -> int:
-        """Return how many multiples of a period the last step, from ``before`` on, came to."""
-        return self.step // period - before // period
+    def _begin(self) -> None:
+        """Begin new episodes, each time with another seed that the run's own fixes."""
+        seed = self._env_seed
+        if self.begun:
+            seed = int(np.random.SeedSequence([seed, self.begun]).generate_state(1)[0])
+        self.begun += 1
+        self._collector.begin(seed)
+
+    def _advance(self) -> None:
+        """Make one step in each environment, and the updates that go with it."""
+        config, agent, before = self.config, self.agent, self.step
+        for episode_return in self._collector.step():
+            self.episodes += 1
+            self._recent.append(episode_return)
+        self.step += self._collector.num_envs
+        trainings = self.step // config.train_every - before // config.train_every
+        if trainings and len(agent.memory_buffer) >= config.warmup:
+            for _ in range(trainings * config.updates_per_train):
+                agent.optimize()
+                # Tensors are only collected here: reading each would stall a GPU.
+                self._errors.append(agent.last_td_errors)  # type: ignore[arg-type]
+                self._weights.append(agent.last_weights)  # type: ignore[arg-type]
+
+    def _owes(self, period: int) -> bool:
+        """Whether a multiple of a period was reached since the last report."""
+        return self.step // period > self.reported // period
+
+    def _heed_stop(self) -> None:
+        if self._stop is not None:
+            number, self._stop = self._stop, None
+            raise Stopped(number)
+
+    def _progress(self, pace: float, evaluation: Evaluation | None, is_best: bool) -> Progress:
+        agent, errors = self.agent, self._errors
+        return Progress(
+            step=self.step,
+            steps=self.steps,
+            updates=agent.updates,
+            episodes=self.episodes,
+            mean_return=float(np.mean(self._recent)) if self._recent else math.nan,
+            last_return=self._recent[-1] if self._recent else math.nan,
+            epsilon=agent.epsilon,
+            beta=agent.beta,
+            learning_rate=agent.learning_rate,
+            loss=_mean_loss(errors, self._weights, self.config.loss),
+            td_error=float(torch.cat(errors).abs().mean()) if errors else math.nan,
+            effective_sample_size=_effective_sample_size(agent.last_weights),
+            steps_per_second=pace,
+            evaluation=evaluation,
+            is_best=is_best,
+        )
 
     def close(self) -> None:
         """Close the environment; the agent stays usable."""
@@ -251,92 +362,25 @@ class Training:
             self.best_state = {
                 name: value.detach().to("cpu", copy=True) for name, value in weights.items()
             }
-            self.best_evaluation = evaluation
+            self.best_evaluation, self.best_step = evaluation, self.step
         return evaluation, is_best
 
     def _evaluate(self, episodes: int, seed: int) -> Evaluation:
-        return evaluate(
-            self.agent.online_network,
-            self.config.env_id,
-            episodes,
-            seed,
-            epsilon=self.config.eval_epsilon,
-            max_steps=self.config.eval_max_steps,
-            sticky_actions=self.config.sticky_actions,
-            device=self.agent.device,
-        )
-
-
-def _make_env(config: TrainConfig) -> gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]:
-    sticky = config.sticky_actions
-    if config.envs == 1 and not config.end_on_life_loss and not plays_vectors_only(config.env_id):
-        return make_env(config.env_id, sticky_actions=sticky)  # faster than a vector of one
-    return make_vector(
-        config.env_id,
-        config.envs,
-        sticky_actions=sticky,
-        end_on_life_loss=config.end_on_life_loss,
-        threads=config.threads,
-    )
-
-
-def _make_agent(
-    config: TrainConfig,
-    env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any],
-    agent_seed: int,
-    memory_seed: int,
-) -> DQN:
-    memory = ReplayBuffer.for_env(
-        env,
-        config.capacity,
-        sampler=make_sampler(config),
-        n_step=config.n_step,
-        gamma=config.gamma,
-        seed=memory_seed,
-    )
-    if isinstance(env, VectorEnv):
-        spaces = env.single_observation_space, env.single_action_space
-    else:
-        spaces = env.observation_space, env.action_space
-    updates = config.total_updates
-    falling = round(config.epsilon_fraction * config.steps)
-    return DQN(
-        *spaces,
-        memory,
-        network=config.network,
-        hidden_sizes=config.hidden_sizes,
-        dueling=config.dueling,
-        shared_bias=config.shared_bias,
-        optimizer=config.optimizer,
-        optimizer_eps=config.optimizer_eps,
-        learning_rate=linear(config.learning_rate, config.learning_rate_end, updates),
-        double=config.double,
-        loss=config.loss,
-        clip_td_errors=config.clip_td_errors,
-        gradient_clip=config.gradient_clip,
-        tau=config.tau,
-        target_period=config.target_period,
-        batch_size=config.batch_size,
-        beta=linear(config.effective_beta_start, config.beta_end, updates),
-        epsilon=(
-            linear(config.epsilon_start, config.epsilon_end, falling)
-            if falling
-            else constant(config.epsilon_end)
-        ),
-        warmup=config.warmup,
-        device=config.device,
-        precision=config.precision,
-        seed=agent_seed,
-    )
-
-
-def make_sampler(config: TrainConfig) -> Proportional | RankBased | Uniform:
-    """Return the sampler that a configuration asks for."""
-    if config.replay == "rank":
-        return RankBased(alpha=config.effective_alpha)
-    if config.replay == "proportional":
-        return Proportional(alpha=config.effective_alpha, eps=config.priority_eps)
-    return Uniform()
+        self._evaluating = True
+        try:
+            self._heed_stop()
+            return evaluate(
+                self.agent.online_network,
+                self.config.env_id,
+                episodes,
+                seed,
+                epsilon=self.config.eval_epsilon,
+                max_steps=self.config.eval_max_steps,
+                sticky_actions=self.config.sticky_actions,
+                device=self.agent.device,
+            )
+        finally:
+            self._evaluating = False
 
 
 def _mean_loss(errors: list[Tensor], weights: list[Tensor], loss: Loss) -> float:
