@@ -91,7 +91,10 @@ OPERATIONS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("case", [Case("frames", "rank", 1), Case("found", "proportional", 3)])
+CHANGING = [Case("frames", "rank", 1), Case("found", "proportional", 3), Case("two", "rank", 1)]
+
+
+@pytest.mark.parametrize("case", CHANGING)
 @given(operations=st.lists(OPERATIONS, max_size=12))
 def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operations):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as top:
