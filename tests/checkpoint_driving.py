@@ -158,7 +158,7 @@ def skipped(world: World, steps: int) -> World:
 def leaves(value: Any) -> list[np.ndarray]:
     if isinstance(value, dict):
         return [leaf for part in value.values() for leaf in leaves(part)]
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return [leaf for part in value for leaf in leaves(part)]
     return [value]
 
