@@ -24,8 +24,10 @@ STORAGES: dict[str, Any] = {
     "rows": per.Field((3,)),
     "frames": per.Field((4, 16, 16), "uint8", stack_axis=0),
     "found": per.Field((4, 16, 16), "uint8"),
+    "two": {"one": per.Field((1024,), "uint8"), "other": per.Field((16, 16))},
     "nested": {"image": per.Field((5, 15, 15), "uint8", stack_axis=0), "speed": (per.Field(),)},
 }
+MAIN = ("rows", "frames", "found", "nested")
 SAMPLERS = {
     "uniform": per.Uniform(),
     "proportional": per.Proportional(),
@@ -66,7 +68,8 @@ class Case(NamedTuple):
 
 
 CASES = [
-    *(Case(*parts) for parts in [(s, p, n) for s in STORAGES for p in SAMPLERS for n in (1, 3)]),
+    *(Case(*parts) for parts in [(s, p, n) for s in MAIN for p in SAMPLERS for n in (1, 3)]),
+    Case("two", "rank", 3, "disabled"),
     *(Case("nested", sampler, 3, "next_step") for sampler in SAMPLERS),
     Case("rows", "proportional", 1, "next_step"),
     *(Case("frames", sampler, 2, "same_step") for sampler in SAMPLERS),
@@ -92,6 +95,9 @@ class World:
             return np.array([stream, time, time % 7], np.float32)
         if self.case.storage == "found" and self.case.first < BEFORE and time < 5:
             return np.zeros((4, 16, 16), np.uint8)  # not yet to be told how it is stacked
+        if self.case.storage == "two":
+            frame = BANK[(time + 331 * stream) % len(BANK)]
+            return {"one": np.tile(frame[1].repeat(16), 4), "other": frame.astype(np.float32)}
         stack = 5 if self.case.storage == "nested" else 4
         frames = BANK[(time + 331 * stream + np.arange(stack)) % len(BANK)]
         if self.case.storage == "nested":
@@ -152,7 +158,7 @@ def skipped(world: World, steps: int) -> World:
 def leaves(value: Any) -> list[np.ndarray]:
     if isinstance(value, dict):
         return [leaf for part in value.values() for leaf in leaves(part)]
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return [leaf for part in value for leaf in leaves(part)]
     return [value]
 

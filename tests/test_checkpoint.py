@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests import checkpoint_driving as driving
 from tests.checkpoint_driving import CASES, Case, World, drive, skipped, stacked
@@ -85,14 +85,19 @@ def contents_of(folder):
 
 
 OPERATIONS = st.one_of(
-    st.tuples(st.sampled_from(["drive", "save", "extend"]), st.integers(1, 60)),
+    st.tuples(st.sampled_from(["drive", "save", "extend", "blank"]), st.integers(1, 60)),
     st.tuples(st.just("save"), st.integers(1, 3)),
     st.tuples(st.just("clear"), st.just(1)),
 )
 
 
-@pytest.mark.parametrize("case", [Case("frames", "rank", 1), Case("found", "proportional", 3)])
+CHANGING = [Case("frames", "rank", 1), Case("found", "proportional", 3), Case("two", "rank", 1)]
+
+
+@pytest.mark.parametrize("case", CHANGING)
 @given(operations=st.lists(OPERATIONS, max_size=12))
+@example([("extend", 20), ("save", 1), ("drive", 3)])  # how rows refer to frames is found late
+@example([("drive", 4), ("save", 1), ("blank", 20)])  # room is made for frames that do not come
 def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operations):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as top:
         patch.setattr(checkpoint, "PIECE", 2500)
@@ -104,10 +109,14 @@ def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operation
                 step += count
             elif operation == "clear":
                 replay.clear()
-            elif operation == "extend":
+            elif operation in ("extend", "blank"):
                 rows = [World(case).step() for _ in range(4 * count)]
                 names = ("obs", "action", "reward", "next_obs", "terminated")
-                replay.extend({name: stacked([row[name] for row in rows]) for name in names})
+                columns = {name: stacked([row[name] for row in rows]) for name in names}
+                if operation == "blank":  # frames that are there already
+                    for leaf in driving.leaves([columns["obs"], columns["next_obs"]]):
+                        leaf[:] = 0
+                replay.extend(columns)
             else:
                 folder, full = Path(top, str(count)), Path(top, f"full-{number}")
                 replay.save(folder)
