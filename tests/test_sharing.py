@@ -5,6 +5,7 @@ whole arrays, through streams that keep the assumption and streams that break it
 equal bit for bit.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -685,13 +686,25 @@ def test_several_images_need_no_more_than_their_frames():
     assert replay.nbytes - before <= 1.1 * 2 * frame * count
 
 
-def test_memory_does_not_grow_with_laps():
+@pytest.mark.parametrize("envs", [None, 3])
+def test_memory_does_not_grow_with_laps(envs):
     """What the rows that are gone alone needed is used again."""
-    replay = per.ReplayBuffer(700, fields((4, SIDE, SIDE), stack_axis=0), n_step=2)
-    stream(replay, 1500, side=SIDE, length=40)
+    options = {"n_step": 2, "num_envs": envs, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(700, fields((4, SIDE, SIDE), stack_axis=0), **options)
+    stream(replay, 1500 // (envs or 1), side=SIDE, envs=envs, length=40)
     before = replay.nbytes
-    stream(replay, 4000, side=SIDE, length=40)
-    assert replay.nbytes <= 1.02 * before + 2**20
+    stream(replay, 4000 // (envs or 1), side=SIDE, envs=envs, length=40)
+    assert replay.nbytes <= 1.02 * before + 2**16
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_rows_that_give_way_at_once_leave_no_frames(n_step):
+    options = {"n_step": n_step, "num_envs": 5, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(2, fields((4, SIDE, SIDE), stack_axis=0), **options)
+    stream(replay, 30, side=SIDE, envs=5, length=10)
+    before = replay.nbytes
+    stream(replay, 200, side=SIDE, envs=5, length=10)
+    assert replay.nbytes <= before + 2**12
 
 
 def test_rows_that_share_nothing_are_kept_whole():
@@ -726,6 +739,30 @@ def test_stacks_are_found_in_the_data(axis, first, still):
     last = replay.get([replay.stats()["ids_issued"] - 1])
     assert np.array_equal(last.obs, obs)
     assert np.array_equal(last.next_obs, after)
+
+
+@pytest.mark.parametrize("envs", [None, 2])
+def test_a_stack_is_found_while_windows_are_open(envs):
+    """Steps that wait for their windows are kept anew like rows."""
+    options = {"n_step": 3, "num_envs": envs, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(50, fields((4, 20, 20)), **options)
+    count = envs or 1
+    frames = np.random.default_rng(0).integers(0, 256, (count, 9, 20, 20), np.uint8)
+    frames[:, 1:5] = frames[:, :1]  # nothing moves in the first step
+    stacks = [frames[:, k : k + 4] for k in range(6)]
+    for obs, next_obs in itertools.pairwise(stacks):
+        if envs is None:
+            replay.add(obs[0], 0, 0.0, next_obs[0], False)
+        else:
+            none = np.zeros(envs, bool)
+            replay.add(obs, none, none, next_obs, none)
+
+    batch = replay.get(np.arange(3 * count))
+    for k in range(3):
+        for stream in range(count):
+            row = k * count + stream
+            assert np.array_equal(batch.obs[row], stacks[k][stream])
+            assert np.array_equal(batch.next_obs[row], stacks[k + 3][stream])
 
 
 @pytest.mark.parametrize("padding", ["reset", "zero"])
@@ -835,6 +872,23 @@ def test_the_limit_is_an_error_that_changes_nothing(num_envs, n_step):
     for _ in range(20):
         pair.step(how)
     pair.close()
+
+
+def test_a_stack_that_is_found_where_there_is_no_room_for_it_leaves_no_trace():
+    """The rows stay as they are, and so does what is counted for them."""
+    still = np.zeros((4, 20, 20), np.uint8)
+    moved = np.concatenate([still[1:], still[:1] + 9])
+    free = per.ReplayBuffer(50, fields(still.shape))
+    free.add(still + 1, 0, 0.0, still + 1, False)
+    limited = per.ReplayBuffer(50, fields(still.shape), max_bytes=free.nbytes + 8)
+    limited.add(still + 1, 0, 0.0, still + 1, False)  # may be a stack or not
+    before = limited.nbytes
+
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            limited.add(still, 0, 0.0, moved, False)
+        assert limited.nbytes == before
+    assert np.array_equal(limited.get([0]).obs[0], still + 1)
 
 
 def test_what_fits_the_limit_goes_on_for_ever():
