@@ -891,6 +891,31 @@ def test_a_stack_that_is_found_where_there_is_no_room_for_it_leaves_no_trace():
     assert np.array_equal(limited.get([0]).obs[0], still + 1)
 
 
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_if_one_of_several_images_has_no_room_none_is_kept(n_step):
+    images = {"large": per.Field((40, 40), "uint8"), "larger": per.Field((80, 80), "uint8")}
+    options = {"n_step": n_step, "num_envs": 2, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(300, fields() | {"obs": images}, max_bytes=400_000, **options)
+    rng = np.random.default_rng(0)
+
+    def step():
+        """All new, also what the step begins with."""
+        obs, next_obs = (
+            {name: rng.integers(0, 256, (2, *f.shape), np.uint8) for name, f in images.items()}
+            for _ in range(2)
+        )
+        replay.add(obs, [0, 0], [0.0, 0.0], next_obs, [False, False], [True, True])
+
+    with pytest.raises(MemoryError):
+        for _ in range(100):
+            step()
+    used = [shared._frames.used for shared in replay._transitions.shared]
+    for _ in range(20):
+        with pytest.raises(MemoryError):
+            step()
+        assert [shared._frames.used for shared in replay._transitions.shared] == used
+
+
 def test_what_fits_the_limit_goes_on_for_ever():
     """Rows that are overwritten give their frames back."""
     free = Pair.build(1, capacity=300)
