@@ -898,21 +898,21 @@ def test_if_one_of_several_images_has_no_room_none_is_kept(n_step):
     replay = per.ReplayBuffer(300, fields() | {"obs": images}, max_bytes=400_000, **options)
     rng = np.random.default_rng(0)
 
-    def step():
-        """All new, also what the step begins with."""
-        obs, next_obs = (
-            {name: rng.integers(0, 256, (2, *f.shape), np.uint8) for name, f in images.items()}
-            for _ in range(2)
-        )
-        replay.add(obs, [0, 0], [0.0, 0.0], next_obs, [False, False], [True, True])
+    def add(steps):
+        """All new, also what a step begins with."""
+        for _ in range(steps):
+            obs, next_obs = (
+                {name: rng.integers(0, 256, (2, *f.shape), np.uint8) for name, f in images.items()}
+                for _ in range(2)
+            )
+            replay.add(obs, [0, 0], [0.0, 0.0], next_obs, [False, False], [True, True])
 
     with pytest.raises(MemoryError):
-        for _ in range(100):
-            step()
+        add(steps=100)
     used = [shared._frames.used for shared in replay._transitions.shared]
     for _ in range(20):
         with pytest.raises(MemoryError):
-            step()
+            add(steps=1)
         assert [shared._frames.used for shared in replay._transitions.shared] == used
 
 
