@@ -876,17 +876,17 @@ def test_the_limit_is_an_error_that_changes_nothing(num_envs, n_step):
 
 def test_a_stack_that_is_found_where_there_is_no_room_for_it_leaves_no_trace():
     """The rows stay as they are, and so does what is counted for them."""
-    still = np.zeros((4, 20, 20), np.uint8)
-    moved = np.concatenate([still[1:], still[:1] + 9])
+    frames = np.random.default_rng(0).integers(0, 256, (6, 20, 20), np.uint8)
+    still = np.zeros_like(frames[:4])  # may be a stack or not
     free = per.ReplayBuffer(50, fields(still.shape))
     free.add(still + 1, 0, 0.0, still + 1, False)
     limited = per.ReplayBuffer(50, fields(still.shape), max_bytes=free.nbytes + 8)
-    limited.add(still + 1, 0, 0.0, still + 1, False)  # may be a stack or not
+    limited.add(still + 1, 0, 0.0, still + 1, False)
     before = limited.nbytes
 
     for _ in range(2):
         with pytest.raises(MemoryError):
-            limited.add(still, 0, 0.0, moved, False)
+            limited.add(frames[:4], 0, 0.0, frames[1:5], False)
         assert limited.nbytes == before
     assert np.array_equal(limited.get([0]).obs[0], still + 1)
 
