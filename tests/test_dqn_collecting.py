@@ -104,14 +104,17 @@ def test_updates_are_made_per_environment_step_however_many_there_are(envs, trai
     assert training.agent.actions == training.step
 
 
-def test_a_stopped_run_of_several_goes_on_with_new_episodes():
+@pytest.mark.parametrize("envs", [1, 4])
+def test_a_stopped_run_goes_on_with_new_episodes(envs):
     training = Training(
-        preset("Clock-v0", steps=200, warmup=20, envs=4, n_step=3, batch_size=8, eval_every=200,
+        preset("Clock-v0", steps=200, warmup=20, envs=envs, n_step=3, batch_size=8, eval_every=200,
                eval_episodes=1, hidden_sizes=(4,))
     )  # fmt: skip
-    run = training.run(report_every=60)
-    next(run)
-    run.close()
+    for stops in (40, 44, 48, 52, 56, 60):  # not all of them at the end of an episode
+        run = training.run(report_every=4)
+        while next(run).step < stops:
+            pass
+        run.close()
     list(training.run())
     training.agent.memory_buffer.end_episode()
 

@@ -5,6 +5,7 @@ whole arrays, through streams that keep the assumption and streams that break it
 equal bit for bit.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -696,13 +697,25 @@ def test_several_images_need_no_more_than_their_frames():
     assert replay.nbytes - before <= 1.1 * 2 * frame * count
 
 
-def test_memory_does_not_grow_with_laps():
+@pytest.mark.parametrize("envs", [None, 3])
+def test_memory_does_not_grow_with_laps(envs):
     """What the rows that are gone alone needed is used again."""
-    replay = per.ReplayBuffer(700, fields((4, SIDE, SIDE), stack_axis=0), n_step=2)
-    stream(replay, 1500, side=SIDE, length=40)
+    options = {"n_step": 2, "num_envs": envs, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(700, fields((4, SIDE, SIDE), stack_axis=0), **options)
+    stream(replay, 1500 // (envs or 1), side=SIDE, envs=envs, length=40)
     before = replay.nbytes
-    stream(replay, 4000, side=SIDE, length=40)
-    assert replay.nbytes <= 1.02 * before + 2**20
+    stream(replay, 4000 // (envs or 1), side=SIDE, envs=envs, length=40)
+    assert replay.nbytes <= 1.02 * before + 2**16
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_rows_that_give_way_at_once_leave_no_frames(n_step):
+    options = {"n_step": n_step, "num_envs": 5, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(2, fields((4, SIDE, SIDE), stack_axis=0), **options)
+    stream(replay, 30, side=SIDE, envs=5, length=10)
+    before = replay.nbytes
+    stream(replay, 200, side=SIDE, envs=5, length=10)
+    assert replay.nbytes <= before + 2**12
 
 
 def test_rows_that_share_nothing_are_kept_whole():
@@ -760,6 +773,30 @@ def test_a_stack_that_is_found_late(num_envs, n_step):
             pair.sample(8)
         pair.close()
     assert found.replay.nbytes <= told.replay.nbytes + 3 * FRAME  # nothing is left behind
+
+
+@pytest.mark.parametrize("envs", [None, 2])
+def test_a_stack_is_found_while_windows_are_open(envs):
+    """Steps that wait for their windows are kept anew like rows."""
+    options = {"n_step": 3, "num_envs": envs, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(50, fields((4, 20, 20)), **options)
+    count = envs or 1
+    frames = np.random.default_rng(0).integers(0, 256, (count, 9, 20, 20), np.uint8)
+    frames[:, 1:5] = frames[:, :1]  # nothing moves in the first step
+    stacks = [frames[:, k : k + 4] for k in range(6)]
+    for obs, next_obs in itertools.pairwise(stacks):
+        if envs is None:
+            replay.add(obs[0], 0, 0.0, next_obs[0], False)
+        else:
+            none = np.zeros(envs, bool)
+            replay.add(obs, none, none, next_obs, none)
+
+    batch = replay.get(np.arange(3 * count))
+    for k in range(3):
+        for stream in range(count):
+            row = k * count + stream
+            assert np.array_equal(batch.obs[row], stacks[k][stream])
+            assert np.array_equal(batch.next_obs[row], stacks[k + 3][stream])
 
 
 @pytest.mark.parametrize("padding", ["reset", "zero"])
@@ -869,6 +906,48 @@ def test_the_limit_is_an_error_that_changes_nothing(num_envs, n_step):
     for _ in range(20):
         pair.step(how)
     pair.close()
+
+
+def test_a_stack_that_is_found_where_there_is_no_room_for_it_leaves_no_trace():
+    """The rows stay as they are, and so does what is counted for them."""
+    frames = np.random.default_rng(0).integers(0, 256, (6, 20, 20), np.uint8)
+    still = np.zeros_like(frames[:4])  # may be a stack or not
+    free = per.ReplayBuffer(50, fields(still.shape))
+    free.add(still + 1, 0, 0.0, still + 1, False)
+    limited = per.ReplayBuffer(50, fields(still.shape), max_bytes=free.nbytes + 8)
+    limited.add(still + 1, 0, 0.0, still + 1, False)
+    before = limited.nbytes
+
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            limited.add(frames[:4], 0, 0.0, frames[1:5], False)
+        assert limited.nbytes == before
+    assert np.array_equal(limited.get([0]).obs[0], still + 1)
+
+
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_if_one_of_several_images_has_no_room_none_is_kept(n_step):
+    images = {"large": per.Field((40, 40), "uint8"), "larger": per.Field((80, 80), "uint8")}
+    options = {"n_step": n_step, "num_envs": 2, "autoreset": "disabled"}
+    replay = per.ReplayBuffer(300, fields() | {"obs": images}, max_bytes=400_000, **options)
+    rng = np.random.default_rng(0)
+
+    def add(steps):
+        """All new, also what a step begins with."""
+        for _ in range(steps):
+            obs, next_obs = (
+                {name: rng.integers(0, 256, (2, *f.shape), np.uint8) for name, f in images.items()}
+                for _ in range(2)
+            )
+            replay.add(obs, [0, 0], [0.0, 0.0], next_obs, [False, False], [True, True])
+
+    with pytest.raises(MemoryError):
+        add(steps=100)
+    used = [shared._frames.used for shared in replay._transitions.shared]
+    for _ in range(20):
+        with pytest.raises(MemoryError):
+            add(steps=1)
+        assert [shared._frames.used for shared in replay._transitions.shared] == used
 
 
 def test_what_fits_the_limit_goes_on_for_ever():

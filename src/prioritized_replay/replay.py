@@ -403,8 +403,9 @@ class ReplayBuffer:
         ValueError
             If a value does not fit its field, a field is missing or unknown, a final observation
             is missing, or ``env`` names a stream that is not there or twice. Nothing changes then.
-        MemoryError
-            If ``max_bytes`` would be passed. Nothing changes then either.
+        MemoryError, OSError
+            If ``max_bytes`` would be passed, or there is no memory for new frames, or no room in
+            ``directory``. Nothing changes then either.
 
         Notes
         -----
@@ -504,6 +505,8 @@ class ReplayBuffer:
         ------
         ValueError
             If a column is missing, unknown or does not fit; nothing changes then.
+        MemoryError, OSError
+            As :meth:`add`.
         """
         columns = self._cast_transitions(transitions)
         count = len(columns["reward"])
