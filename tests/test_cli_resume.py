@@ -104,6 +104,20 @@ def test_the_resumed_learner_is_the_one_that_was_stopped(stopped, monkeypatch):
     assert folder.load_model("best").keys() == folder.load_model("last").keys() == last.keys()
 
 
+def test_a_best_model_of_a_killed_life_does_not_stay(here, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_at(1, signal.SIGINT, patch)
+        assert main(NEW) == 130  # before the first evaluation
+    Path("run/best_model.pt").write_bytes(b"of a life that was killed after it")
+
+    def run(self, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "run", run)
+    assert main(RESUME) == 130
+    assert not Path("run/best_model.pt").exists()
+
+
 def test_the_same_command_line_may_be_given_again(stopped):
     assert main([*NEW, "--resume", "run"]) == 0
     assert rows()[-1]["step"] == "1400"
