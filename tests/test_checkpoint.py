@@ -35,15 +35,20 @@ ROOT = Path(__file__).parent.parent
 def resumed(tmp_path_factory):
     """What came of all cases: here, and in a new process from checkpoints made half-way."""
     folder = tmp_path_factory.mktemp("cases")
-    here = {}
+    saved = []
     for case in CASES:
         replay, world = case.buffer(), World(case)
         drive(replay, world, 0, case.first)
         replay.save(folder / case.name)
-        here[case.name] = drive(replay, world, case.first, driving.AFTER, driving.BATCHES)
+        saved.append((case, replay, world))
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
     program = [sys.executable, "-W", "error", "-m", "tests.checkpoint_driving", str(folder)]
-    subprocess.run(program, check=True, env=environment, cwd=ROOT)
+    with subprocess.Popen(program, env=environment, cwd=ROOT) as process:
+        here = {
+            case.name: drive(replay, world, case.first, driving.AFTER, driving.BATCHES)
+            for case, replay, world in saved
+        }
+    assert process.returncode == 0
     there = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return here, there
 

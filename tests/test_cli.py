@@ -286,7 +286,7 @@ def test_image_environments_from_training_to_recording(here, capsys, env_id, opt
 
 
 def test_too_much_memory_is_one_line(here, capsys):
-    line = refused(capsys, "train", "CartPole-v1", "--capacity", str(10**15), code=1)
+    line = refused(capsys, "train", "CartPole-v1", "--capacity", str(10**12), code=1)
     assert "nable to allocate" in line
 
 
@@ -512,6 +512,16 @@ def test_evaluate_says_how_good_the_saved_model_is_and_records_it(trained, here,
         assert max(gif.size) <= 320
     assert "played.gif: one episode, return" in out
     assert Path("played.gif").stat().st_size < 500_000
+
+
+def test_evaluate_uses_as_many_threads_as_the_run_did(trained, capsys):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert main(["evaluate", str(trained[0]), "--episodes", "1"]) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_recorded_episode_is_played_by_the_model(trained, here, monkeypatch):

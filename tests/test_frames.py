@@ -472,6 +472,50 @@ def test_memory_of_atari_stacks():
     assert frames.nbytes / steps + row <= 1.02 * 84 * 84
 
 
+def test_memory_that_grows_is_asked_for_with_its_books():
+    asked = []
+
+    def allocate(words, beside):
+        asked.append(8 * words + beside)
+        return in_memory(words)
+
+    field = Field((64,), "uint8")
+    frames = frames_of(field, 1, 1, allocate)
+    besides = frames.nbytes - sum(asked)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        frames.encode(np.zeros(1, np.int64), *random_frame(rng, (2, 1, 64), "uint8"))
+    assert len(asked) > 20
+    assert frames.nbytes - sum(asked) == besides
+
+
+def test_room_for_a_step_is_what_the_step_takes():
+    """And once it is there, or is refused, the step finds what it would have found anyway."""
+    sizes = []
+
+    def allocate(words, beside):
+        sizes.append(words)
+        return in_memory(words)
+
+    field = Field((4, 8), "uint8", 0)
+    frames = frames_of(field, 128, 2, allocate)  # each chunk is one frame
+    streams = [Stream(field, np.random.default_rng(seed)) for seed in (1, 2)]
+    for stream in streams:
+        stream.reset("zero")
+    for _ in range(8):
+        steps = [stream.step("shift") for stream in streams]
+        obs, next_obs = (np.stack(arrays) for arrays in zip(*steps, strict=True))
+        for numbers in (np.arange(2), None):
+            frames.make_room(numbers, obs, next_obs)
+            before = len(sizes), state_of(frames)
+            frames.make_room(numbers, obs, next_obs)
+            assert (len(sizes), state_of(frames)) == before
+        held = frames.used, sum(sizes)
+        frames.encode(np.arange(2), obs, next_obs)
+        assert sum(sizes) == held[1]
+    assert sum(sizes) <= frames.used + 2 * 4 * 2
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(PLAIN, reason="this is already the plain run")
 def test_everything_holds_without_compilation():

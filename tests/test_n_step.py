@@ -244,6 +244,36 @@ def test_clearing_drops_open_windows():
     compare(replay, twin)
 
 
+def test_clearing_drops_the_errors_of_open_windows():
+    replay, _ = build(3)
+    obs = np.zeros(2)
+    for _ in range(3):  # every place a step may have
+        replay.add(obs, 0, 0.0, obs, False, td_error=7.0)
+    replay.clear()
+
+    for _ in range(5):
+        ids = replay.add(obs, 0, 0.0, obs, False)
+        assert replay.priorities(ids).tolist() == [1.0] * len(ids)
+
+
+def test_infinite_rewards_are_the_callers():
+    """Only a sum of finite rewards may not become infinite."""
+    replay, _ = build(3)
+    obs = np.zeros(2)
+    for reward in (np.inf, 1.0, -2.0):
+        ids = replay.add(obs, 0, reward, obs, False)
+    assert replay.get(ids).reward == [np.inf]
+    assert np.isnan(replay.get(replay.add(obs, 0, np.nan, obs, True)).reward).all()
+
+
+def test_the_largest_number_of_a_column_is_a_return_like_others():
+    replay, _ = build(2)
+    obs, largest = np.zeros(2), np.finfo(np.float32).max
+    replay.add(obs, 0, largest, obs, False)
+    ids = replay.add(obs, 0, 0.0, obs, False)
+    assert replay.get(ids).reward == [largest]
+
+
 def test_returns_are_summed_before_they_are_rounded():
     """A return in float32 is the rounded exact sum, not a sum of rounded terms."""
     gamma = 0.99

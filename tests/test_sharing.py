@@ -666,6 +666,17 @@ def test_one_frame_for_each_transition(envs, n_step, first):
     assert replay.nbytes >= frame * capacity  # and it says what is really there
 
 
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_padding_takes_no_memory(n_step):
+    """Of an episode of four steps that begins with zeros, five frames are kept."""
+    capacity = 1200
+    replay = per.ReplayBuffer(capacity, fields((4, SIDE, SIDE), stack_axis=0), n_step=n_step)
+    stream(replay, capacity, side=SIDE, length=4, first="zeros")
+    replay.end_episode()
+    assert len(replay) == capacity
+    assert replay.nbytes <= 1.3 * FRAME * capacity + small_columns(capacity, n_step=n_step)
+
+
 def test_several_images_need_no_more_than_their_frames():
     """Room for all of them is made beforehand: no more of it than will be used."""
     count, frame = 3000, 32 * 32
@@ -726,6 +737,29 @@ def test_stacks_are_found_in_the_data(axis, first, still):
     last = replay.get([replay.stats()["ids_issued"] - 1])
     assert np.array_equal(last.obs, obs)
     assert np.array_equal(last.next_obs, after)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_a_stack_that_is_found_late(num_envs, n_step):
+    """Episodes of one step of a repeated first frame look the same, shifted or not."""
+    told, found = (
+        Pair.build(num_envs, capacity=40 * num_envs, n_step=n_step, columns=fields(**options))
+        for options in ({"stack_axis": 0}, {})
+    )
+    for pair in (told, found):
+        for _ in range(15):
+            pair.step([("one", "kept", TRUNCATED)] * num_envs)
+            pair.step([("none", "kept", OPEN)] * num_envs)
+            pair.end_episode()
+        roll(pair, 30, length=10)
+        pair.compare()
+        for _ in range(4):
+            roll(pair, 30, length=10)
+            pair.compare()
+            pair.sample(8)
+        pair.close()
+    assert found.replay.nbytes <= told.replay.nbytes + 3 * FRAME  # nothing is left behind
 
 
 @pytest.mark.parametrize("padding", ["reset", "zero"])

@@ -380,3 +380,23 @@ def test_bad_images(n_step, what):
         stream, t = i % 2, i // 2
         assert np.array_equal(batch.obs[k], frames[stream, t : t + 4])
         assert np.array_equal(batch.next_obs[k], frames[stream, t + n_step : t + n_step + 4])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_the_final_observation_of_a_single_row(wrapped):
+    """As it is, or the only object of an array."""
+    replay = per.ReplayBuffer(
+        10,
+        {"obs": per.Field((2,)), "action": per.Field((), "int64"), "reward": per.Field()},
+        num_envs=3,
+        autoreset="same_step",
+    )
+    final = np.array([5.0, 6.0], np.float32)
+    if wrapped:
+        objects = np.empty(1, object)
+        objects[0] = final
+    info = {"final_obs": objects if wrapped else final}
+
+    ids = replay.add([1.0, 2.0], 0, 1.0, [0.0, 0.0], True, env=1, info=info)
+
+    np.testing.assert_array_equal(replay.get(ids).next_obs[0], final)

@@ -491,7 +491,7 @@ def events(num_envs):
 
 
 @by_mode
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_program_gives_the_twins_rows(mode, data):
     num_envs = data.draw(st.integers(1, 4), "num_envs")

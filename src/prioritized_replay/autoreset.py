@@ -87,7 +87,7 @@ def final_observations(info: Any, ended: NDArray[np.bool_], single: bool) -> lis
     ended : bool[K]
         Which rows ended.
     single : bool
-        There is one row, and nothing has a leading axis.
+        There is one row, and nothing has a leading axis, but for an array of objects.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def final_observations(info: Any, ended: NDArray[np.bool_], single: bool) -> lis
             f"{where} must hold the final observation of a row that ended, since autoreset is "
             f"'same_step', got {got}"
         )
-    if single:
+    if single and not (isinstance(final, np.ndarray) and final.dtype == object):
         return [final]
     if mask is not None:
         mask = np.asarray(mask)

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ FILE = re.compile(r"([a-z0-9_]+(?:-[a-z0-9_]+)*)\.g([0-9]{1,18})\.npy", re.ASCII
 ROUNDS = 2  # of writing while the buffer is in use; what changed meanwhile is written again
 AT_ONCE = 2  # checksums of one piece are computed while another is written
 KEPT_RECORDS = 4
+MOST_COPIED = 1 << 25  # bytes copied with the lock held, rather than written
 LONGEST_READ = 1 << 22
 
 
@@ -101,8 +103,9 @@ class Saver:
             The folder; it is created if it is not there.
         lock : Lock
             While it is held, the contents stay as they are. It is held for as long as it takes to
-            list the pieces, and once for writing those that changed during the save or have no
-            version; not while files are forced to disk.
+            list the pieces, and once for copying those that changed during the save or have no
+            version; what of these is beyond 32 MiB is written with the lock held. It is not held
+            while files are forced to disk.
         contents : callable
             Returns the contents of now; called with the lock held.
 
@@ -123,7 +126,8 @@ class Saver:
             def write(piece: Piece, durable: bool) -> None:
                 file = f"{piece.name}.g{generation}.npy"
                 written.add(file)
-                entries[piece.name] = _write(folder, file, piece, durable)
+                nbytes, crc32 = _write(folder, file, piece.read(), durable)
+                entries[piece.name] = Entry(piece.version, file, nbytes, crc32)
 
             def changed(pieces: Iterable[Piece]) -> list[Piece]:
                 known = {name: entry.version for name, entry in entries.items()}
@@ -137,10 +141,12 @@ class Saver:
                     _in_threads(lambda piece: write(piece, True), lasting)
                 with lock:
                     last = contents()
-                    late = changed(last.pieces)
-                    for piece in late:
+                    copied, large = _copied(changed(last.pieces))
+                    for piece in large:
                         write(piece, False)
-                for piece in late:
+                for piece in copied:
+                    write(piece, True)
+                for piece in large:
                     _sync(folder / entries[piece.name].file)
                 entries = {piece.name: entries[piece.name] for piece in last.pieces}
                 text = _manifest(generation, last, entries)
@@ -368,10 +374,25 @@ def _bytes_of(array: Array) -> memoryview:
     return flat.view(np.uint8).data if flat.size else memoryview(b"")
 
 
-def _write(folder: Path, file: str, piece: Piece, durable: bool) -> Entry:
-    """Write one piece; its checksum is of what was handed to the system."""
+def _copied(pieces: Iterable[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """Return copies of pieces, for as long as there is room for them, and the other pieces."""
+    copied, others = [], []
+    room = MOST_COPIED
+    for piece in pieces:
+        array = piece.read()
+        if array.nbytes > room:
+            others.append(piece)
+            continue
+        room -= array.nbytes
+        # Byte by byte: NumPy may leave out what lies between the fields of rows.
+        data = np.frombuffer(bytearray(_bytes_of(array)), array.dtype, array.size)
+        copied.append(piece._replace(read=partial(data.reshape, array.shape)))
+    return copied, others
+
+
+def _write(folder: Path, file: str, array: Array, durable: bool) -> tuple[int, int]:
+    """Write one array; return its size and its checksum, of what was handed to the system."""
     assert FILE.fullmatch(file)
-    array = piece.read()
     header = _header(array.dtype, array.shape)
     data = _bytes_of(array)
     path = folder / file
@@ -383,7 +404,7 @@ def _write(folder: Path, file: str, piece: Piece, durable: bool) -> Entry:
                 part = part[out.write(part) :]
         if durable:
             os.fsync(out.fileno())
-    return Entry(piece.version, file, len(header) + len(data), zlib.crc32(data, zlib.crc32(header)))
+    return len(header) + len(data), zlib.crc32(data, zlib.crc32(header))
 
 
 def _in_threads(write: Callable[[Piece], None], pieces: list[Piece]) -> None:

@@ -770,9 +770,9 @@ class ReplayBuffer:
         Notes
         -----
         O(what changed). Other threads go on meanwhile: the buffer's lock is held for listing
-        what there is, and once for writing the priorities, the marks of rows drawn, the open
-        windows and what changed while the rest was written. The checkpoint is of that moment.
-        Forcing files to disk is done without the lock.
+        what there is, and once for copying the priorities, the marks of rows drawn, the open
+        windows and what changed while the rest was written (beyond 32 MiB, for writing it). The
+        checkpoint is of that moment. Forcing files to disk is done without the lock.
         """
         self._saver.save(path, self._lock, self._contents)
 

@@ -22,7 +22,7 @@ import prioritized_replay as per
 from prioritized_replay import checkpoint
 
 CASES = [Case("frames", "proportional", 1), Case("rows", "rank", 1), Case("found", "uniform", 1)]
-SMALL_PIECE = 3000  # bytes: many files, so that a kill has something to come between
+SMALL_PIECE = 12_000  # bytes: many files, so that a kill has something to come between
 LONGEST = 0.5  # seconds from the first save of a process to its end
 COMPARED = 5  # steps after each reopening
 

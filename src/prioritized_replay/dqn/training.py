@@ -219,9 +219,9 @@ class Training:
         """Go on where another training of the same configuration was.
 
         The learner, the replay, the schedules and all counts are as they were, bit for bit. No
-        environment is: the episodes that were open are ended, as the buffer's ``end_episode`` does,
-        and new ones begin with a seed that the state records; so all that go on from one state go
-        on alike.
+        environment is: the episodes that were open are ended, as ``ReplayBuffer.end_episode``
+        does, and new ones begin with a seed that the state records; so all that go on from one
+        state go on alike.
 
         Parameters
         ----------
