@@ -34,6 +34,7 @@ commands:
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
   bench                time and memory beside other replay libraries: tables, JSON, figures
 
+  per train --resume RUN   go on with a run that was stopped or killed
   per COMMAND --help   every option of a command, with its default
   per --version        the version of the package
 
