@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import casting, forking
-from prioritized_replay.autoreset import Autoreset, chosen_mode, mode_of
+from prioritized_replay.autoreset import Autoreset, chosen_mode
 from prioritized_replay.batch import Batch
 from prioritized_replay.blocks import Blocks
-from prioritized_replay.casting import Column, Field
+from prioritized_replay.casting import Column
 from prioritized_replay.checkpoint import CheckpointError, Contents, Piece, Reader, Saver
+from prioritized_replay.columns import ADDED, Columns, fields_of_spaces, known_of
 from prioritized_replay.description import (
     describe_fields,
     describe_sampler,
@@ -31,10 +32,8 @@ from prioritized_replay.prefetching import Ahead, Prefetcher
 from prioritized_replay.randomness import Seed, UniformStream
 from prioritized_replay.samplers import Proportional, Sampler, Specification, Uniform
 from prioritized_replay.schedules import Schedule
-from prioritized_replay.sharing import SharedObservation
-from prioritized_replay.stacks import stack_axis_of
 from prioritized_replay.streams import Streams
-from prioritized_replay.structure import Nested, Structure, fields_of_space
+from prioritized_replay.structure import Nested
 from prioritized_replay.transitions import Transitions
 
 __all__ = ["Batch", "ReplayBuffer"]
@@ -43,14 +42,8 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-REQUIRED = ("obs", "action", "reward")
 STEP = ("obs", "action", "reward", "next_obs")  # what every call of `add` names
-RESERVED = {  # columns that every batch has, and arguments of `add`
-    *("next_obs", "discount", "terminated", "weights", "probabilities", "ids"),
-    *("self", "truncated", "td_error", "env", "info"),
-}
 INT64 = np.dtype(np.int64)
-COMPUTED_COLUMNS = ("next_obs", "discount", "terminated")
 NOT_DESCRIBED = (
     *(ValueError, TypeError, KeyError, AttributeError),
     *(RecursionError, OverflowError),
@@ -149,15 +142,13 @@ class ReplayBuffer:
         if num_envs is not None:
             num_envs = casting.integer("num_envs", num_envs)
         mode = chosen_mode(autoreset, num_envs)
-        self._structures = _structures(fields)
+        self._columns = Columns(fields)
+        self._structures = self._columns.structures
         specification = Proportional() if sampler is None else sampler
         if not isinstance(specification, Specification):
             got = casting.shown(specification)
             raise ValueError(f"sampler must be Uniform, Proportional or RankBased, got {got}")
-        self._leaves = {
-            name: field for part in self._structures.values() for name, field in part.leaves.items()
-        }
-        reward_type = np.dtype(self._leaves["reward"].dtype)
+        reward_type = np.dtype(self._columns.leaves["reward"].dtype)
         if self._n_step > 1 and reward_type.kind != "f":
             raise ValueError(
                 f"fields['reward'] must be floating where n_step > 1, got {reward_type}"
@@ -185,13 +176,15 @@ class ReplayBuffer:
         self._blocks = Blocks(
             self._storage, self._capacity, self._structures, self._transitions.shared, self._n_step
         )
-        self._extra = [name for name in fields if name not in REQUIRED]
+        self._extra = self._columns.extra
         # Whether a step is that of a single stream and each of its values a single field,
         nested = any(not structure.plain for structure in self._structures.values())
         self._simple = num_envs is None and mode == "disabled" and not nested
         # and can besides be written as it comes.
         self._bare = self._simple and self._n_step == 1 and not self._transitions.shared
-        self._accept = {name: Column(name, field).accept for name, field in self._leaves.items()}
+        self._accept = {
+            name: Column(name, field).accept for name, field in self._columns.leaves.items()
+        }
         if self._simple:
             self._accept_obs = self._accept["obs"]
             self._accept_action = self._accept["action"]
@@ -233,7 +226,7 @@ class ReplayBuffer:
         ValueError
             If a space has no fixed shape and dtype, or as the class does.
         """
-        return cls._for_spaces(observation_space, action_space, capacity, None, options)
+        return cls(capacity, fields_of_spaces(observation_space, action_space), **options)
 
     @classmethod
     def for_env(cls, env: Any, capacity: int, **options: Unpack[Options]) -> Self:
@@ -255,11 +248,7 @@ class ReplayBuffer:
         ValueError
             If an option contradicts the environment, or as :meth:`for_spaces` does.
         """
-        spaces = env.observation_space, env.action_space
-        known: dict[str, Any] = {"autoreset": mode_of(env)}
-        if hasattr(env, "num_envs"):
-            spaces = env.single_observation_space, env.single_action_space
-            known["num_envs"] = int(env.num_envs)
+        fields, known = known_of(env)
         for name, value in known.items():
             given = options.get(name)
             if given is None:
@@ -268,27 +257,6 @@ class ReplayBuffer:
                 raise ValueError(
                     f"{name} must be that of the environment, {value!r}, got {casting.shown(given)}"
                 )
-        return cls._for_spaces(*spaces, capacity, stack_axis_of(env), options)
-
-    @classmethod
-    def _for_spaces(
-        cls,
-        observation_space: Any,
-        action_space: Any,
-        capacity: int,
-        stack_axis: int | None,
-        options: Options,
-    ) -> Self:
-        def observed(shape: tuple[int, ...], dtype: Any) -> Field:
-            stacked = stack_axis is not None and len(shape) > 1
-            field = Field(shape, dtype, stack_axis if stacked else None)
-            return field if SharedObservation.worthwhile(field) else Field(shape, dtype)
-
-        fields = {
-            "obs": fields_of_space("observation_space", observation_space, observed),
-            "action": fields_of_space("action_space", action_space),
-            "reward": Field((), "float32"),
-        }
         return cls(capacity, fields, **options)
 
     @property
@@ -412,7 +380,7 @@ class ReplayBuffer:
         O(row), and O(log N) per row once they are next drawn from.
         """
         if (extra or self._extra) and extra.keys() != set(self._extra):
-            self._require_names({**dict.fromkeys(STEP), **extra})
+            self._columns.require((*STEP, *extra))
             raise ValueError(
                 "discount must be left to the buffer, which has it from gamma and terminated, "
                 f"got {casting.shown(extra['discount'])}"
@@ -508,7 +476,7 @@ class ReplayBuffer:
         MemoryError, OSError
             As :meth:`add`.
         """
-        columns = self._cast_transitions(transitions)
+        columns = self._columns.cast(transitions, self._gamma)
         count = len(columns["reward"])
         errors = None if td_errors is None else casting.errors(td_errors, count)
         kept = min(count, self._capacity)
@@ -877,7 +845,7 @@ class ReplayBuffer:
             "fields": [
                 [name, describe_fields(structure.nested)]
                 for name, structure in self._structures.items()
-                if name not in COMPUTED_COLUMNS
+                if name not in ADDED
             ],
             "sampler": describe_sampler(self._sampler.specification),
             "n_step": self._n_step,
@@ -1037,48 +1005,6 @@ class ReplayBuffer:
         self._step_priorities[first_steps] = np.nan
         return priorities
 
-    def _cast_transitions(self, transitions: Mapping[str, Any]) -> dict[str, Array]:
-        if not isinstance(transitions, Mapping):
-            raise ValueError(f"transitions must be a mapping of arrays, got {type(transitions)}")
-        given = dict(transitions)
-        if ("discount" in given) == ("terminated" in given):
-            got = ", ".join(map(str, given))
-            raise ValueError(f"transitions must have either discount or terminated, got {got}")
-        self._require_names(given)
-        reward = casting.as_array("reward", given["reward"])
-        if reward.ndim != 1:
-            raise ValueError(f"reward must have shape (B,), got {reward.shape}")
-        count = len(reward)
-        columns = {
-            leaf: casting.cast(leaf, part, field, (count,))
-            for name, value in given.items()
-            for (leaf, field), part in zip(
-                self._structures[name].leaves.items(),
-                self._structures[name].take_apart(value),
-                strict=True,
-            )
-        }
-        if "terminated" in columns:
-            gamma = np.float32(self._gamma)
-            columns["discount"] = np.where(columns["terminated"], np.float32(0.0), gamma)
-        else:
-            columns["terminated"] = columns["discount"] == 0
-        discount = columns["discount"]
-        if count and not (discount.min() >= 0.0 and discount.max() <= 1.0):
-            wrong = discount[~((discount >= 0.0) & (discount <= 1.0))][0]
-            raise ValueError(f"discount must be in [0, 1], got {wrong}")
-        return columns
-
-    def _require_names(self, given: Mapping[str, Any]) -> None:
-        unknown = given.keys() - self._structures.keys()
-        missing = self._structures.keys() - given.keys() - {"discount", "terminated"}
-        if unknown or missing:
-            kind, names = ("unknown", unknown) if unknown else ("missing", missing)
-            raise ValueError(
-                f"fields must be {', '.join(self._structures)}, "
-                f"got {kind} {', '.join(sorted(map(str, names)))}"
-            )
-
     def _issue(self, count: int, priorities: Floats | None) -> Ints:
         """Make rows just written sampleable and give them their ids."""
         if count == 0:
@@ -1113,34 +1039,3 @@ def _one_error(td_error: Any) -> float:
     if type(td_error) is float:
         return td_error
     return float(casting.errors(td_error, 1, "td_error")[0])
-
-
-def _structures(fields: Mapping[str, Nested]) -> dict[str, Structure]:
-    """Return the columns of a row: the fields given and those every buffer has."""
-    if not isinstance(fields, Mapping):
-        raise ValueError(f"fields must be a mapping of names to Field, got {casting.shown(fields)}")
-    for name in REQUIRED:
-        if name not in fields:
-            raise ValueError(f"fields must contain obs, action and reward, got no {name}")
-    for name in fields:
-        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-            raise ValueError(
-                f"fields must have names that can be attributes, got {casting.shown(name)}"
-            )
-        if name in RESERVED or hasattr(Batch, name):
-            raise ValueError(f"fields must not use a name with a meaning of its own, got {name!r}")
-    reward = fields["reward"]
-    if not isinstance(reward, Field) or reward.shape != ():
-        raise ValueError(
-            f"fields['reward'] must be a Field of shape (), got {casting.shown(reward)}"
-        )
-    columns: dict[str, Nested] = {
-        "obs": fields["obs"],
-        "action": fields["action"],
-        "reward": reward,
-        "discount": Field((), "float32"),
-        "next_obs": fields["obs"],
-        "terminated": Field((), "bool"),
-        **{name: field for name, field in fields.items() if name not in REQUIRED},
-    }
-    return {name: Structure(name, nested) for name, nested in columns.items()}
