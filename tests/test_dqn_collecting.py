@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from prioritized_replay.dqn.evaluation import Evaluation
 from prioritized_replay.dqn.presets import preset
 from prioritized_replay.dqn.training import Training
 
@@ -165,6 +166,48 @@ def test_the_papers_settings_train():
     assert np.isfinite(report.loss)
     assert training.agent.memory_buffer.autoreset == "same_step"
     training.close()
+
+
+def test_every_setting_of_the_paper_reaches_the_agent():
+    training = Training(
+        preset("ALE/Pong-v5", "paper", replay="proportional", steps=60, warmup=40, capacity=100)
+    )
+    config, agent = training.config, training.agent
+    training.close()
+
+    (group,) = agent.optimizer.param_groups
+    assert type(agent.optimizer).__name__ == "CentredRMSProp"
+    assert group["eps"] == config.optimizer_eps == (0.01 / 32**2) / 16
+    assert agent.online_network.layers[-1].bias.shape == (1,)
+    assert agent.clip_td_errors
+    assert (agent.tau, agent.target_period, agent.gradient_clip) == (None, 7_500, np.inf)
+
+
+def test_evaluations_are_played_as_the_settings_say(monkeypatch):
+    """With the same stickiness as in training."""
+    played = []
+
+    def evaluate(network, env_id, episodes, seed, **how):
+        played.append((env_id, episodes, how))
+        return Evaluation(np.ones(1), np.ones(1, np.int64), 1.0, 0.0, 1.0, (1.0, 1.0))
+
+    monkeypatch.setattr("prioritized_replay.dqn.training.evaluate", evaluate)
+    training = Training(
+        preset("MinAtar/Breakout-v1", steps=8, warmup=4, capacity=8, batch_size=2, eval_every=8,
+               eval_episodes=3, final_eval_episodes=5, eval_max_steps=123, eval_epsilon=0.25,
+               sticky_actions=0.5)
+    )  # fmt: skip
+    list(training.run())
+    training.final_evaluation()
+    training.close()
+
+    assert [(env_id, episodes) for env_id, episodes, _ in played] == [
+        ("MinAtar/Breakout-v1", 3),
+        ("MinAtar/Breakout-v1", 5),
+    ]
+    for _, _, how in played:
+        assert (how["sticky_actions"], how["max_steps"], how["epsilon"]) == (0.5, 123, 0.25)
+    assert training._env.unwrapped.game.sticky_action_prob == 0.5
 
 
 def test_more_warmup_than_steps_is_refused():

@@ -63,6 +63,15 @@ def test_channels_may_be_last_and_numbers_other_than_bytes():
     assert_close(a(observations), a.layers(observations), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "first"),
+    [((4, 84, 84), True), ((84, 84, 3), False), ((10, 10, 10), False), ((10, 12, 10), False)],
+)
+def test_channels_are_first_where_that_axis_is_the_shortest_of_all(shape, first):
+    """Also MinAtar's Seaquest, 10x10 with 10 channels, has them last."""
+    assert Image.of(spaces.Box(0, 255, shape, np.uint8)).first is first
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from([(10, 10, 4), (10, 10, 10), (3, 7, 9), (8, 5, 2)]),
