@@ -70,6 +70,28 @@ def test_saving_changes_nothing(tmp_path, case):
         saved.save(tmp_path)
 
 
+def test_it_is_kept_which_streams_were_interrupted(tmp_path):
+    fields = {"obs": per.Field(), **driving.SCALARS}
+    replay = per.ReplayBuffer(9, fields, num_envs=2, autoreset="next_step")
+    zeros, ones = np.zeros(2), np.ones(2)
+    replay.add(zeros, zeros.astype(int), ones, ones, ones.astype(bool))
+    replay.end_episode(env=0)  # and reset by hand, where the other resets itself
+    replay.save(tmp_path)
+    for buffer in (replay, per.ReplayBuffer.load(tmp_path)):
+        ids = buffer.add(zeros + 7, zeros.astype(int), zeros, zeros + 8, zeros.astype(bool))
+        assert ids.tolist() == [2]
+
+
+def test_it_is_kept_that_no_stack_was_found(tmp_path):
+    replay = per.ReplayBuffer(9, {"obs": per.Field((4, 16, 16), "uint8"), **driving.SCALARS})
+    for looking, obs, next_obs in ((True, 0, 0), (False, 1, 2)):
+        obs, next_obs = (driving.BANK[[k] * 4] * (k > 0) for k in (obs, next_obs))
+        replay.add(obs, 1, 1.0, next_obs, False)
+        replay.save(tmp_path)
+        assert replay._transitions.looking is looking
+        assert per.ReplayBuffer.load(tmp_path)._transitions.looking is looking
+
+
 # --- what is written ------------------------------------------------------------------------
 
 
