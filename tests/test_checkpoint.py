@@ -84,7 +84,7 @@ def test_it_is_kept_which_streams_were_interrupted(tmp_path):
 
 def test_it_is_kept_that_no_stack_was_found(tmp_path):
     replay = per.ReplayBuffer(9, {"obs": per.Field((4, 16, 16), "uint8"), **driving.SCALARS})
-    for looking, obs, next_obs in ((True, 0, 0), (False, 1, 2)):
+    for looking, obs, next_obs in ((True, 0, 0), (True, 1, 2), (True, 3, 5), (False, 6, 8)):
         obs, next_obs = (driving.BANK[[k] * 4] * (k > 0) for k in (obs, next_obs))
         replay.add(obs, 1, 1.0, next_obs, False)
         replay.save(tmp_path)

@@ -965,3 +965,14 @@ def test_a_limit_below_the_rows_themselves():
         per.ReplayBuffer(10_000, fields(stack_axis=0), max_bytes=5000).add(
             np.zeros((4, SIDE, SIDE)), 0, 0.0, np.ones((4, SIDE, SIDE)), False
         )
+
+
+def test_one_step_out_of_order_does_not_end_the_search_for_a_stack():
+    frames = np.random.default_rng(0).integers(0, 256, (110, 40, 40), np.uint8)
+    replay = per.ReplayBuffer(100, fields((4, 40, 40)))
+    replay.add(frames[50:54], 0, 0.0, frames[:4], False)
+    for k in range(100):
+        replay.add(frames[k : k + 4], k, 0.0, frames[k + 1 : k + 5], False)
+
+    assert replay.nbytes < 1.2 * 100 * 40 * 40 + small_columns(100)
+    assert np.array_equal(replay.get([60]).obs[0], frames[59:63])

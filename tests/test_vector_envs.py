@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tests.reference import Step, window
+from tests.reference import FIELDS, Step, window
 from tests.reference_streams import GAMMA, ReferenceStreams
 
 import prioritized_replay as per
@@ -509,3 +509,19 @@ def test_atari_that_returns_a_subset(mode):
     envs.close()
 
     compare(replay, calls, mode, 3)
+
+
+def test_the_mode_may_be_a_member_of_gymnasiums_enumeration():
+    replay = per.ReplayBuffer(
+        10, FIELDS, num_envs=2, autoreset=gymnasium.vector.AutoresetMode.SAME_STEP
+    )
+    assert replay.autoreset == "same_step"
+
+
+def test_vector_environments_of_another_kind_are_refused_by_name():
+    class OtherVector:
+        num_envs = 2
+        observation_space = action_space = gymnasium.spaces.Discrete(3)
+
+    with pytest.raises(ValueError, match=r"env must be .* single_observation_space: OtherVector"):
+        per.ReplayBuffer.for_env(OtherVector(), 10)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from prioritized_replay.casting import shown
 
-__all__ = ["Autoreset", "chosen_mode", "final_observations", "mode_of", "wrappers"]
+__all__ = ["Autoreset", "chosen_mode", "final_observations", "mode_of", "named", "wrappers"]
 
 Autoreset = Literal["next_step", "same_step", "disabled"]
 
@@ -37,9 +37,10 @@ def chosen_mode(autoreset: Any, num_envs: int | None) -> Autoreset:
         If ``autoreset`` is none of the three, or not given where ``num_envs`` is, or
         ``"same_step"`` for a single environment: there is no such.
     """
+    autoreset = named(autoreset)
     allowed = MODES if num_envs is not None else ("next_step", "disabled", None)
     if not (autoreset is None or isinstance(autoreset, str)) or autoreset not in allowed:
-        names = ", ".join(map(repr, allowed))
+        names = ", ".join(repr(mode) for mode in allowed if mode is not None)
         why = " where num_envs is given" if num_envs is not None else " for a single environment"
         raise ValueError(f"autoreset must be one of {names}{why}, got {shown(autoreset)}")
     return next((mode for mode in MODES if mode == autoreset), "disabled")
@@ -65,13 +66,19 @@ def mode_of(env: Any) -> Autoreset | None:
     for layer in wrappers(env):
         mode = (getattr(layer, "metadata", None) or {}).get("autoreset_mode")
         if mode is not None:
-            return _named(mode)
+            return _alike(str(getattr(mode, "value", mode)))
     return None
 
 
-def _named(mode: Any) -> Autoreset | None:
-    """Return our name of a member of Gymnasium's enumeration, or of its value."""
-    value = str(getattr(mode, "value", mode)).replace("_", "").lower()
+def named(mode: Any) -> Any:
+    """Return our name of a member of Gymnasium's enumeration; anything else as it is."""
+    value = getattr(mode, "value", None)
+    return (_alike(value) or mode) if isinstance(value, str) else mode
+
+
+def _alike(value: str) -> Autoreset | None:
+    """Return the mode that is called so, but for capitals and underscores."""
+    value = value.replace("_", "").lower()
     return next((name for name in MODES if name.replace("_", "") == value), None)
 
 

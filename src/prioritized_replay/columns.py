@@ -207,6 +207,11 @@ def known_of(env: Any) -> tuple[dict[str, Nested], dict[str, Any]]:
     spaces = env.observation_space, env.action_space
     options: dict[str, Any] = {"autoreset": mode_of(env)}
     if hasattr(env, "num_envs"):
+        if not hasattr(env, "single_observation_space"):
+            raise ValueError(
+                "env must be an environment or a vector environment of Gymnasium, got one with "
+                f"num_envs but no single_observation_space: {type(env).__name__}"
+            )
         spaces = env.single_observation_space, env.single_action_space
         options["num_envs"] = int(env.num_envs)
     return fields_of_spaces(*spaces, stack_axis_of(env)), options

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import casting, forking
-from prioritized_replay.autoreset import Autoreset, chosen_mode
+from prioritized_replay.autoreset import Autoreset, chosen_mode, named
 from prioritized_replay.batch import Batch
 from prioritized_replay.blocks import Blocks
 from prioritized_replay.casting import Column
@@ -253,7 +253,7 @@ class ReplayBuffer:
             given = options.get(name)
             if given is None:
                 options[name] = value  # type: ignore[literal-required]
-            elif value is not None and given != value:
+            elif value is not None and (named(given) if name == "autoreset" else given) != value:
                 raise ValueError(
                     f"{name} must be that of the environment, {value!r}, got {casting.shown(given)}"
                 )

@@ -27,6 +27,7 @@ Ints = NDArray[np.int64]
 
 SMALLEST = 1024  # bytes: below, looking for equal ones would cost more than it saves
 MOST_CHUNKS = 1 << 20
+LOOKS = 3  # one step that does not follow from the one before should not decide
 STEPS_TO_LOOK = 1000  # after so many rows the layout stays as it is
 
 
@@ -67,13 +68,17 @@ class SharedObservation:
         self._memory = memory
         self._frames = Frames(field, capacity, streams, self._allocate)
         axes = possible_axes(field) if field.stack_axis is None else []
-        self.looking = bool(axes)
-        """Whether it is not known yet how the observation is stacked."""
+        self._looks = LOOKS if axes else 0  # steps that may still show no stack
         self._rows_to_look = min(STEPS_TO_LOOK, capacity)
         # Room for the longest stack that may be found: rows then keep their layout.
         width = max([self._frames.stack, *(field.shape[axis] for axis in axes)])
         self.references = Field((width,), "uint32")
         """What a row has in the place of each of the two."""
+
+    @property
+    def looking(self) -> bool:
+        """Whether it is not known yet how the observation is stacked."""
+        return self._looks > 0
 
     @staticmethod
     def worthwhile(field: Field) -> bool:
@@ -150,14 +155,15 @@ class SharedObservation:
             Storages with rows that have frames, and how many rows from the first on.
         """
         if sum(rows for _, rows in storages[:1]) >= self._rows_to_look:
-            self.looking = False
+            self._looks = 0
             return
         axis = shifted_axis(*(columns[name][0] for name in self.names))
         if isinstance(axis, str):
             return
-        self.looking = False
         if axis is None:
+            self._looks -= 1
             return
+        self._looks = 0
         places = [storage.columns[name][:rows] for storage, rows in storages for name in self.names]
         before = [self._narrowed(place) for place in places]
         pieces, self._pieces = self._pieces, {}
@@ -180,7 +186,7 @@ class SharedObservation:
         return {
             f"{self._title}.chunks": self._frames.state(),
             f"{self._title}.stack_axis": self._frames.field.stack_axis,
-            f"{self._title}.looking": self.looking,
+            f"{self._title}.looks": self._looks,
         }
 
     def restore(self, reader: Reader, rows: int) -> None:
@@ -193,20 +199,18 @@ class SharedObservation:
         rows : int
             How many rows may refer to frames.
         """
-        looking = reader.flag(f"{self._title}.looking")
+        looks = reader.integer(f"{self._title}.looks", 0, self._looks)
         field = self._frames.field
         axis = reader.plain(f"{self._title}.stack_axis")
         if axis != field.stack_axis:
-            if field.stack_axis is not None or looking or axis not in possible_axes(field):
+            if field.stack_axis is not None or looks or axis not in possible_axes(field):
                 raise reader.error(f"must not have {self._title} stacked along {axis!r}")
             pieces, self._pieces = self._pieces, {}
             for name, nbytes in pieces.items():
                 self._memory.release(name, nbytes)
             field = replace(field, stack_axis=axis)
             self._frames = Frames(field, self._capacity, self._streams, self._allocate)
-        elif looking and not self.looking:
-            raise reader.error(f"must not look for a stack in {self._title}")
-        self.looking = looking
+        self._looks = looks
         chunks = reader.integers(f"{self._title}.chunks", MOST_CHUNKS)
         self._frames.restore(self._title, reader, chunks, rows)
 
