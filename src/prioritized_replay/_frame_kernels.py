@@ -264,15 +264,6 @@ def release(ledger, free, references):
 
 
 @kernel
-def equal(table, bits, words, references, obs):
-    """Return whether these frames are those of an observation."""
-    for i in range(references.size):
-        if not same(stored(table, bits, words, references[i]), given(obs, obs, words, i)):
-            return False
-    return True
-
-
-@kernel
 def chained(references, following, shift):
     """Return whether in every row the one observation, shifted, begins the following one."""
     for row in range(references.shape[0]):

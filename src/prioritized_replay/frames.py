@@ -241,11 +241,6 @@ class Frames:
         block.flags.writeable = False
         return self._view(len(references), block, 0, row)
 
-    def equal(self, references: References, obs: Array) -> bool:
-        """Return whether these frames, uint32[S], are those of an observation, byte by byte."""
-        words = self._to_words(obs[None])
-        return bool(kernels.equal(self._table, self._bits, self._words, _flat(references), words))
-
     def clear(self) -> None:
         """Release everything and forget all streams; the memory stays. O(frames)."""
         self._last[:] = 0
