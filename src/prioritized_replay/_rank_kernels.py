@@ -463,9 +463,10 @@ def may_be_small(tree, leaf):
     place = tree.cells[leaf, PLACE]
     start = tree.cells[parent, BEFORE + place]
     left = tree.cells[parent, BEFORE + max(place - 1, 0)]
-    end = tree.cells[parent, BEFORE + min(place + 2, INNER_WIDTH - 1)]
-    # The parent does not say where its last child ends.
-    unknown = place + 2 >= tree.cells[parent, SIZE]
+    children = tree.cells[parent, SIZE]
+    # The parent does not say where its last child ends, and nothing is written beyond it.
+    unknown = place + 2 >= children
+    end = tree.cells[parent, BEFORE + min(place + 2, children - 1)]
     small = start + tree.cells[leaf, SIZE] - left <= MERGE_LEAVES
     return unknown | small | (end - start <= MERGE_LEAVES)
 
