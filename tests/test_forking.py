@@ -102,6 +102,13 @@ leave.set()
 thread.join()
 results["parent after"] = len(draw(replay))
 
+# a save that is under way
+with tempfile.TemporaryDirectory() as folder, replay._saver._busy:
+    def save():
+        replay.save(folder)
+        return len(per.ReplayBuffer.load(folder))
+    results["save"] = in_child(save)
+
 # files
 with tempfile.TemporaryDirectory() as folder:
     mapped = filled(directory=folder)
@@ -165,6 +172,10 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child(results):
 def test_a_copy_that_may_be_incomplete_is_refused(results):
     assert results["stuck"].startswith("RuntimeError: this ReplayBuffer was in use by another")
     assert results["parent after"] == 64
+
+
+def test_a_child_saves_although_its_parent_was_saving(results):
+    assert results["save"] == 100
 
 
 @pytest.mark.parametrize("name", ["add", "extend", "sample", "update", "clear"])

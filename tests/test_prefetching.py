@@ -227,6 +227,19 @@ def test_what_would_be_saved_is_the_generator_as_of_the_last_batch_delivered(bat
             twin.sample(batch_size)
 
 
+@pytest.mark.parametrize("delivered", [0, 1, 7])
+def test_a_buffer_saved_meanwhile_goes_on_after_the_last_batch_delivered(tmp_path, delivered):
+    replay, twin = filled(), filled()
+    with replay.prefetch(700, depth=3) as batches:
+        for _ in range(delivered):
+            next(batches), twin.sample(700)
+        until(lambda: len(batches.undelivered()) == 3)
+        replay.save(tmp_path)
+    loaded = per.ReplayBuffer.load(tmp_path)
+    for _ in range(10):
+        equal(loaded.sample(700), twin.sample(700))
+
+
 def test_of_several_the_oldest_batch_that_waits_counts():
     replay, twin = filled(), filled()
     first = replay.prefetch(4, depth=2)

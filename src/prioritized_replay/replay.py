@@ -609,6 +609,7 @@ class ReplayBuffer:
         for prefetcher in self._prefetchers:
             prefetcher.abandon()
         self._prefetchers.clear()
+        self._saver = Saver()  # the parent's may have been busy
         if self._memory.directory is not None:
             self._lock = forking.Refusal(
                 f"this buffer keeps its rows in files in {self._memory.directory}, which belong to "
