@@ -122,3 +122,48 @@ def test_an_interruption_between_two_calls_of_a_stream_counts(calls):
         rows += ids.size
     thread.join()
     assert len(replay) == rows
+
+
+class Guarded:
+    """Stands before a part of a buffer: its methods may only be called with the lock held."""
+
+    def __init__(self, part, lock, free=()):
+        self.__dict__.update(_part=part, _lock=lock, _free=free)
+
+    def __getattr__(self, name):
+        value = getattr(self._part, name)
+        if callable(value) and name not in self._free:
+            assert self._lock.locked(), f"{name} without the lock"
+        return value
+
+    def __setattr__(self, name, value):
+        setattr(self._part, name, value)
+
+
+OTHER_CALLS = {
+    "clear": lambda r, ask: r.clear(),
+    "stats": lambda r, ask: r.stats(),
+    "end_episode": lambda r, ask: r.end_episode(),
+    "repr": lambda r, ask: (repr(r), len(r), r.nbytes, r.alpha, r.sampler, r.fields, r.capacity),
+}
+
+
+@pytest.mark.parametrize("num_envs", [None, 2])
+@pytest.mark.parametrize("name", [*CALLS, *OTHER_CALLS])
+def test_what_is_behind_a_buffer_is_used_with_the_lock_held(name, num_envs):
+    fields = {**FIELDS, "mark": per.Field((), "float64")}
+    replay = per.ReplayBuffer(
+        10, fields, n_step=2, num_envs=num_envs, autoreset=num_envs and "next_step"
+    )
+    CALLS["extend"](replay, lambda value: value)
+    for part, free in {
+        "_sampler": (), "_transitions": (), "_blocks": (), "_uniforms": (), "_storage": (),
+        "_streams": ("named", "steps"),  # which only look at their arguments
+    }.items():  # fmt: skip
+        setattr(replay, part, Guarded(getattr(replay, part), replay._lock, free))
+    if name == "add" and num_envs:
+        obs = np.zeros((2, 2))
+        for end in (True, False):
+            replay.add(obs, [1, 2], [0.0, 0.0], obs, [end, end], mark=[0.0, 0.0], td_error=[1, 2])
+    else:
+        ({**CALLS, **OTHER_CALLS})[name](replay, lambda value: value)
