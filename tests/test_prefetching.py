@@ -167,7 +167,7 @@ def test_whoever_waits_goes_on_when_it_is_closed():
 
     batches = filled().prefetch(4, depth=1, beta=beta)
     got = []
-    waiting = [threading.Thread(target=lambda: got.append(list(batches))) for _ in range(3)]
+    waiting = [threading.Thread(target=lambda: got.append(list(batches)), daemon=True) for _ in range(3)]
     for thread in waiting:
         thread.start()
     batches._work.stop()
@@ -203,7 +203,7 @@ def test_threads_that_share_one_get_every_batch_once():
     def take():
         got.extend(batch.ids.tobytes() for batch in itertools.islice(batches, 50))
 
-    threads = [threading.Thread(target=take) for _ in range(4)]
+    threads = [threading.Thread(target=take, daemon=True) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
