@@ -59,6 +59,8 @@ def rows(count=3, **changes):
 
 
 MISSING = object()
+ENDLESS = []
+ENDLESS.append(ENDLESS)
 NAN, INF = math.nan, math.inf
 
 # what is called (on the buffer and its ids), the error, what its message names
@@ -322,6 +324,13 @@ def test_a_draw_from_zero_masses_changes_nothing(draw):
         ({"fields": {**FIELDS, "td_error": per.Field()}}, "td_error"),
         ({"seed": "luck"}, "seed"),
         ({"seed": -1}, "seed"),
+        ({"seed": ENDLESS}, "seed"),
+        ({"fields": {**FIELDS, "obs": ENDLESS}}, "obs"),
+        ({"capacity": 2**70}, "capacity"),
+        ({"n_step": 2**70}, "n_step"),
+        ({"num_envs": 2**70, "autoreset": "disabled"}, "num_envs"),
+        ({"fields": {**FIELDS, "obs": [1, 2]}}, "obs"),
+        ({"autoreset": np.arange(2)}, "autoreset"),
     ],
     ids=str,
 )

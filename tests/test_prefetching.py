@@ -167,7 +167,9 @@ def test_whoever_waits_goes_on_when_it_is_closed():
 
     batches = filled().prefetch(4, depth=1, beta=beta)
     got = []
-    waiting = [threading.Thread(target=lambda: got.append(list(batches)), daemon=True) for _ in range(3)]
+    waiting = [
+        threading.Thread(target=lambda: got.append(list(batches)), daemon=True) for _ in range(3)
+    ]
     for thread in waiting:
         thread.start()
     batches._work.stop()

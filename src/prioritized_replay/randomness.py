@@ -26,6 +26,12 @@ GENERATORS: dict[str, Any] = {
 """Those that a checkpoint can hold: NumPy's own."""
 
 
+SEEDS = (
+    *(int, np.integer, np.random.Generator, np.random.RandomState, np.random.BitGenerator),
+    np.random.bit_generator.ISeedSequence,
+)
+
+
 class Moment(NamedTuple):
     """Where a stream of uniforms stands."""
 
@@ -35,6 +41,15 @@ class Moment(NamedTuple):
     """What was last drawn in advance; nobody writes to it."""
     used: int
     """How much of the block is used up."""
+
+
+def _is_seed(seed: Any) -> bool:
+    """Return whether NumPy may see it: from a list that holds itself it does not come back."""
+    if isinstance(seed, (list, tuple)):
+        return all(isinstance(part, (int, np.integer)) for part in seed)
+    if isinstance(seed, np.ndarray):
+        return seed.dtype.kind in "iu"
+    return seed is None or isinstance(seed, SEEDS)
 
 
 class UniformStream:
@@ -64,6 +79,8 @@ class UniformStream:
 
     def __init__(self, seed: Seed, block: int = 4096) -> None:
         try:
+            if not _is_seed(seed):
+                raise TypeError("no integer, sequence of integers or generator")
             self.generator = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             got = casting.shown(seed)

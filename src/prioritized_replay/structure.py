@@ -52,7 +52,10 @@ class Structure:
 
     def __init__(self, name: str, nested: Nested) -> None:
         self.name = name
-        self.nested = _frozen(name, nested)
+        try:
+            self.nested = _frozen(name, nested)
+        except RecursionError:
+            raise ValueError(f"fields[{name!r}] must not be nested so deeply") from None
         self.plain = isinstance(self.nested, Field)
         self.leaves: dict[str, Field] = dict(_leaves(name, self.nested))
 
