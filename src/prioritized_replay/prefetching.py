@@ -80,7 +80,7 @@ class Work:
 
 
 class Prefetcher:
-    """An endless iterator over batches that are drawn ahead; made by :meth:`ReplayBuffer.prefetch`.
+    """An endless iterator over batches that are drawn ahead; made by :meth:`~prioritized_replay.ReplayBuffer.prefetch`.
 
     It ends when it is closed, when a ``with`` block around it is left, or when nobody refers to it
     any more. Any number of threads may take batches from it. A process forked from this one cannot:
@@ -91,7 +91,7 @@ class Prefetcher:
     draw : callable
         ``draw(batch_size, beta, waiting)`` appends a batch to ``waiting``.
     batch_size, depth, beta
-        As for :meth:`ReplayBuffer.prefetch`.
+        As for :meth:`~prioritized_replay.ReplayBuffer.prefetch`.
 
     Raises
     ------
