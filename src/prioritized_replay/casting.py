@@ -217,7 +217,9 @@ def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Arr
 
 def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     """Return numbers rounded to a floating dtype; a finite one must not become infinite."""
-    if array.ndim == 0:  # the common case of a reward, without the cost of array functions
+    if (
+        array.ndim == 0 and array.dtype.itemsize <= WIDEST
+    ):  # the common case of a reward, without the cost of array functions
         number = float(array)
         if math.isfinite(number) and abs(number) > LARGEST[dtype.itemsize]:
             raise ValueError(f"{name} must fit {dtype}, got {number}")
@@ -322,4 +324,7 @@ def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
     allowed = {(count,), (count, 1)} | ({()} if count == 1 and name == "td_error" else set())
     if array.shape not in allowed:
         raise ValueError(f"{name} must have shape ({count},) or ({count}, 1), got {array.shape}")
+    if array.dtype.itemsize > WIDEST:
+        with np.errstate(over="ignore"):  # it may become infinite, which is refused later
+            array = array.astype(FLOAT64)
     return np.require(array.reshape(count), FLOAT64, FIT)

@@ -136,7 +136,7 @@ class PER:
             If a value does not fit; nothing changes then.
         """
         ended = _scalar("done", done)
-        if ended.size != 1 or ended not in (0, 1):
+        if ended.size != 1 or ended.dtype.kind not in "biuf" or ended not in (0, 1):
             raise ValueError(f"done must be 0 or 1, got {casting.shown(done)}")
         action = _scalar("action", action) if self._action.shape == () else action
         self.replay.add(obs, action, _scalar("reward", reward), next_obs, bool(ended))

@@ -80,8 +80,9 @@ class Work:
 
 
 class Prefetcher:
-    """An endless iterator over batches that are drawn ahead; made by :meth:`~prioritized_replay.ReplayBuffer.prefetch`.
+    """An endless iterator over batches that are drawn ahead.
 
+    It is made by :meth:`ReplayBuffer.prefetch() <prioritized_replay.ReplayBuffer.prefetch>`.
     It ends when it is closed, when a ``with`` block around it is left, or when nobody refers to it
     any more. Any number of threads may take batches from it. A process forked from this one cannot:
     the thread is not there.

@@ -59,6 +59,7 @@ def linear(start: float, end: float, steps: float) -> Schedule:
     steps = _positive("steps", steps)
 
     def value(step: float) -> float:
+        step = _step(step)
         if step <= 0:
             return start
         if step >= steps:
@@ -100,6 +101,7 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
     rate = math.log(end / start)
 
     def value(step: float) -> float:
+        step = _step(step)
         if step <= 0:
             return start
         if step >= steps:
@@ -107,6 +109,15 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
         return start * math.exp(rate * (step / steps))
 
     return value
+
+
+def _step(step: float) -> float:
+    if type(step) is int:
+        return step
+    number = casting.real(step)
+    if math.isnan(number):
+        raise ValueError(f"step must be a number, got {casting.shown(step)}")
+    return number
 
 
 def _finite(name: str, value: float) -> float:
