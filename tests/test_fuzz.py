@@ -1,5 +1,7 @@
 """Hostile arguments, for a moment; ``tests/soak/fuzz.py`` goes on for longer."""
 
+from collections import Counter
+
 import pytest
 from tests.soak.fuzz import Fuzz
 
@@ -8,5 +10,9 @@ from tests.soak.fuzz import Fuzz
 def test_every_call_works_or_says_why_not_and_changes_nothing(seed):
     fuzz = Fuzz(seed)
     fuzz.run(1_500)
-    outcomes = {outcome for _, outcome in fuzz.outcomes}
-    assert {"worked", "ValueError", "KeyError", "TypeError"} <= outcomes
+    outcomes = Counter()
+    for (_, outcome), count in fuzz.outcomes.items():
+        outcomes[outcome] += count
+    assert outcomes["worked"] > fuzz.calls / 4
+    assert outcomes["ValueError"] > fuzz.calls / 4
+    assert outcomes["KeyError"]

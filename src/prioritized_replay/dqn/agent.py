@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from prioritized_replay import casting
 from prioritized_replay.dqn.adam import FlatAdam
 from prioritized_replay.dqn.devices import (
     Precision,
@@ -181,7 +182,11 @@ class DQN:
         elif online_network is None:
             raise ValueError("optimizer needs the online_network whose parameters it holds")
         self._num_actions = count_actions(action_space)
-        self._observation_ndim = len(observation_space.shape or ())
+        self._observation_shape = tuple(observation_space.shape or ())
+        self._categories: range | None = None
+        if isinstance(observation_space, spaces.Discrete):
+            first = int(observation_space.start)
+            self._categories = range(first, first + int(observation_space.n))
         network_seed, explore_seed = np.random.SeedSequence(seed).spawn(2)
         self._generator = np.random.default_rng(explore_seed)
         self.device = usable_device(device)
@@ -281,15 +286,10 @@ class DQN:
         Raises
         ------
         ValueError
-            ``obs`` has another number of axes.
+            ``obs`` has another shape, or is not of numbers; nothing is counted or drawn then.
         """
-        observations = np.asarray(obs)
-        axes = observations.ndim - self._observation_ndim
-        if axes not in (0, 1):
-            raise ValueError(
-                f"obs must have {self._observation_ndim} axes, or one more for several "
-                f"environments, got shape {observations.shape}"
-            )
+        observations = self._observations(obs)
+        axes = observations.ndim - len(self._observation_shape)
         if axes == 0:
             return self._act_once(observations, greedy)
         if greedy:
@@ -301,6 +301,27 @@ class DQN:
         if not exploring.all():
             actions = np.where(exploring, actions, self._greedy(observations))
         return actions
+
+    def _observations(self, obs: Any) -> npt.NDArray[Any]:
+        """Return observations as torch takes them."""
+        observations = casting.as_array("obs", obs)
+        shape, dtype = observations.shape, observations.dtype
+        if shape != self._observation_shape and shape[1:] != self._observation_shape:
+            raise ValueError(
+                f"obs must have the axes {self._observation_shape}, or one more before them for "
+                f"several environments, got shape {shape}"
+            )
+        if dtype.kind not in "biuf":
+            raise ValueError(f"obs must be numeric, got dtype {dtype}")
+        known = self._categories
+        if known and observations.size:
+            least, most = observations.min(), observations.max()
+            if not (known[0] <= least and most <= known[-1]):
+                raise ValueError(f"obs must be in [{known[0]}, {known[-1]}], got {least} to {most}")
+        if observations.flags.carray and dtype.isnative and dtype.itemsize <= casting.WIDEST:
+            return observations
+        dtype = np.dtype(np.float64) if dtype.itemsize > casting.WIDEST else dtype.newbyteorder("=")
+        return np.require(observations, dtype, casting.FIT)
 
     def _act_once(self, observation: npt.NDArray[Any], greedy: bool) -> int:
         if not greedy:
