@@ -308,8 +308,8 @@ class DQN:
         shape, dtype = observations.shape, observations.dtype
         if shape != self._observation_shape and shape[1:] != self._observation_shape:
             raise ValueError(
-                f"obs must have the axes {self._observation_shape}, or one more before them for "
-                f"several environments, got shape {shape}"
+                f"obs must have {len(self._observation_shape)} axes of shape "
+                f"{self._observation_shape}, or one more for several environments, got {shape}"
             )
         if dtype.kind not in "biuf":
             raise ValueError(f"obs must be numeric, got dtype {dtype}")
