@@ -325,6 +325,7 @@ def test_a_draw_from_zero_masses_changes_nothing(draw):
         ({"seed": "luck"}, "seed"),
         ({"seed": -1}, "seed"),
         ({"seed": ENDLESS}, "seed"),
+        ({"seed": np.broadcast_to(1, 2**40)}, "seed"),
         ({"fields": {**FIELDS, "obs": ENDLESS}}, "obs"),
         ({"capacity": 2**70}, "capacity"),
         ({"n_step": 2**70}, "n_step"),

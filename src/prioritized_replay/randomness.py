@@ -26,6 +26,7 @@ GENERATORS: dict[str, Any] = {
 """Those that a checkpoint can hold: NumPy's own."""
 
 
+LONGEST = 1000  # integers of a seed; NumPy goes through them one by one
 SEEDS = (
     *(int, np.integer, np.random.Generator, np.random.RandomState, np.random.BitGenerator),
     np.random.bit_generator.ISeedSequence,
@@ -46,9 +47,9 @@ class Moment(NamedTuple):
 def _is_seed(seed: Any) -> bool:
     """Return whether NumPy may see it: from a list that holds itself it does not come back."""
     if isinstance(seed, (list, tuple)):
-        return all(isinstance(part, (int, np.integer)) for part in seed)
+        return len(seed) <= LONGEST and all(isinstance(part, (int, np.integer)) for part in seed)
     if isinstance(seed, np.ndarray):
-        return seed.dtype.kind in "iu"
+        return seed.dtype.kind in "iu" and seed.size <= LONGEST
     return seed is None or isinstance(seed, SEEDS)
 
 
@@ -80,7 +81,7 @@ class UniformStream:
     def __init__(self, seed: Seed, block: int = 4096) -> None:
         try:
             if not _is_seed(seed):
-                raise TypeError("no integer, sequence of integers or generator")
+                raise TypeError("no integer, few integers or generator")
             self.generator = np.random.default_rng(seed)
         except (TypeError, ValueError) as error:
             got = casting.shown(seed)
