@@ -463,10 +463,9 @@ def may_be_small(tree, leaf):
     place = tree.cells[leaf, PLACE]
     start = tree.cells[parent, BEFORE + place]
     left = tree.cells[parent, BEFORE + max(place - 1, 0)]
-    children = tree.cells[parent, SIZE]
-    # The parent does not say where its last child ends, and nothing is written beyond it.
-    unknown = place + 2 >= children
-    end = tree.cells[parent, BEFORE + min(place + 2, children - 1)]
+    end = tree.cells[parent, BEFORE + min(place + 2, INNER_WIDTH - 1)]
+    # The parent does not say where its last child ends.
+    unknown = place + 2 >= tree.cells[parent, SIZE]
     small = start + tree.cells[leaf, SIZE] - left <= MERGE_LEAVES
     return unknown | small | (end - start <= MERGE_LEAVES)
 
@@ -599,8 +598,9 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
 def load_rows(keys, cells, leaf_of, slots, priorities):
     """Build the tree of an empty order from pairs in ascending order, nodes three quarters full."""
     tree = Tree(keys, cells, leaf_of)
+    for j in range(2 * ROW):  # also what `may_be_small` reads as the parent of a root
+        tree.cells[0, j] = 0
     tree.cells[0, ROWS] = len(slots)
-    tree.cells[0, FREE] = 0
     tree.cells[0, FRESH] = 1
     tree.cells[0, WIDTH] = INNER_WIDTH
     first = 1  # the nodes of one level have consecutive numbers, first .. first + count - 1
