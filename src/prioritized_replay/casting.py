@@ -217,9 +217,8 @@ def cast(name: str, value: Any, field: Field, lead: tuple[int, ...] = ()) -> Arr
 
 def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     """Return numbers rounded to a floating dtype; a finite one must not become infinite."""
-    if (
-        array.ndim == 0 and array.dtype.itemsize <= WIDEST
-    ):  # the common case of a reward, without the cost of array functions
+    # The common case of a reward, without the cost of array functions.
+    if array.ndim == 0 and array.dtype.itemsize <= WIDEST:
         number = float(array)
         if math.isfinite(number) and abs(number) > LARGEST[dtype.itemsize]:
             raise ValueError(f"{name} must fit {dtype}, got {number}")
