@@ -50,6 +50,20 @@ def test_exponential_falls_by_the_same_factor_every_step():
     np.testing.assert_allclose(values[1:] / values[:-1], 0.01 ** (1 / 100), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("start", "end"), [(3e38, 1e-300), (1e-300, 1.7e308), (5e-324, 1.7e308), (5e-324, 5e-324)]
+)
+def test_an_exponential_spans_all_floats(start, end):
+    schedule = per.exponential(start, end, 10)
+
+    assert schedule(5) == pytest.approx(math.sqrt(start) * math.sqrt(end), rel=1e-12)
+
+
+def test_a_line_between_ends_too_far_apart_is_refused():
+    with pytest.raises(ValueError, match=r"^end - start must be a finite"):
+        per.linear(-1e308, 1e308, 4)
+
+
 @given(start=positive, end=positive, length=steps, a=st.floats(0, 1), b=st.floats(0, 1))
 def test_schedules_are_monotone_and_stay_between_their_ends(start, end, length, a, b):
     early, late = sorted([a * length, b * length])

@@ -57,6 +57,9 @@ def linear(start: float, end: float, steps: float) -> Schedule:
     start = _finite("start", start)
     end = _finite("end", end)
     steps = _positive("steps", steps)
+    rise = end - start
+    if math.isinf(rise):
+        raise ValueError(f"end - start must be a finite number, got {start} to {end}")
 
     def value(step: float) -> float:
         step = _step(step)
@@ -64,7 +67,7 @@ def linear(start: float, end: float, steps: float) -> Schedule:
             return start
         if step >= steps:
             return end
-        return start + (end - start) * (step / steps)
+        return start + rise * (step / steps)
 
     return value
 
@@ -98,7 +101,9 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
     start = _positive("start", start)
     end = _positive("end", end)
     steps = _positive("steps", steps)
-    rate = math.log(end / start)
+    least, most = min(start, end), max(start, end)
+    # Logarithms of both, as end / start may be 0 or infinite.
+    first, rise = math.log(start), math.log(end) - math.log(start)
 
     def value(step: float) -> float:
         step = _step(step)
@@ -106,7 +111,7 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
             return start
         if step >= steps:
             return end
-        return start * math.exp(rate * (step / steps))
+        return min(max(math.exp(first + rise * (step / steps)), least), most)
 
     return value
 
