@@ -324,6 +324,8 @@ class Fuzz:
                 faulthandler.dump_traceback_later(HANG, exit=True)
                 self.round(Hostile(self.seed * 1_000_003 + number, self.torch), folder)
                 number += 1
+                if number % 100 == 0:
+                    print(f"{self.calls:,} calls so far", file=sys.stderr, flush=True)
         faulthandler.cancel_dump_traceback_later()
 
     def round(self, hostile, folder):
