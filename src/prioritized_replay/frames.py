@@ -193,12 +193,6 @@ class Frames:
         """Count one fewer who holds these frames; those that nobody holds are free."""
         self._free = kernels.release(self._ledger, self._free, _flat(references))
 
-    def forget(self, streams: Ints) -> None:
-        """Release the last observations of these streams, int64[K], none named twice."""
-        last = self._last.reshape(self._streams, self.stack)
-        self.release(last[streams])
-        last[streams] = 0
-
     def decode(
         self, obs_references: References, next_references: References, shift: int
     ) -> tuple[Array, Array]:
