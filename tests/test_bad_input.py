@@ -403,3 +403,22 @@ def test_a_total_that_float64_cannot_hold_is_refused():
 
     np.testing.assert_array_equal(replay.priorities(ids), 1.0)
     np.testing.assert_allclose(replay.get(ids).probabilities, 0.25, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # matrices, on their way out
+def test_a_seed_may_be_any_array_of_integers():
+    """NumPy itself does not come back from a matrix."""
+    fields = {"obs": per.Field((2,)), "action": per.Field((), "int64"), "reward": per.Field()}
+    draws = []
+    for seed in (np.array([1, 2, 3, 4]), np.matrix([[1, 2], [3, 4]])):
+        replay = per.ReplayBuffer(8, fields, seed=seed)
+        for step in range(8):
+            replay.add([step, step], step, 1.0, [step, step], False)
+        draws.append(replay.sample(16).ids)
+    np.testing.assert_array_equal(*draws)
+
+
+def test_a_masked_number_among_ids_is_no_id():
+    replay, _ = history(per.Uniform())
+    with pytest.raises(ValueError, match="ids must be a numeric array"):
+        replay.get([0, np.ma.masked_array(1, mask=True, dtype=np.int8)])

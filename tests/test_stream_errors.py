@@ -200,6 +200,7 @@ BAD_INFOS = {
     "one without its axis": {"final_obs": FINAL},
     "of another shape": {"final_obs": objects(None, np.zeros(3), None)},
     "dense of another shape": {"final_obs": np.zeros((3, 3))},
+    "one number": {"final_obs": np.array(255, np.uint8)},
     "a word": {"final_obs": objects(None, "end", None)},
     "a mapping": {"final_obs": {"image": THREE}},
     "infinite where finite": {"final_obs": objects(None, np.array([1e39, 0]), None)},

@@ -133,7 +133,10 @@ def _row(name: str, final: Any, row: int, count: int) -> Any:
         return {key: _row(f"{name}[{key!r}]", part, row, count) for key, part in final.items()}
     if isinstance(final, tuple):
         return tuple(_row(f"{name}[{k}]", part, row, count) for k, part in enumerate(final))
-    if not hasattr(final, "__len__") or len(final) != count:
-        got = f"{len(final)} rows" if hasattr(final, "__len__") else repr(final)
-        raise ValueError(f"{name} must have {count} rows, got {got}")
+    try:
+        rows = len(final)
+    except TypeError:
+        raise ValueError(f"{name} must have {count} rows, got {shown(final)}") from None
+    if rows != count:
+        raise ValueError(f"{name} must have {count} rows, got {rows} rows")
     return final[row]

@@ -237,8 +237,10 @@ def as_array(name: str, value: Any) -> Array:
             if str(value.dtype) == "torch.bfloat16":  # which NumPy does not know
                 value = value.float()
         return np.asarray(value)
-    except NO_ARRAY as error:
-        raise ValueError(f"{name} must be a numeric array: {_line(error)}") from None
+    except Exception as error:
+        if isinstance(error, NO_ARRAY) or type(error).__module__.startswith("numpy."):
+            raise ValueError(f"{name} must be a numeric array: {_line(error)}") from None
+        raise
 
 
 def shown(value: Any) -> str:

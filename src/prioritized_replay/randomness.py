@@ -82,7 +82,9 @@ class UniformStream:
         try:
             if not _is_seed(seed):
                 raise TypeError("no integer, few integers or generator")
-            self.generator = np.random.default_rng(seed)
+            # Of a matrix, NumPy takes parts for ever, as they are matrices as well.
+            plain = np.asarray(seed) if isinstance(seed, np.ndarray) else seed
+            self.generator = np.random.default_rng(plain)
         except (TypeError, ValueError) as error:
             got = casting.shown(seed)
             raise ValueError(f"seed must be as for default_rng, got {got}: {error}") from None
