@@ -320,6 +320,7 @@ class Fuzz:
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", ".*masked element to nan")  # NumPy's, of a list
             warnings.filterwarnings("ignore", category=PendingDeprecationWarning)  # of matrices
+            warnings.filterwarnings("ignore", "Data type alias")  # NumPy's word on a dtype
             while self.calls < calls and time.monotonic() < deadline:
                 faulthandler.dump_traceback_later(HANG, exit=True)
                 self.round(Hostile(self.seed * 1_000_003 + number, self.torch), folder)
