@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from prioritized_replay.checkpoint import CheckpointError
+from prioritized_replay.checkpoint import CheckpointError, following
 from prioritized_replay.replay import ReplayBuffer
 
 # Putting the manifest in place is the commit: it names a learner's file and a replay's manifest by
@@ -73,7 +73,7 @@ class RunCheckpoint:
         the replay twice.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(match[1]) for match in self._learners()), default=0)
+        number = following({int(match[1]) for match in self._learners()})
         file = self.folder / f"learner.g{number}.pt"
         buffer = io.BytesIO()
         torch.save(learner, buffer)
@@ -245,12 +245,14 @@ def _sha256(data: bytes) -> str:
 
 def _read(path: Path, most: int) -> bytes:
     """Return a file, or nothing if it is not there or has more than so many bytes."""
+    if not path.is_file():  # to open a pipe would be to wait
+        return b""
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else b""
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            size = os.fstat(file.fileno()).st_size
+            return file.read(size) if size <= most else b""
+    except FileNotFoundError:
         return b""
-    return data if len(data) <= most else b""
 
 
 def _write(path: Path, data: bytes) -> None:
