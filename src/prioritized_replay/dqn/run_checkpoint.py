@@ -204,18 +204,32 @@ class RunCheckpoint:
         return [match for name in os.listdir(self.folder) if (match := _LEARNER.fullmatch(name))]
 
 
+def tensors_in(data: bytes) -> Any:
+    """Return the tensors and plain values that ``torch.save`` made these bytes of.
+
+    They are on the CPU. Nothing is executed, and no tensor claims more than the data has.
+
+    Raises
+    ------
+    Exception
+        It is something else; what torch raises on damaged data is of many kinds.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as parts:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+            raise ValueError("it is compressed")  # torch does not: it would unpack to anything
+    value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if not all(tensor.is_contiguous() for tensor in _tensors(value)):
+        raise ValueError("a tensor is larger than its numbers")
+    return value
+
+
 def _learner(data: bytes, path: Path) -> State:
     """Return what was saved as the learner, if it is nothing but tensors and plain values."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
-                raise ValueError("it is compressed")  # torch does not: it would unpack to anything
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = tensors_in(data)
         if not isinstance(state, dict):
             raise ValueError("it is no dict")
-        if not all(tensor.is_contiguous() for tensor in _tensors(state)):
-            raise ValueError("a tensor is larger than its numbers")
-    except Exception as error:  # what torch raises on a damaged file is of many kinds
+    except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {said}") from None
     return state
