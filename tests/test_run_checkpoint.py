@@ -333,3 +333,28 @@ def test_a_learner_gets_a_number_that_can_be_read_again(saved, replay):
     (saved.folder / f"learner.g{'9' * 18}.pt").touch()
     saved.save(learner(7), replay)
     assert found(saved.folder) == (7, 5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the right to make links there")
+@pytest.mark.parametrize("act", ["save", "remove"])
+def test_nothing_is_removed_through_a_link(saved, replay, tmp_path, act):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    theirs = [elsewhere / name for name in ("data.npy", "rows-000000.g1.npy", "MANIFEST.json")]
+    for file in theirs:
+        file.write_text("precious")
+    (saved.folder / "previous").symlink_to(elsewhere)
+    if act == "save":
+        saved.save(learner(7), replay)
+        assert found(saved.folder) == (7, 5)
+    else:
+        saved.remove()
+    assert all(file.read_text() == "precious" for file in theirs)
+
+
+def test_what_is_no_part_of_a_replay_is_in_nobodys_way(saved, replay):
+    (saved.folder / "replay" / "mine.npy").write_text("precious")
+    (saved.folder / "replay" / "folder.g1.npy").mkdir()
+    saved.save(learner(7), replay)
+    saved.remove()
+    assert names(saved.folder) == {"replay/mine.npy"}

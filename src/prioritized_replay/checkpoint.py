@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["PIECE", "CheckpointError", "Contents", "Piece", "Reader", "Saver", "following"]
+__all__ = ["FILE", "PIECE", "CheckpointError", "Contents", "Piece", "Reader", "Saver", "following"]
 
 Array = NDArray[Any]
 
@@ -38,6 +38,7 @@ PIECE = 1 << 22
 """Bytes of a piece at most, where it is one of many."""
 LONGEST_MANIFEST = 1 << 26
 FILE = re.compile(r"([a-z0-9_]+(?:-[a-z0-9_]+)*)\.g([0-9]{1,18})\.npy", re.ASCII)
+"""Names of the files of pieces, with a generation."""
 LAST = 10**18 - 1  # as a number in the name of a file
 ROUNDS = 2  # of writing while the buffer is in use; what changed meanwhile is written again
 AT_ONCE = 2  # checksums of one piece are computed while another is written

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from prioritized_replay.checkpoint import CheckpointError, following
+from prioritized_replay.checkpoint import FILE, CheckpointError, following
 from prioritized_replay.replay import ReplayBuffer
 
 # Putting the manifest in place is the commit: it names a learner's file and a replay's manifest by
@@ -299,13 +299,16 @@ def _sync_folder(folder: Path) -> None:
 def _replays_files(folder: Path) -> list[Path]:
     """Return the files of a replay's checkpoint, its manifest last."""
     return [
-        *folder.glob("*.npy"),
+        *(file for file in folder.glob("*.npy") if FILE.fullmatch(file.name) and file.is_file()),
         *(file for file in (folder / _REPLAYS_MANIFEST,) if file.is_file()),
     ]
 
 
 def _remove_replay(folder: Path) -> None:
     """Remove a replay's checkpoint, its manifest first: of half a one nothing is said."""
+    if folder.is_symlink():
+        folder.unlink()  # what is elsewhere is not ours
+        return
     files = [*reversed(_replays_files(folder)), folder / f"{_REPLAYS_MANIFEST}.new"]
     for file in files:
         file.unlink(missing_ok=True)
