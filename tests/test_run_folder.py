@@ -145,6 +145,17 @@ def test_a_model_that_is_larger_than_its_file_is_refused(path):
                 run.load_model(model)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the right to make links there")
+def test_nothing_is_written_through_a_link(path, tmp_path):
+    (tmp_path / "theirs").write_text("precious")
+    with RunFolder.create(path, CONFIG) as run:
+        for name in ("last_model.pt", "last_model.pt.unfinished"):
+            (path / name).symlink_to(tmp_path / "theirs")
+        run.save_model("last", STATE)
+    assert (tmp_path / "theirs").read_text() == "precious"
+    assert not (path / "last_model.pt").is_symlink()
+
+
 def test_a_missing_model_says_which_there_is(path):
     with RunFolder.create(path, CONFIG) as run:
         with pytest.raises(FileNotFoundError, match=r"has no best model$"):

@@ -379,6 +379,7 @@ class RunFolder:
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         # Written beside and renamed: a process killed meanwhile leaves the old file, not half one.
         unfinished = self.path / f"{name}.unfinished"
+        unfinished.unlink(missing_ok=True)  # it might be a link to something else
         try:
             write(unfinished)
             os.replace(unfinished, self.path / name)
