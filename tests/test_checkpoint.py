@@ -454,7 +454,7 @@ HOSTILE = {
     "an entry with more": put(*ROWS, "more", 1),
     "no entry": put(*ROWS[:1], "rows-000000", None),
     **{f"ids_issued {value!r}": put("state", "ids_issued", value)
-       for value in (-1, 0, 2, 2**63, 5.0, True)},
+       for value in (-1, 0, 2, 2**63 - 1, 2**63, 5.0, True)},
     **{f"size {value!r}": put("state", "size", value) for value in (-1, 2, 4, 10**12)},
     **{f"uniforms_left {value!r}": put("state", "uniforms_left", value)
        for value in (-1, 4, 10**9)},
@@ -505,6 +505,60 @@ def test_a_manifest_that_is_huge_or_no_file_is_refused(small, tmp_path):
     (tmp_path / MANIFEST).mkdir()
     assert_refused(tmp_path, tmp_path / MANIFEST)
     assert_refused(tmp_path / MANIFEST / "nowhere", tmp_path / MANIFEST)
+
+
+def in_the_way(folder, what):
+    """Put something where a manifest would be."""
+    folder.mkdir()
+    name, kind = what
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    elif kind == "huge":
+        (folder / name).touch()
+        os.truncate(folder / name, 1 << 40)
+    else:
+        (folder / name).symlink_to("../precious")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links")
+@pytest.mark.parametrize(
+    "what", [(name, kind) for name in (MANIFEST, MANIFEST + ".new") for kind in ("pipe", "link")]
+    + [(MANIFEST, "huge")],
+)  # fmt: skip
+def test_a_save_neither_waits_for_what_is_in_its_way_nor_writes_into_it(tmp_path, what):
+    (tmp_path / "precious").write_text("precious")
+    in_the_way(tmp_path / "folder", what)
+    replay = per.ReplayBuffer(3, {"obs": per.Field(), **driving.SCALARS})
+    replay.add(0.0, 1, 2.0, 3.0, False)
+    saving = threading.Thread(target=replay.save, args=(tmp_path / "folder",), daemon=True)
+    saving.start()
+    saving.join(60)
+    assert not saving.is_alive()
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert len(per.ReplayBuffer.load(tmp_path / "folder")) == 1
+
+
+def test_a_save_finds_a_number_whatever_numbers_are_there(tmp_path):
+    for number in ("1", "3", "9" * 18):
+        (tmp_path / f"rows-000000.g{number}.npy").touch()
+    replay = per.ReplayBuffer(3, {"obs": per.Field(), **driving.SCALARS})
+    for count in (1, 2):
+        replay.add(0.0, 1, 2.0, 3.0, False)
+        replay.save(tmp_path)
+        assert len(per.ReplayBuffer.load(tmp_path)) == count
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are not forced to disk there")
+def test_new_folders_are_forced_to_disk_too(tmp_path, monkeypatch):
+    synced, real = [], checkpoint._sync_folder
+    monkeypatch.setattr(checkpoint, "_sync_folder", lambda path: (synced.append(path), real(path)))
+    replay = per.ReplayBuffer(3, {"obs": per.Field(), **driving.SCALARS})
+    replay.save(tmp_path / "new" / "deeper")
+    assert synced[-1] == Path("/")
+    assert {tmp_path / "new" / "deeper", tmp_path / "new", tmp_path} <= set(synced)
+    synced.clear()
+    replay.save(tmp_path / "new" / "deeper")
+    assert set(synced) == {tmp_path / "new" / "deeper"}, "once is enough"
 
 
 def rewritten(folder, name, change):

@@ -83,3 +83,19 @@ def test_a_buffer_that_cannot_be_made_leaves_no_files(tmp_path):
         per.ReplayBuffer(1_000, IMAGE, n_step=3, directory=tmp_path, max_bytes=90_000)
     assert list(tmp_path.iterdir()) == []
     per.ReplayBuffer(1_000, IMAGE, n_step=3, directory=tmp_path)
+
+
+def test_a_buffer_stays_in_its_directory_wherever_the_process_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = {**SMALL, "obs": per.Field((1024,), "uint8")}
+    replay = per.ReplayBuffer(3000, fields, directory="buffer")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    frames = np.arange(200, dtype=np.uint8)[:, np.newaxis].repeat(1024, 1)
+    for k in range(100):  # more frames than there is room for at first
+        replay.add(frames[2 * k], k, 1.0, frames[2 * k + 1], False)
+    assert replay.flush() == 100
+    assert not any(elsewhere.iterdir())
+    directory = tmp_path / "buffer"
+    assert len(per.ReplayBuffer.load(directory, directory=directory)) == 100

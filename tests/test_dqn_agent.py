@@ -1,6 +1,8 @@
 """The agent: what an update learns, what it writes back, how it acts."""
 
 import copy
+import io
+import math
 
 import numpy as np
 import pytest
@@ -342,6 +344,46 @@ def test_state_of_another_network_changes_nothing():
 
     assert_close(agent.state_dict()["online_network"], before["online_network"], rtol=0, atol=0)
     assert agent.state_dict()["generator"] == before["generator"]
+
+
+def saved(state):
+    data = io.BytesIO()
+    torch.save(copy.deepcopy(state), data)
+    return data.getvalue()
+
+
+ANOTHER_OPTIMIZER = {
+    "no eps": lambda state: state["param_groups"][0].pop("eps"),
+    "eps of text": lambda state: state["param_groups"][0].update(eps="1"),
+    "eps NaN": lambda state: state["param_groups"][0].update(eps=math.nan),
+    "no group": lambda state: state["param_groups"].pop(),
+    "a tensor": lambda state: state.update(param_groups=torch.ones(3)),
+    "a moment less": lambda state: state["state"][0].pop(min(state["state"][0])),
+    "sizes": lambda state: state["state"].update({0: dict.fromkeys(state["state"][0], BAD[0])}),
+    "text": lambda state: state["state"].update({0: dict.fromkeys(state["state"][0], BAD[1])}),
+    "nothing": lambda state: state.clear(),
+}
+BAD = torch.ones(3), "x"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("name", ANOTHER_OPTIMIZER)
+def test_state_of_another_optimizer_changes_nothing(optimizer, name):
+    agent = agent_on(filled(), optimizer=optimizer)
+    for _ in range(3):
+        agent.optimize()
+    agent.load_state_dict(copy.deepcopy(agent.state_dict()))
+    before = copy.deepcopy(agent.state_dict())
+    state = copy.deepcopy(before)
+    ANOTHER_OPTIMIZER[name](state["optimizer"])
+
+    with pytest.raises(ValueError, match=r"^the optimizer is another: "):
+        agent.load_state_dict(state)
+
+    after = agent.state_dict()
+    for name in ("online_network", "optimizer"):
+        assert saved(after[name]) == saved(before[name])
+    assert after["generator"] == before["generator"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import weakref
 
 import pytest
+
+from prioritized_replay import forking
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -193,3 +197,51 @@ def test_a_prefetcher_stays_with_its_thread(results):
     assert results["prefetcher"].startswith("RuntimeError: a Prefetcher works in the process")
     assert results["another"] == results["prefetcher parent"] == 4
     assert results["closed"] is None
+
+
+class Guarded:
+    """Something whose lock is free for others at once when it is released."""
+
+    def __init__(self):
+        self._lock = self
+        self._true = threading.Lock()
+        self.wanted, self.got = threading.Event(), threading.Event()
+
+    def acquire(self, timeout):
+        if self._true.locked():
+            self.wanted.set()
+        return self._true.acquire(timeout=timeout)
+
+    def release(self):
+        self._true.release()
+        if self.wanted.is_set() and threading.current_thread() is threading.main_thread():
+            assert self.got.wait(60)
+
+    def _before_fork(self):
+        pass
+
+    def _after_fork(self):
+        pass
+
+
+def test_two_threads_that_fork_at_the_same_time_do_not_take_each_others_locks(monkeypatch):
+    one = Guarded()
+    held, ended = [], threading.Event()
+
+    def fork_too():
+        forking._before()
+        one.got.set()
+        assert ended.wait(60)
+        held.append(one._true.locked())
+        forking._in_parent()
+
+    monkeypatch.setattr(forking, "_watched", weakref.WeakValueDictionary({1: one}))
+    forking._before()
+    thread = threading.Thread(target=fork_too)
+    thread.start()
+    assert one.wanted.wait(60)
+    forking._in_parent()
+    ended.set()
+    thread.join()
+    assert held == [True]
+    assert not one._true.locked()

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 
@@ -287,6 +288,8 @@ def forge(folder, data=None, **changes):
         {"learner": {"file": "../learner.g1.pt", "bytes": 1, "sha256": ""}},
         {"learner": {"file": "learner.g1.pt", "bytes": "1", "sha256": ""}},
         {"learner": {"file": "learner.g1.pt", "bytes": -1, "sha256": ""}},
+        {"learner": {"file": "learner.g1.pt", "bytes": 10**18, "sha256": ""}},
+        {"learner": {"file": "learner.g1.pt", "bytes": 10**30, "sha256": ""}},
         {"learner": None},
         {"replay": {"manifest_sha256": "none"}},
         {"replay": {}},
@@ -306,3 +309,52 @@ def test_deep_json_is_one_error(saved):
     (saved.folder / "checkpoint.json").write_bytes(b"[" * 60_000)
     with pytest.raises(CheckpointError, match="is damaged"):
         saved.load()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+@pytest.mark.parametrize("name", ["checkpoint.json", "learner.g1.pt", "replay/MANIFEST.json"])
+def test_nothing_waits_for_a_pipe(saved, name):
+    (saved.folder / name).unlink()
+    os.mkfifo(saved.folder / name)
+    refused = []
+
+    def load():
+        with pytest.raises(CheckpointError):
+            saved.load()
+        refused.append(name)
+
+    loading = threading.Thread(target=load, daemon=True)
+    loading.start()
+    loading.join(60)
+    assert refused
+
+
+def test_a_learner_gets_a_number_that_can_be_read_again(saved, replay):
+    (saved.folder / f"learner.g{'9' * 18}.pt").touch()
+    saved.save(learner(7), replay)
+    assert found(saved.folder) == (7, 5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the right to make links there")
+@pytest.mark.parametrize("act", ["save", "remove"])
+def test_nothing_is_removed_through_a_link(saved, replay, tmp_path, act):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    theirs = [elsewhere / name for name in ("data.npy", "rows-000000.g1.npy", "MANIFEST.json")]
+    for file in theirs:
+        file.write_text("precious")
+    (saved.folder / "previous").symlink_to(elsewhere)
+    if act == "save":
+        saved.save(learner(7), replay)
+        assert found(saved.folder) == (7, 5)
+    else:
+        saved.remove()
+    assert all(file.read_text() == "precious" for file in theirs)
+
+
+def test_what_is_no_part_of_a_replay_is_in_nobodys_way(saved, replay):
+    (saved.folder / "replay" / "mine.npy").write_text("precious")
+    (saved.folder / "replay" / "folder.g1.npy").mkdir()
+    saved.save(learner(7), replay)
+    saved.remove()
+    assert names(saved.folder) == {"replay/mine.npy"}

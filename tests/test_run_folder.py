@@ -1,10 +1,14 @@
 """The files of a run: written whole, read back equal, and refused in one sentence when damaged."""
 
+import contextlib
 import csv
 import json
 import math
+import os
 import pickle
 import sys
+import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +128,32 @@ def test_a_damaged_model_is_one_sentence(path):
         torch.save([1, 2], path / "last_model.pt")
         with pytest.raises(ValueError, match="holds no named tensors"):
             run.load_model("last")
+
+
+def test_a_model_that_is_larger_than_its_file_is_refused(path):
+    with RunFolder.create(path, CONFIG) as run:
+        torch.save({"a": torch.ones(1).expand(1 << 40)}, path / "best_model.pt")
+        torch.save({"a": torch.zeros(1000)}, path / "whole.pt")
+        with (
+            zipfile.ZipFile(path / "whole.pt") as parts,
+            zipfile.ZipFile(path / "last_model.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for part in parts.infolist():
+                packed.writestr(part.filename, parts.read(part))
+        for model in ("best", "last"):
+            with pytest.raises(ValueError, match=f"{model}_model.pt is damaged or not a model"):
+                run.load_model(model)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the right to make links there")
+def test_nothing_is_written_through_a_link(path, tmp_path):
+    (tmp_path / "theirs").write_text("precious")
+    with RunFolder.create(path, CONFIG) as run:
+        for name in ("last_model.pt", "last_model.pt.unfinished"):
+            (path / name).symlink_to(tmp_path / "theirs")
+        run.save_model("last", STATE)
+    assert (tmp_path / "theirs").read_text() == "precious"
+    assert not (path / "last_model.pt").is_symlink()
 
 
 def test_a_missing_model_says_which_there_is(path):
@@ -356,5 +386,44 @@ def test_a_run_is_complete_when_it_was_evaluated_at_its_end(path):
         run.save_evaluation(evaluation(1.0), steps=100)
         assert run.is_complete(100)
         assert not run.is_complete(101)
-        (path / "evaluation.json").write_text("{")
-        assert not run.is_complete(100)
+        for content in ("{", "[" * 100_000):
+            (path / "evaluation.json").write_text(content)
+            assert not run.is_complete(100)
+
+
+@pytest.mark.parametrize("name", ["config.json", "evaluation.json", "metrics.csv"])
+def test_what_is_huge_is_not_read_whole(path, name):
+    logged(path, [500])
+    (path / name).touch()
+    os.truncate(path / name, 1 << 40)
+    if name == "config.json":
+        with pytest.raises(ValueError, match=r"config\.json cannot be read: .* at most"):
+            RunFolder.open(path)
+        return
+    run = RunFolder.open(path)
+    assert not run.is_complete(100)
+    run.claim()
+    run.go_on(reported=500, rows=1)
+    run.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+@pytest.mark.parametrize("name", ["config.json", "evaluation.json", "metrics.csv"])
+def test_nothing_waits_for_a_pipe(path, name):
+    logged(path, [500])
+    (path / name).unlink(missing_ok=True)
+    os.mkfifo(path / name)
+    ended = []
+
+    def look():
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            run = RunFolder.open(path)
+            assert not run.is_complete(500)
+            run.claim()
+            run.close()
+        ended.append(name)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ended

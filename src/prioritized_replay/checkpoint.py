@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import stat
 import threading
 import zlib
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["PIECE", "CheckpointError", "Contents", "Piece", "Reader", "Saver"]
+__all__ = ["FILE", "PIECE", "CheckpointError", "Contents", "Piece", "Reader", "Saver", "following"]
 
 Array = NDArray[Any]
 
@@ -37,6 +38,8 @@ PIECE = 1 << 22
 """Bytes of a piece at most, where it is one of many."""
 LONGEST_MANIFEST = 1 << 26
 FILE = re.compile(r"([a-z0-9_]+(?:-[a-z0-9_]+)*)\.g([0-9]{1,18})\.npy", re.ASCII)
+"""Names of the files of pieces, with a generation."""
+LAST = 10**18 - 1  # as a number in the name of a file
 ROUNDS = 2  # of writing while the buffer is in use; what changed meanwhile is written again
 AT_ONCE = 2  # checksums of one piece are computed while another is written
 KEPT_RECORDS = 4
@@ -119,7 +122,7 @@ class Saver:
             folder.mkdir(parents=True, exist_ok=True)
             sizes = _pieces_in(folder)
             entries = self._still_there(folder, sizes)
-            generation = 1 + max((_generation(file) for file in sizes), default=0)
+            generation = following({_generation(file) for file in sizes})
             written: set[str] = set()
             text = b""
 
@@ -440,14 +443,20 @@ def _sync_folder(folder: Path) -> None:
 
 def _commit(folder: Path, text: bytes) -> None:
     """Put a manifest in place, once all that it names is on disk."""
+    is_first = not os.path.lexists(folder / MANIFEST)
     _sync_folder(folder)
     unfinished = folder / UNFINISHED
-    with unfinished.open("wb") as file:
+    unfinished.unlink(missing_ok=True)  # it might be a link to something else
+    with unfinished.open("xb") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, folder / MANIFEST)
     _sync_folder(folder)
+    if is_first:  # the folder may be new itself, and those that it is in
+        for parent in folder.absolute().parents:
+            with contextlib.suppress(OSError):  # not ours to open
+                _sync_folder(parent)
 
 
 def _pieces_in(folder: Path) -> dict[str, int]:
@@ -466,6 +475,12 @@ def _generation(file: str) -> int:
     return int(match[2])
 
 
+def following(numbers: Collection[int]) -> int:
+    """Return a number for new files: the next one, or where that is too long, one that is free."""
+    number = 1 + max(numbers, default=0)
+    return number if number <= LAST else next(k for k in itertools.count(1) if k not in numbers)
+
+
 def _size_of(path: Path) -> int:
     """Return the size of a file that lies in its folder itself."""
     try:
@@ -478,9 +493,10 @@ def _size_of(path: Path) -> int:
 
 
 def _read(path: Path) -> bytes:
+    """Return the manifest that is there, if it can be one."""
     try:
-        return path.read_bytes()
-    except OSError:
+        return _text_of(path)
+    except (CheckpointError, OSError):
         return b"no file"
 
 

@@ -56,7 +56,17 @@ class Forkable(Protocol):
 
 
 _watched: WeakValueDictionary[int, Forkable] = WeakValueDictionary()
-_forking: list[tuple[Forkable, bool]] = []  # between the two ends of a fork, and whether locked
+
+
+class _Forking(threading.local):
+    """What the forking thread looks after between the two ends of a fork. Others may fork too."""
+
+    def __init__(self) -> None:
+        self.things: list[tuple[Forkable, bool]] = []
+        """Each thing, and whether its lock was taken."""
+
+
+_forking = _Forking()
 
 
 def watch(thing: Forkable) -> None:
@@ -71,19 +81,19 @@ def _before() -> None:
             continue
         locked = thing._lock.acquire(timeout=PATIENCE)
         thing._before_fork()
-        _forking.append((thing, locked))
+        _forking.things.append((thing, locked))
 
 
 def _in_parent() -> None:
-    for thing, locked in _forking:
+    for thing, locked in _forking.things:
         if locked:
             assert not isinstance(thing._lock, Refusal)
             thing._lock.release()
-    _forking.clear()
+    _forking.things.clear()
 
 
 def _in_child() -> None:
-    for thing, locked in _forking:
+    for thing, locked in _forking.things:
         if locked:
             thing._lock = threading.Lock()
             thing._after_fork()
@@ -92,7 +102,7 @@ def _in_child() -> None:
                 f"this {type(thing).__name__} was in use by another thread when the process was "
                 "forked, so the child has no complete copy of it"
             )
-    _forking.clear()
+    _forking.things.clear()
 
 
 with contextlib.suppress(AttributeError):  # Windows has no fork

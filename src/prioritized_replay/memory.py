@@ -224,7 +224,7 @@ def _usable(directory: Any) -> Path:
     """Return the path of a directory that holds no words, or of none yet."""
     if not isinstance(directory, (str, os.PathLike)):
         raise ValueError(f"directory must be a path, got {casting.shown(directory)}")
-    path = Path(directory)
+    path = Path(directory).absolute()  # the process may work in another directory later
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"directory must be a directory or not exist, got {path}")
     found = next(path.glob("*" + SUFFIX), None)

@@ -48,7 +48,7 @@ NOT_DESCRIBED = (
     *(ValueError, TypeError, KeyError, AttributeError),
     *(RecursionError, OverflowError),
 )
-MOST_IDS = 2**63 - 1
+MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
@@ -605,11 +605,10 @@ class ReplayBuffer:
     def _after_fork(self) -> None:
         """Become a buffer of the child process: with its own numbers, or not usable at all."""
         self._uniforms.diverge(self._forks)
-        self._saver = Saver()  # another thread may have been saving
         for prefetcher in self._prefetchers:
             prefetcher.abandon()
         self._prefetchers.clear()
-        self._saver = Saver()  # the parent's may have been busy
+        self._saver = Saver()  # another thread of the parent's may have been saving
         if self._memory.directory is not None:
             self._lock = forking.Refusal(
                 f"this buffer keeps its rows in files in {self._memory.directory}, which belong to "

@@ -419,8 +419,7 @@ class DQN:
         Raises
         ------
         ValueError, RuntimeError, KeyError, TypeError
-            It is of an agent with other settings, or of none. This one is as it was, but perhaps
-            for its optimizer.
+            It is of an agent with other settings, or of none. This one is as it was.
         """
         for name in ("updates", "actions"):
             if type(state[name]) is not int or state[name] < 0:
@@ -429,6 +428,7 @@ class DQN:
             # Rehearsed first: torch loads the tensors that fit before it raises.
             copy.deepcopy(self.online_network).load_state_dict(state[name])
         np.random.PCG64(0).state = state["generator"]
+        self._rehearse(state["optimizer"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.online_network.load_state_dict(state["online_network"])
         self.target_network.load_state_dict(state["target_network"])
@@ -436,6 +436,21 @@ class DQN:
         self.actions = state["actions"]
         self._generator.bit_generator.state = state["generator"]
         self.adjust_epsilon()
+
+    def _rehearse(self, state: dict[str, Any]) -> None:
+        """Let a copy of the optimizer make a step from a state: torch looks at it no earlier."""
+        optimizer = copy.deepcopy(self.optimizer)
+        try:
+            optimizer.load_state_dict(copy.deepcopy(state))  # it takes tensors as they are
+            parameters = [one for group in optimizer.param_groups for one in group["params"]]
+            for parameter in parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            if not all(parameter.isfinite().all() for parameter in parameters):
+                raise ValueError("a step of it is not finite")
+        except Exception as error:  # there is no telling of which kind
+            said = " ".join(str(error).split())[:200]
+            raise ValueError(f"the optimizer is another: {type(error).__name__}: {said}") from error
 
 
 def _norm(gradients: Sequence[Tensor]) -> float:

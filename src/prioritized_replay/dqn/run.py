@@ -145,7 +145,7 @@ class Run:
             try:
                 training.restore(state["training"], memory)
                 seconds, rows = float(state["seconds"]), int(state["rows"])
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{folder.checkpoint.folder} cannot be used: {error}") from error
             folder.go_on(training.reported, rows)
             folder.keep(keeping)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from prioritized_replay.checkpoint import CheckpointError
+from prioritized_replay.checkpoint import FILE, CheckpointError, following
 from prioritized_replay.replay import ReplayBuffer
 
 # Putting the manifest in place is the commit: it names a learner's file and a replay's manifest by
@@ -73,7 +73,7 @@ class RunCheckpoint:
         the replay twice.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(match[1]) for match in self._learners()), default=0)
+        number = following({int(match[1]) for match in self._learners()})
         file = self.folder / f"learner.g{number}.pt"
         buffer = io.BytesIO()
         torch.save(learner, buffer)
@@ -204,18 +204,32 @@ class RunCheckpoint:
         return [match for name in os.listdir(self.folder) if (match := _LEARNER.fullmatch(name))]
 
 
+def tensors_in(data: bytes) -> Any:
+    """Return the tensors and plain values that ``torch.save`` made these bytes of.
+
+    They are on the CPU. Nothing is executed, and no tensor claims more than the data has.
+
+    Raises
+    ------
+    Exception
+        It is something else; what torch raises on damaged data is of many kinds.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as parts:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+            raise ValueError("it is compressed")  # torch does not: it would unpack to anything
+    value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    if not all(tensor.is_contiguous() for tensor in _tensors(value)):
+        raise ValueError("a tensor is larger than its numbers")
+    return value
+
+
 def _learner(data: bytes, path: Path) -> State:
     """Return what was saved as the learner, if it is nothing but tensors and plain values."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
-                raise ValueError("it is compressed")  # torch does not: it would unpack to anything
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = tensors_in(data)
         if not isinstance(state, dict):
             raise ValueError("it is no dict")
-        if not all(tensor.is_contiguous() for tensor in _tensors(state)):
-            raise ValueError("a tensor is larger than its numbers")
-    except Exception as error:  # what torch raises on a damaged file is of many kinds
+    except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {said}") from None
     return state
@@ -245,12 +259,14 @@ def _sha256(data: bytes) -> str:
 
 def _read(path: Path, most: int) -> bytes:
     """Return a file, or nothing if it is not there or has more than so many bytes."""
+    if not path.is_file():  # to open a pipe would be to wait
+        return b""
     try:
         with path.open("rb") as file:
-            data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else b""
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            size = os.fstat(file.fileno()).st_size
+            return file.read(size) if size <= most else b""
+    except FileNotFoundError:
         return b""
-    return data if len(data) <= most else b""
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -283,13 +299,16 @@ def _sync_folder(folder: Path) -> None:
 def _replays_files(folder: Path) -> list[Path]:
     """Return the files of a replay's checkpoint, its manifest last."""
     return [
-        *folder.glob("*.npy"),
+        *(file for file in folder.glob("*.npy") if FILE.fullmatch(file.name) and file.is_file()),
         *(file for file in (folder / _REPLAYS_MANIFEST,) if file.is_file()),
     ]
 
 
 def _remove_replay(folder: Path) -> None:
     """Remove a replay's checkpoint, its manifest first: of half a one nothing is said."""
+    if folder.is_symlink():
+        folder.unlink()  # what is elsewhere is not ours
+        return
     files = [*reversed(_replays_files(folder)), folder / f"{_REPLAYS_MANIFEST}.new"]
     for file in files:
         file.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from prioritized_replay.dqn.config import TrainConfig
 from prioritized_replay.dqn.evaluation import Evaluation
 from prioritized_replay.dqn.keeping import Keeping
 from prioritized_replay.dqn.progress import Progress
-from prioritized_replay.dqn.run_checkpoint import RunCheckpoint
+from prioritized_replay.dqn.run_checkpoint import RunCheckpoint, tensors_in
 
 if sys.platform != "win32":
     import fcntl
@@ -41,6 +41,7 @@ EVALUATION = "evaluation.json"
 CHECKPOINT = "checkpoint"
 _EVENTS = "events.out.tfevents.*"
 _FORMAT = 1
+_LONGEST, _LONGEST_LINE = 1 << 26, 1 << 16
 
 _NUMBERS = tuple(
     f.name for f in fields(Progress) if f.name not in ("steps", "evaluation", "is_best")
@@ -153,7 +154,7 @@ class RunFolder:
             reason = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
             raise FileNotFoundError(f"{path} is not a run: {reason}")
         try:
-            content = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+            content = _json(path / CONFIG)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']!r} is not known here, only {_FORMAT}")
             config = TrainConfig.from_dict(content["config"])
@@ -172,10 +173,10 @@ class RunFolder:
         ValueError
             It has no metrics.
         """
-        try:
-            metrics = (self.path / METRICS).open("r+", newline="", encoding="utf-8")
-        except FileNotFoundError as error:
-            raise ValueError(f"{self.path / METRICS} cannot be read: it is missing") from error
+        path = self.path / METRICS
+        if not path.is_file():
+            raise ValueError(f"{path} cannot be read: it is missing")
+        metrics = path.open("r+", newline="", encoding="utf-8")
         try:
             _claim(metrics, self.path)
         except BaseException:
@@ -201,7 +202,7 @@ class RunFolder:
         assert self._metrics is not None, "claimed"
         path, kept, size = self.path / METRICS, -1, 0
         with path.open("rb") as file:
-            for line in file:
+            while line := file.readline(_LONGEST_LINE):
                 try:
                     cells = line.decode("ascii").rstrip("\r\n").split(",")
                     whole = line.endswith(b"\n") and len(cells) == len(COLUMNS)
@@ -224,7 +225,7 @@ class RunFolder:
     def keep(self, keeping: Keeping) -> None:
         """Write down that this holds from now on."""
         if keeping != self.keeping:
-            content = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+            content = _json(self.path / CONFIG)
             self.keeping = keeping
             self._write_config(content.get("versions", {}))
 
@@ -240,9 +241,9 @@ class RunFolder:
     def is_complete(self, steps: int) -> bool:
         """Whether the run made so many steps and was evaluated then."""
         try:
-            content = json.loads((self.path / EVALUATION).read_text(encoding="utf-8"))
+            content = _json(self.path / EVALUATION)
             return bool(content.get("steps", self.config.steps) >= steps)
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
             return False
 
     def sync_metrics(self) -> None:
@@ -336,8 +337,8 @@ class RunFolder:
             hint = f"; it has the {other} one" if self.has_model(other) else ""
             raise FileNotFoundError(f"{self.path} has no {model} model{hint}")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # what torch raises on a damaged file is of many kinds
+            state = tensors_in(path.read_bytes())
+        except Exception as error:
             raise ValueError(f"{path} is damaged or not a model: {_line(error)}") from error
         if not isinstance(state, dict) or not all(torch.is_tensor(t) for t in state.values()):
             raise ValueError(f"{path} is not a model: it holds no named tensors")
@@ -378,6 +379,7 @@ class RunFolder:
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         # Written beside and renamed: a process killed meanwhile leaves the old file, not half one.
         unfinished = self.path / f"{name}.unfinished"
+        unfinished.unlink(missing_ok=True)  # it might be a link to something else
         try:
             write(unfinished)
             os.replace(unfinished, self.path / name)
@@ -415,6 +417,15 @@ def _claim(metrics: Any, path: Path) -> None:
         raise FileExistsError(f"{path} holds a run that goes on in another process") from None
     except OSError:  # not every file system knows locks
         return
+
+
+def _json(path: Path) -> Any:
+    """Return what a file of the run says."""
+    if not path.is_file():  # to open a pipe would be to wait
+        raise FileNotFoundError(f"{path} is missing")
+    if (size := path.stat().st_size) > _LONGEST:
+        raise ValueError(f"it must have at most {_LONGEST} bytes, got {size}")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _row(progress: Progress, seconds: float) -> dict[str, float]:

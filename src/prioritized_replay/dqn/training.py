@@ -29,6 +29,10 @@ State = dict[str, Any]
 
 _RECENT = 100  # training episodes in the mean return
 _STACKED = 4  # frames of an observation of ALE
+_NO_STATE = (
+    *(ValueError, TypeError, KeyError, AttributeError),
+    *(RuntimeError, IndexError, OverflowError),
+)
 _COUNTS = ("step", "episodes", "reported", "best_step", "begun")
 
 
@@ -238,7 +242,7 @@ class Training:
         check_same(memory, self.agent.memory_buffer)
         try:
             self._restore(state)
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        except _NO_STATE as error:
             said = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"the state does not fit the configuration: {type(error).__name__}: {said}"
@@ -256,8 +260,12 @@ class Training:
         self._recent.extend(map(float, state["recent"]))
         for name, kept in (("errors", self._errors), ("weights", self._weights)):
             if state[name] is not None:
-                kept.append(state[name].to(device))
+                kept.append(_row_of_numbers(name, state[name]).to(device))
+        if list(map(len, self._errors)) != list(map(len, self._weights)):
+            raise ValueError("there must be as many weights as errors")
         if state["latest"] is not None:
+            for part in state["latest"]:
+                _row_of_numbers("latest", part)
             agent.last_td_errors, agent.last_weights = (part.to(device) for part in state["latest"])
         if (best := state["best"]) is not None:
             network = agent.online_network.state_dict()
@@ -381,6 +389,12 @@ class Training:
             )
         finally:
             self._evaluating = False
+
+
+def _row_of_numbers(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.ndim != 1 or not value.is_floating_point():
+        raise ValueError(f"{name} must be a tensor of a row of numbers")
+    return value
 
 
 def _mean_loss(errors: list[Tensor], weights: list[Tensor], loss: Loss) -> float:
