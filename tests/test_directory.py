@@ -78,6 +78,22 @@ def test_a_directory_is_used_by_one_buffer(tmp_path):
         per.ReplayBuffer(10, SMALL, directory=tmp_path)
 
 
+def test_a_directory_with_a_checkpoint_is_for_loading_it(tmp_path):
+    """A new buffer's first flush would replace what was flushed there."""
+    replay = per.ReplayBuffer(10, SMALL, directory=tmp_path, seed=1)
+    replay.add(np.ones(3), 1, 1.0, np.ones(3), False)
+    replay.flush()
+    other = tmp_path / "other"
+    per.ReplayBuffer(10, SMALL, seed=1).save(other)
+    (tmp_path / "rows.words").unlink()
+
+    with pytest.raises(FileExistsError, match=r"with MANIFEST\.json: load it with ReplayBuffer"):
+        per.ReplayBuffer(10, SMALL, directory=tmp_path)
+    with pytest.raises(FileExistsError, match=r"with MANIFEST\.json"):
+        per.ReplayBuffer.load(other, directory=tmp_path)
+    assert len(per.ReplayBuffer.load(tmp_path, directory=tmp_path)) == 1
+
+
 def test_a_buffer_that_cannot_be_made_leaves_no_files(tmp_path):
     with pytest.raises(ValueError, match="max_bytes must be >="):
         per.ReplayBuffer(1_000, IMAGE, n_step=3, directory=tmp_path, max_bytes=90_000)

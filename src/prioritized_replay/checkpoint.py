@@ -26,7 +26,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["FILE", "PIECE", "CheckpointError", "Contents", "Piece", "Reader", "Saver", "following"]
+__all__ = [
+    "FILE",
+    "MANIFEST",
+    "PIECE",
+    "CheckpointError",
+    "Contents",
+    "Piece",
+    "Reader",
+    "Saver",
+    "following",
+]
 
 Array = NDArray[Any]
 

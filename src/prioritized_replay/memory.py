@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay import casting
+from prioritized_replay.checkpoint import MANIFEST
 
 __all__ = [
     "CACHE_LINE",
@@ -25,7 +26,7 @@ __all__ = [
     "OverLimit",
     "Words",
     "memory_limit",
-    "remove_left_over",
+    "reopened",
 ]
 
 Words = NDArray[np.uint64]
@@ -59,7 +60,7 @@ class Memory:
     NotADirectoryError
         If ``directory`` is something else.
     FileExistsError
-        If it holds words already.
+        If it holds words or a checkpoint already, and is not :class:`Reopened`.
 
     Notes
     -----
@@ -210,27 +211,45 @@ def memory_limit() -> int:
     return most
 
 
-def remove_left_over(directory: str | os.PathLike[str], reopened: str | os.PathLike[str]) -> None:
-    """Remove the words of a process that is gone, where its own directory is to be reopened."""
+class Reopened(os.PathLike[str]):
+    """The directory of a buffer that is being loaded from the checkpoint in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return os.fspath(self._path)
+
+
+def reopened(
+    directory: str | os.PathLike[str], checkpoint: str | os.PathLike[str]
+) -> str | os.PathLike[str]:
+    """Return the directory for a buffer that is loaded from a checkpoint.
+
+    If the checkpoint is in it, the words that a process left there are removed.
+    """
     if not isinstance(directory, (str, os.PathLike)):
-        return  # as `Memory` will say
+        return directory  # as `Memory` will say
     folder = Path(directory)
-    if folder.is_dir() and folder.samefile(reopened):
-        for path in folder.glob("*" + SUFFIX):
-            path.unlink()
+    if not (folder.is_dir() and folder.samefile(checkpoint)):
+        return directory
+    for path in folder.glob("*" + SUFFIX):
+        path.unlink()
+    return Reopened(folder)
 
 
 def _usable(directory: Any) -> Path:
-    """Return the path of a directory that holds no words, or of none yet."""
+    """Return the path of a directory that holds neither words nor a checkpoint, or of none yet."""
     if not isinstance(directory, (str, os.PathLike)):
         raise ValueError(f"directory must be a path, got {casting.shown(directory)}")
     path = Path(directory).absolute()  # the process may work in another directory later
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"directory must be a directory or not exist, got {path}")
-    found = next(path.glob("*" + SUFFIX), None)
-    if found is not None:
+    found = next(path.glob("*" + SUFFIX), path / MANIFEST)
+    if found.name != MANIFEST or (found.exists() and not isinstance(directory, Reopened)):
         raise FileExistsError(
-            f"directory must not hold another buffer's files, got {path} with {found.name}"
+            f"directory must not hold another buffer's files, got {path} with {found.name}: "
+            "load it with ReplayBuffer.load, or name a new directory"
         )
     return path
 

@@ -26,7 +26,7 @@ from prioritized_replay.description import (
     described_fields,
     described_sampler,
 )
-from prioritized_replay.memory import Memory, OverLimit, memory_limit, remove_left_over
+from prioritized_replay.memory import Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.prefetching import Ahead, Prefetcher
 from prioritized_replay.randomness import Seed, UniformStream
@@ -783,7 +783,7 @@ class ReplayBuffer:
         """
         reader = Reader(path, memory_limit())
         if directory is not None:
-            remove_left_over(directory, path)
+            directory = reopened(directory, path)
         replay = None
         try:
             options = cls._described(reader)
