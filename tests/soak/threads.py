@@ -247,19 +247,21 @@ SAMPLERS = {
     "proportional": per.Proportional(),
     "rank": per.RankBased(),
     "uniform": per.Uniform(),
-    "without": per.Proportional(draw="independent", max_priority="current", weights="buffer"),
+    "current": per.Proportional(draw="independent", max_priority="current", weights="buffer"),
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="in all")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each sampler")
     options = parser.parse_args()
     for name, sampler in SAMPLERS.items():
         threads = Threads(sampler)
-        threads.run(options.seconds / len(SAMPLERS))
-        counts = ", ".join(f"{count} {what}" for what, count in threads.counts.items())
-        print(f"{name}: {counts}, {int(threads.replay.stats()['ids_issued'])} rows", flush=True)
+        threads.run(options.seconds)
+        rows = int(threads.replay.stats()["ids_issued"])
+        counts = ", ".join(f"{threads.counts[what]:,} {what}" for what in sorted(threads.counts))
+        print(f"{name}, {options.seconds:g} s: {rows:,} rows, {counts}", flush=True)
+    print("every row was whole, every count adds up, every thread ended")
 
 
 if __name__ == "__main__":
