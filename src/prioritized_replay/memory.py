@@ -60,7 +60,7 @@ class Memory:
     NotADirectoryError
         If ``directory`` is something else.
     FileExistsError
-        If it holds words or a checkpoint already, and is not :class:`Reopened`.
+        If it holds words or a checkpoint already, and is not a ``Reopened`` one.
 
     Notes
     -----

@@ -118,9 +118,7 @@ def main() -> None:
                 steps = survive(Path(folder), case, kills, flushing, options.seed)
             total += kills
             how = "flush" if flushing else "save"
-            what = (
-                f"{case.storage}, {case.sampler}, n_step {case.n_step}, {World(case).count} streams"
-            )
+            what = f"{case.storage}, {case.sampler}, n_step {case.n_step}, {World(case).count} stream(s)"
             print(f"{what}, {how}: {kills} kills, {steps} steps, all reopened", flush=True)
     print(f"{total} kills survived")
 
