@@ -118,7 +118,8 @@ def main() -> None:
                 steps = survive(Path(folder), case, kills, flushing, options.seed)
             total += kills
             how = "flush" if flushing else "save"
-            what = f"{case.storage}, {case.sampler}, n_step {case.n_step}, {World(case).count} stream(s)"
+            streams = World(case).count
+            what = f"{case.storage}, {case.sampler}, n_step {case.n_step}, {streams} stream(s)"
             print(f"{what}, {how}: {kills} kills, {steps} steps, all reopened", flush=True)
     print(f"{total} kills survived")
 
