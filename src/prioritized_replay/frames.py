@@ -140,6 +140,17 @@ class Frames:
         ).reshape(2, len(streams), self.stack)
         return references[0], references[1]
 
+    def encode_one(self, stream: Ints, obs: Array, next_obs: Array) -> References:
+        """Store one step of one stream, int64[1]; see :meth:`encode`.
+
+        Returns
+        -------
+        uint32[2 S]
+            Those of the observation, then those of the next one.
+        """
+        words, next_words = self._to_words(obs[np.newaxis]), self._to_words(next_obs[np.newaxis])
+        return self._encode(self.stack, stream, words, next_words)
+
     def encode_unrelated(self, obs: Array, next_obs: Array) -> tuple[References, References]:
         """Store B steps of no stream, each compared with the step before it; see :meth:`encode`."""
         references = self._encode(

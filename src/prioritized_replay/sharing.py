@@ -116,6 +116,23 @@ class SharedObservation:
             pair = self._frames.encode(streams, *observations)
         return {name: self._widened(refs) for name, refs in zip(self.names, pair, strict=True)}
 
+    def encode_one(self, stream: Ints, obs: Array, next_obs: Array) -> tuple[Array, Array]:
+        """Keep the observations of one step of one stream, int64[1]; see :meth:`encode`.
+
+        Returns
+        -------
+        uint32[...]
+            What a row has in the place of the observation,
+        uint32[...]
+            and of the next one.
+        """
+        references = self._frames.encode_one(stream, obs, next_obs)
+        stack = self._frames.stack
+        if stack != self.references.shape[0]:
+            wide = self._widened(references.reshape(2, stack))
+            return wide[0], wide[1]
+        return references[:stack], references[stack:]
+
     def hold(self, storage: Storage, slots: Any) -> None:
         """Count rows just copied as holders of their frames."""
         for name in self.names:
@@ -125,6 +142,12 @@ class SharedObservation:
         """Let go of the frames of rows about to be overwritten; unwritten rows hold none."""
         for name in self.names:
             self._frames.release(self._narrowed(storage.columns[name][slots]))
+
+    def release_one(self, storage: Storage, slot: int) -> None:
+        """Let go of the frames of one row; see :meth:`release`."""
+        stack = self._frames.stack
+        for name in self.names:
+            self._frames.release(storage.columns[name][slot, :stack])
 
     def drop(self, columns: Mapping[str, Array]) -> None:
         """Let go of what :meth:`encode` returned."""

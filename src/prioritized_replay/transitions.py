@@ -151,19 +151,18 @@ class Transitions:
             self._mark[0] = mark
             closing = self.windows.closing(ONLY_STREAM, self._reward, self._mark)
         for shared in self.shared:
-            columns = dict(zip(shared.names, (values[OBS], values[NEXT_OBS]), strict=True))
-            columns = {name: column[np.newaxis] for name, column in columns.items()}
-            references = shared.encode(ONLY_STREAM, columns)
-            values[OBS], values[NEXT_OBS] = (references[name][0] for name in shared.names)
+            values[OBS], values[NEXT_OBS] = shared.encode_one(
+                ONLY_STREAM, values[OBS], values[NEXT_OBS]
+            )
         if self._steps is None:
             for shared in self.shared:
-                shared.release(self.storage, slice(first, first + 1))
+                shared.release_one(self.storage, first)
             self.storage.write(first, values)
             return None
         closed = self.windows.step(ONLY_STREAM, self._reward, self._mark, closing)
         row = int(closed.rows[0])
         for shared in self.shared:
-            shared.release(self._steps, slice(row, row + 1))
+            shared.release_one(self._steps, row)
         self._steps.write(row, values)
         if closing:
             self._join(first, closed)
