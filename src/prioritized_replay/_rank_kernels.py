@@ -598,9 +598,8 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
 def load_rows(keys, cells, leaf_of, slots, priorities):
     """Build the tree of an empty order from pairs in ascending order, nodes three quarters full."""
     tree = Tree(keys, cells, leaf_of)
-    for j in range(2 * ROW):  # also what `may_be_small` reads as the parent of a root
-        tree.cells[0, j] = 0
     tree.cells[0, ROWS] = len(slots)
+    tree.cells[0, FREE] = 0
     tree.cells[0, FRESH] = 1
     tree.cells[0, WIDTH] = INNER_WIDTH
     first = 1  # the nodes of one level have consecutive numbers, first .. first + count - 1

@@ -104,7 +104,8 @@ class RankOrder:
     def _start(self) -> None:
         """Make the tree of no rows, as `load_rows` would: that need not be compiled for it."""
         keys, cells, _ = self._tree
-        cells[0, [ROOT, ROWS, FREE, FRESH, WIDTH]] = 1, 0, 0, 2, INNER_WIDTH
+        cells[0] = 0  # `may_be_small` looks at it as the parent of a root
+        cells[0, [ROOT, FRESH, WIDTH]] = 1, 2, INNER_WIDTH
         cells[1, [SIZE, PARENT, PLACE, LEVEL]] = 0
         keys[1, :LEAF_WIDTH] = np.inf
 
