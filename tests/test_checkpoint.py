@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tests import checkpoint_driving as driving
 from tests.checkpoint_driving import CASES, Case, World, drive, skipped, stacked
 from tests.soak import kill_saves
+from tests.waiting import ended
 
 import prioritized_replay as per
 from prioritized_replay import checkpoint
@@ -332,7 +333,7 @@ class Full:
     def __init__(self, patch, fail_at):
         self.calls, self.fail_at = 0, fail_at
         for module, name in (
-            (checkpoint, "_write"), (os, "fsync"), (os, "replace"), (checkpoint, "_sync_folder"),
+            (checkpoint, "_write"), (os, "fsync"), (os, "replace"), (checkpoint, "sync_folder"),
         ):  # fmt: skip
             patch.setattr(module, name, partial(self.call, getattr(module, name), name))
 
@@ -530,10 +531,7 @@ def test_a_save_neither_waits_for_what_is_in_its_way_nor_writes_into_it(tmp_path
     in_the_way(tmp_path / "folder", what)
     replay = per.ReplayBuffer(3, {"obs": per.Field(), **driving.SCALARS})
     replay.add(0.0, 1, 2.0, 3.0, False)
-    saving = threading.Thread(target=replay.save, args=(tmp_path / "folder",), daemon=True)
-    saving.start()
-    saving.join(60)
-    assert not saving.is_alive()
+    ended(lambda: replay.save(tmp_path / "folder"))
     assert (tmp_path / "precious").read_text() == "precious"
     assert len(per.ReplayBuffer.load(tmp_path / "folder")) == 1
 
@@ -550,8 +548,8 @@ def test_a_save_finds_a_number_whatever_numbers_are_there(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are not forced to disk there")
 def test_new_folders_are_forced_to_disk_too(tmp_path, monkeypatch):
-    synced, real = [], checkpoint._sync_folder
-    monkeypatch.setattr(checkpoint, "_sync_folder", lambda path: (synced.append(path), real(path)))
+    synced, real = [], checkpoint.sync_folder
+    monkeypatch.setattr(checkpoint, "sync_folder", lambda path: (synced.append(path), real(path)))
     replay = per.ReplayBuffer(3, {"obs": per.Field(), **driving.SCALARS})
     replay.save(tmp_path / "new" / "deeper")
     assert synced[-1] == Path("/")

@@ -6,13 +6,13 @@ import json
 import os
 import pickle
 import shutil
-import threading
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.waiting import ended
 
 import prioritized_replay as per
 from prioritized_replay.checkpoint import CheckpointError
@@ -316,17 +316,8 @@ def test_deep_json_is_one_error(saved):
 def test_nothing_waits_for_a_pipe(saved, name):
     (saved.folder / name).unlink()
     os.mkfifo(saved.folder / name)
-    refused = []
-
-    def load():
-        with pytest.raises(CheckpointError):
-            saved.load()
-        refused.append(name)
-
-    loading = threading.Thread(target=load, daemon=True)
-    loading.start()
-    loading.join(60)
-    assert refused
+    with pytest.raises(CheckpointError):
+        ended(saved.load)
 
 
 def test_a_learner_gets_a_number_that_can_be_read_again(saved, replay):

@@ -7,7 +7,6 @@ import math
 import os
 import pickle
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from gymnasium import spaces
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tests.reports import evaluation, progress
+from tests.waiting import ended
 
 import prioritized_replay as per
 from prioritized_replay.dqn.config import TrainConfig
@@ -413,7 +413,6 @@ def test_nothing_waits_for_a_pipe(path, name):
     logged(path, [500])
     (path / name).unlink(missing_ok=True)
     os.mkfifo(path / name)
-    ended = []
 
     def look():
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -421,9 +420,5 @@ def test_nothing_waits_for_a_pipe(path, name):
             assert not run.is_complete(500)
             run.claim()
             run.close()
-        ended.append(name)
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    thread.join(60)
-    assert ended
+    ended(look)

@@ -36,6 +36,7 @@ __all__ = [
     "Reader",
     "Saver",
     "following",
+    "sync_folder",
 ]
 
 Array = NDArray[Any]
@@ -440,7 +441,7 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Force the names in a folder to disk, where the system can."""
     if os.name == "nt":
         return
@@ -454,7 +455,7 @@ def _sync_folder(folder: Path) -> None:
 def _commit(folder: Path, text: bytes) -> None:
     """Put a manifest in place, once all that it names is on disk."""
     is_first = not os.path.lexists(folder / MANIFEST)
-    _sync_folder(folder)
+    sync_folder(folder)
     unfinished = folder / UNFINISHED
     unfinished.unlink(missing_ok=True)  # it might be a link to something else
     with unfinished.open("xb") as file:
@@ -462,11 +463,11 @@ def _commit(folder: Path, text: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, folder / MANIFEST)
-    _sync_folder(folder)
+    sync_folder(folder)
     if is_first:  # the folder may be new itself, and those that it is in
         for parent in folder.absolute().parents:
             with contextlib.suppress(OSError):  # not ours to open
-                _sync_folder(parent)
+                sync_folder(parent)
 
 
 def _pieces_in(folder: Path) -> dict[str, int]:

@@ -104,7 +104,7 @@ class ReplayBuffer:
     ValueError
         If an argument is outside its range, or a required field is missing.
     FileExistsError
-        If ``directory`` holds another buffer.
+        If ``directory`` holds another buffer, or its checkpoint, which is for :meth:`load`.
 
     Examples
     --------
@@ -773,6 +773,8 @@ class ReplayBuffer:
         ------
         CheckpointError
             If there is no checkpoint, or it is damaged or of another version; a ValueError.
+        FileExistsError
+            If ``directory`` is another one and holds a buffer or a checkpoint.
         MemoryError, OSError
             If there is no room for the buffer.
 

@@ -46,7 +46,7 @@ def linear(start: float, end: float, steps: float) -> Schedule:
     Raises
     ------
     ValueError
-        If a value is not finite or ``steps`` is not > 0.
+        If a value is not finite, nor ``end - start``, or ``steps`` is not > 0.
 
     Examples
     --------
@@ -117,6 +117,7 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
 
 
 def _step(step: float) -> float:
+    """Return a step as Python's own number; infinite ones are beyond every end."""
     if type(step) is int:
         return step
     number = casting.real(step)

@@ -183,10 +183,10 @@ class DQN:
             raise ValueError("optimizer needs the online_network whose parameters it holds")
         self._num_actions = count_actions(action_space)
         self._observation_shape = tuple(observation_space.shape or ())
-        self._categories: range | None = None
+        self._categories: tuple[int, int] | None = None  # the first and the last
         if isinstance(observation_space, spaces.Discrete):
             first = int(observation_space.start)
-            self._categories = range(first, first + int(observation_space.n))
+            self._categories = first, first + int(observation_space.n) - 1
         network_seed, explore_seed = np.random.SeedSequence(seed).spawn(2)
         self._generator = np.random.default_rng(explore_seed)
         self.device = usable_device(device)
@@ -313,11 +313,11 @@ class DQN:
             )
         if dtype.kind not in "biuf":
             raise ValueError(f"obs must be numeric, got dtype {dtype}")
-        known = self._categories
-        if known and observations.size:
-            least, most = observations.min(), observations.max()
-            if not (known[0] <= least and most <= known[-1]):
-                raise ValueError(f"obs must be in [{known[0]}, {known[-1]}], got {least} to {most}")
+        if self._categories is not None:
+            first, last = self._categories
+            for category in observations.reshape(-1).tolist():  # few: faster than by array
+                if not first <= category <= last:
+                    raise ValueError(f"obs must be in [{first}, {last}], got {category}")
         if observations.flags.carray and dtype.isnative and dtype.itemsize <= casting.WIDEST:
             return observations
         dtype = np.dtype(np.float64) if dtype.itemsize > casting.WIDEST else dtype.newbyteorder("=")

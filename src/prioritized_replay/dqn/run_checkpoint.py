@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from prioritized_replay.checkpoint import FILE, CheckpointError, following
+from prioritized_replay.checkpoint import FILE, CheckpointError, following, sync_folder
 from prioritized_replay.replay import ReplayBuffer
 
 # Putting the manifest in place is the commit: it names a learner's file and a replay's manifest by
@@ -146,16 +146,16 @@ class RunCheckpoint:
         target.mkdir(exist_ok=True)
         for file in _replays_files(source):
             _link(file, target / file.name)
-        _sync_folder(target)
-        _sync_folder(self.folder)
+        sync_folder(target)
+        sync_folder(self.folder)
 
     def _commit(self, text: bytes) -> None:
         unfinished = self.folder / f"{_MANIFEST}.new"
         unfinished.unlink(missing_ok=True)
         _write(unfinished, text)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         os.replace(unfinished, self.folder / _MANIFEST)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _text(self) -> bytes:
         return _read(self.folder / _MANIFEST, _LONGEST[_MANIFEST])
@@ -283,17 +283,6 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
         with target.open("r+b") as file:
             os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replays_files(folder: Path) -> list[Path]:
