@@ -1,4 +1,4 @@
-"""Slow, obvious twins of RankLaw and RankOrder: sorted lists and direct sums."""
+"""Slow, obvious twins of PowerLaw and RankOrder: sorted lists and direct sums."""
 
 import math
 

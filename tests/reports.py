@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from prioritized_replay.dqn.evaluation import Evaluation
-from prioritized_replay.dqn.training import Progress
+from prioritized_replay.training.evaluation import Evaluation
+from prioritized_replay.training.loop import Progress
 
 
 def evaluation(*returns: float) -> Evaluation:

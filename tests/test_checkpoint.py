@@ -25,9 +25,10 @@ from tests.soak import kill_saves
 from tests.waiting import ended
 
 import prioritized_replay as per
-from prioritized_replay import checkpoint
-from prioritized_replay.checkpoint import MANIFEST, Saver
-from prioritized_replay.randomness import GENERATORS
+from prioritized_replay.checkpoint import files, manifest, saving
+from prioritized_replay.checkpoint.manifest import MANIFEST
+from prioritized_replay.checkpoint.saving import Saver
+from prioritized_replay.sampling.uniforms import GENERATORS
 
 ROOT = Path(__file__).parent.parent
 
@@ -123,7 +124,7 @@ CHANGING = [Case("frames", "rank", 1), Case("found", "proportional", 3), Case("t
 @example([("drive", 4), ("save", 1), ("blank", 20)])  # room is made for frames that do not come
 def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operations):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as top:
-        patch.setattr(checkpoint, "PIECE", 2500)
+        patch.setattr(manifest, "PIECE", 2500)
         patch.setattr(os, "fsync", lambda descriptor: None)
         replay, world, step = case.buffer(), World(case), 0
         for number, (operation, count) in enumerate([*operations, ("save", 1)]):
@@ -152,7 +153,7 @@ def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operation
 
 @pytest.mark.parametrize("loaded", [False, True])
 def test_a_second_save_writes_only_what_changed(tmp_path, monkeypatch, loaded):
-    monkeypatch.setattr(checkpoint, "PIECE", 2500)
+    monkeypatch.setattr(manifest, "PIECE", 2500)
     case = Case("frames", "proportional", 1)
     replay, world = case.buffer(), World(case)
     drive(replay, world, 0, 280)
@@ -211,7 +212,7 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path):
 
 
 def test_other_threads_go_on_during_a_save_and_no_row_is_torn(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "PIECE", 20_000)
+    monkeypatch.setattr(manifest, "PIECE", 20_000)
     fields = {
         "obs": per.Field((2, 32, 32), "uint8", stack_axis=0),
         "action": per.Field((), "int64"),
@@ -333,7 +334,7 @@ class Full:
     def __init__(self, patch, fail_at):
         self.calls, self.fail_at = 0, fail_at
         for module, name in (
-            (checkpoint, "_write"), (os, "fsync"), (os, "replace"), (checkpoint, "sync_folder"),
+            (saving, "_write"), (os, "fsync"), (os, "replace"), (saving, "sync_folder"),
         ):  # fmt: skip
             patch.setattr(module, name, partial(self.call, getattr(module, name), name))
 
@@ -381,7 +382,7 @@ def test_whatever_fails_the_old_checkpoint_or_the_new_one_is_there(tmp_path):
 @pytest.mark.parametrize("flushing", [False, True])
 def test_a_process_killed_while_it_saves_leaves_a_complete_checkpoint(tmp_path, flushing):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "PIECE", checkpoint.PIECE)  # put back what the soak changes
+        patch.setattr(manifest, "PIECE", manifest.PIECE)  # put back what the soak changes
         kill_saves.survive(tmp_path, kill_saves.CASES[0], 3, flushing, seed=int(flushing))
 
 
@@ -393,8 +394,8 @@ def signed(folder, change):
     manifest = json.loads((folder / MANIFEST).read_text())
     del manifest["sha256"]
     change(manifest)
-    digest = hashlib.sha256(checkpoint._canonical(manifest)).hexdigest()
-    (folder / MANIFEST).write_bytes(checkpoint._canonical({**manifest, "sha256": digest}))
+    digest = hashlib.sha256(manifest._canonical(manifest)).hexdigest()
+    (folder / MANIFEST).write_bytes(manifest._canonical({**manifest, "sha256": digest}))
 
 
 def put(*keys):
@@ -548,8 +549,8 @@ def test_a_save_finds_a_number_whatever_numbers_are_there(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are not forced to disk there")
 def test_new_folders_are_forced_to_disk_too(tmp_path, monkeypatch):
-    synced, real = [], checkpoint.sync_folder
-    monkeypatch.setattr(checkpoint, "sync_folder", lambda path: (synced.append(path), real(path)))
+    synced, real = [], files.sync_folder
+    monkeypatch.setattr(saving, "sync_folder", lambda path: (synced.append(path), real(path)))
     replay = per.ReplayBuffer(3, {"obs": per.Field(), **driving.SCALARS})
     replay.save(tmp_path / "new" / "deeper")
     assert synced[-1] == Path("/")

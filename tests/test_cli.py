@@ -20,16 +20,16 @@ from PIL import Image
 from tests.reports import evaluation
 
 from prioritized_replay.cli import main
-from prioritized_replay.dqn import run as run_module
-from prioritized_replay.dqn import training as training_module
-from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.display import PlainLines
-from prioritized_replay.dqn.evaluation import evaluate
 from prioritized_replay.dqn.networks import make_network
-from prioritized_replay.dqn.presets import preset
-from prioritized_replay.dqn.recording import Recording
-from prioritized_replay.dqn.run_folder import RunFolder
-from prioritized_replay.dqn.training import Training
+from prioritized_replay.envs.recording import Recording
+from prioritized_replay.runs import run as run_module
+from prioritized_replay.runs.display import PlainLines
+from prioritized_replay.runs.folder import RunFolder
+from prioritized_replay.training import loop as training_module
+from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training.evaluation import evaluate
+from prioritized_replay.training.loop import Training
+from prioritized_replay.training.presets import preset
 
 PER = [
     sys.executable,
@@ -640,7 +640,7 @@ def test_reproduce_hands_its_options_on(capsys, monkeypatch):
         if config.seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {config.seeds}")
 
-    module = types.ModuleType("prioritized_replay.experiments.cliffwalk")
+    module = types.ModuleType("prioritized_replay.experiments.cliffwalk.command")
     module.CliffwalkConfig, module.reproduce = CliffwalkConfig, reproduce
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main(["reproduce", "cliffwalk", "--seeds", "3"]) == 0
@@ -650,7 +650,7 @@ def test_reproduce_hands_its_options_on(capsys, monkeypatch):
 
 
 def test_ctrl_c_in_an_experiment_is_one_line(capsys, monkeypatch):
-    from prioritized_replay.experiments import comparison
+    from prioritized_replay.experiments.compare import command as comparison
 
     def interrupted(config):
         raise KeyboardInterrupt

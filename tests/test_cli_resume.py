@@ -15,10 +15,10 @@ import torch
 from tests.test_cli import PER, refused, stop_at
 
 from prioritized_replay.cli import main
-from prioritized_replay.dqn import run as run_module
-from prioritized_replay.dqn.run_checkpoint import RunCheckpoint
-from prioritized_replay.dqn.run_folder import RunFolder
-from prioritized_replay.dqn.training import Training
+from prioritized_replay.runs import run as run_module
+from prioritized_replay.runs.checkpoint import RunCheckpoint
+from prioritized_replay.runs.folder import RunFolder
+from prioritized_replay.training.loop import Training
 
 TINY = (
     *("--steps", "1400", "--warmup", "100", "--eval-every", "600", "--eval-episodes", "2"),

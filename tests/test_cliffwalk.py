@@ -11,22 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prioritized_replay.experiments import _cliffwalk_kernels as kernels
-from prioritized_replay.experiments import blind_cliffwalk
-from prioritized_replay.experiments.blind_cliffwalk import (
-    PATIENCE,
-    Cliffwalk,
-    Learner,
-    updates_to_learn,
-)
-from prioritized_replay.experiments.cliffwalk import (
+from prioritized_replay.experiments.cliffwalk import _cliffwalk_kernels as kernels
+from prioritized_replay.experiments.cliffwalk import task as blind_cliffwalk
+from prioritized_replay.experiments.cliffwalk.command import (
     CliffwalkConfig,
     CliffwalkRun,
     median_updates,
     reproduce,
 )
+from prioritized_replay.experiments.cliffwalk.task import (
+    PATIENCE,
+    Cliffwalk,
+    Learner,
+    updates_to_learn,
+)
 from prioritized_replay.experiments.tables import read_rows
-from prioritized_replay.rank_order import RankOrder
+from prioritized_replay.sampling.rank_order import RankOrder
 
 ARMS = ("uniform", "oracle", "greedy", "proportional", "rank")
 MEASURED = Path(__file__).parent.parent / "docs" / "results" / "cliffwalk.csv"

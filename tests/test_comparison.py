@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tyro
 
-from prioritized_replay.dqn.evaluation import interquartile_mean as of_one_evaluation
-from prioritized_replay.dqn.presets import preset
-from prioritized_replay.experiments import comparison, trials
-from prioritized_replay.experiments.comparison import CompareConfig, compare
-from prioritized_replay.experiments.results import Point, Result, ResultFiles, mean_height
-from prioritized_replay.experiments.statistics import bootstrap, interquartile_mean, mean
-from prioritized_replay.experiments.trials import Outcome, train_all
+from prioritized_replay.experiments.compare import command as comparison
+from prioritized_replay.experiments.compare import trials
+from prioritized_replay.experiments.compare.command import CompareConfig, compare
+from prioritized_replay.experiments.compare.results import Point, Result, ResultFiles, mean_height
+from prioritized_replay.experiments.compare.trials import Outcome, train_all
+from prioritized_replay.training.evaluation import interquartile_mean as of_one_evaluation
+from prioritized_replay.training.presets import preset
+from prioritized_replay.training.statistics import bootstrap, interquartile_mean, mean
 
 CONFIG = preset("CartPole-v1", steps=1000)
 OUTCOME = Outcome(

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import prioritized_replay
-from prioritized_replay import _cache_files as files
-from prioritized_replay import _compiling as compiling
+from prioritized_replay.jit import cache_files as files
+from prioritized_replay.jit import compiling
 
 PACKAGE = Path(prioritized_replay.__file__).parent
 
@@ -257,7 +257,7 @@ def test_waiting_for_another_process_ends(monkeypatch, folders):
 # --- processes ----------------------------------------------------------------------------
 
 STEPS = """
-from prioritized_replay._compiling import inner, kernel
+from prioritized_replay.jit.compiling import inner, kernel
 STEP = 3
 @inner
 def one(n):
@@ -267,7 +267,7 @@ def two(n):
     return one(one(n))
 """
 WALK = """
-from prioritized_replay._compiling import kernel
+from prioritized_replay.jit.compiling import kernel
 from steps import two
 @kernel
 def walk(n):
@@ -518,4 +518,4 @@ def test_kernels_take_only_from_modules_whose_code_counts():
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             ours = {name for name in names if name.startswith("prioritized_replay")}
-            assert ours <= counted | {"prioritized_replay._compiling"}, path
+            assert ours <= counted | {"prioritized_replay.jit.compiling"}, path

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from tests.reports import evaluation, progress
 
-from prioritized_replay.dqn import display
-from prioritized_replay.dqn.display import LivePanel, PlainLines, Resumed, live, sparkline
-from prioritized_replay.dqn.presets import preset
+from prioritized_replay.runs import display
+from prioritized_replay.runs.display import LivePanel, PlainLines, Resumed, live, sparkline
+from prioritized_replay.training.presets import preset
 
 CONFIG = preset("CartPole-v1", steps=1_000, seed=7)
 

@@ -10,11 +10,11 @@ import pytest
 import prioritized_replay
 from prioritized_replay import dqn
 from prioritized_replay.benchmarks.bench import BenchConfig
-from prioritized_replay.dqn.options import EvaluateOptions, TrainOptions
-from prioritized_replay.dqn.run_folder import COLUMNS
-from prioritized_replay.experiments.cliffwalk import CliffwalkConfig
-from prioritized_replay.experiments.comparison import CompareConfig
-from prioritized_replay.experiments.results import Result
+from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
+from prioritized_replay.experiments.compare.command import CompareConfig
+from prioritized_replay.experiments.compare.results import Result
+from prioritized_replay.runs.folder import COLUMNS
+from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst")])

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from prioritized_replay.dqn.adam import FlatAdam  # noqa: E402
+from prioritized_replay.dqn.fast.adam import FlatAdam  # noqa: E402
 
 
 def pair(size=1_000):

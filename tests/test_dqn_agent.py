@@ -12,8 +12,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import prioritized_replay as per
-from prioritized_replay.dqn.adam import FlatAdam
 from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn.fast.adam import FlatAdam
 from prioritized_replay.dqn.rmsprop import CentredRMSProp
 
 BOX = spaces.Box(-1.0, 1.0, (3,))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from prioritized_replay.dqn.evaluation import Evaluation
-from prioritized_replay.dqn.presets import preset
-from prioritized_replay.dqn.training import Training
+from prioritized_replay.training.evaluation import Evaluation
+from prioritized_replay.training.loop import Training
+from prioritized_replay.training.presets import preset
 
 
 class Clock(gymnasium.Env):
@@ -191,7 +191,7 @@ def test_evaluations_are_played_as_the_settings_say(monkeypatch):
         played.append((env_id, episodes, how))
         return Evaluation(np.ones(1), np.ones(1, np.int64), 1.0, 0.0, 1.0, (1.0, 1.0))
 
-    monkeypatch.setattr("prioritized_replay.dqn.training.evaluate", evaluate)
+    monkeypatch.setattr("prioritized_replay.training.loop.evaluate", evaluate)
     training = Training(
         preset("MinAtar/Breakout-v1", steps=8, warmup=4, capacity=8, batch_size=2, eval_every=8,
                eval_episodes=3, final_eval_episodes=5, eval_max_steps=123, eval_epsilon=0.25,

@@ -9,8 +9,8 @@ import math
 
 import pytest
 
-from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.presets import preset
+from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training.presets import preset
 
 
 @pytest.mark.parametrize(

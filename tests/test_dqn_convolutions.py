@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from prioritized_replay.dqn.convolutions import ConvNetwork, Convolution, Image
+from prioritized_replay.dqn.fast.perceptron import Perceptron
+from prioritized_replay.dqn.learner import AutogradPasses, PerceptronPasses
 from prioritized_replay.dqn.networks import QNetwork, make_network
-from prioritized_replay.dqn.passes import AutogradPasses, PerceptronPasses
-from prioritized_replay.dqn.perceptron import Perceptron
 
 ATARI = spaces.Box(0, 255, (4, 84, 84), np.uint8)
 MINATAR = spaces.Box(0.0, 1.0, (10, 10, 4), bool)

@@ -10,7 +10,7 @@ from ale_py.env import AtariEnv
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from prioritized_replay.dqn.environments import make_env, make_vector, spec_of
+from prioritized_replay.envs.make import make_env, make_vector, spec_of
 
 PONG, BREAKOUT, FREEWAY = "ALE/Pong-v5", "ALE/Breakout-v5", "ALE/Freeway-v5"
 

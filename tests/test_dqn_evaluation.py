@@ -7,8 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from prioritized_replay.dqn.environments import make_env
-from prioritized_replay.dqn.evaluation import evaluate, interquartile_mean
+from prioritized_replay.envs.make import make_env
+from prioritized_replay.training.evaluation import evaluate, interquartile_mean
 
 MADE = []
 

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 import prioritized_replay as per
 from prioritized_replay.dqn import devices
 from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn.learner import AutogradPasses, PerceptronPasses
 from prioritized_replay.dqn.networks import QNetwork
-from prioritized_replay.dqn.passes import AutogradPasses, PerceptronPasses
 from prioritized_replay.replay import Batch
 
 BOX = spaces.Box(-1.0, 1.0, (3,))

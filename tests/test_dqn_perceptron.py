@@ -8,8 +8,8 @@ import torch
 from gymnasium import spaces
 from torch.testing import assert_close
 
+from prioritized_replay.dqn.fast.perceptron import Perceptron
 from prioritized_replay.dqn.networks import QNetwork
-from prioritized_replay.dqn.perceptron import Perceptron
 
 SPACES = {
     "box": spaces.Box(-1.0, 1.0, (3,)),

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from prioritized_replay.dqn import training as training_module
-from prioritized_replay.dqn.adam import FlatAdam
-from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.presets import preset
-from prioritized_replay.dqn.run_checkpoint import RunCheckpoint
-from prioritized_replay.dqn.training import Stopped, Training
+from prioritized_replay.dqn.fast.adam import FlatAdam
+from prioritized_replay.runs.checkpoint import RunCheckpoint
+from prioritized_replay.training import loop as training_module
+from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training.loop import Stopped, Training
+from prioritized_replay.training.presets import preset
 
 TINY = {
     "steps": 1_000,
@@ -38,9 +38,9 @@ import io, json, sys
 from pathlib import Path
 import torch
 from tests.test_dqn_resuming import batches
-from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.run_checkpoint import RunCheckpoint
-from prioritized_replay.dqn.training import Training
+from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.runs.checkpoint import RunCheckpoint
+from prioritized_replay.training.loop import Training
 
 config, folder, out = TrainConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 checkpoint = RunCheckpoint(folder)

@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 import prioritized_replay as per
-from prioritized_replay.dqn.room import bytes_available, bytes_when_full
+from prioritized_replay.training.room import bytes_available, bytes_when_full
 
 
 @pytest.mark.parametrize(

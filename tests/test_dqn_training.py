@@ -10,10 +10,10 @@ from gymnasium import spaces
 from gymnasium.envs.classic_control import CartPoleEnv
 from torch.testing import assert_close
 
-from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.evaluation import Evaluation
-from prioritized_replay.dqn.presets import preset
-from prioritized_replay.dqn.training import Training
+from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training.evaluation import Evaluation
+from prioritized_replay.training.loop import Training
+from prioritized_replay.training.presets import preset
 
 TINY = {
     "steps": 1_200,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.reference_frames import BAD, GOOD, ReferenceFrames, Stream, random_frame
 
-from prioritized_replay.casting import Field
-from prioritized_replay.frames import Frames
+from prioritized_replay.fields.field import Field
+from prioritized_replay.storage.frames import Frames
 
 FIELDS = [
     Field((4, 6, 8), "uint8", 0),

@@ -10,9 +10,9 @@ import numba
 import numpy as np
 import pytest
 
-from prioritized_replay.casting import Field
-from prioritized_replay.memory import Memory, OverLimit
-from prioritized_replay.storage import Storage
+from prioritized_replay.fields.field import Field
+from prioritized_replay.storage.memory import Memory, OverLimit
+from prioritized_replay.storage.rows import Rows
 
 
 @pytest.fixture(params=["RAM", "files"])
@@ -185,7 +185,7 @@ def test_a_directory_is_a_path(value):
 
 FULL = """
 import os, resource, sys
-import prioritized_replay.memory as memory
+import prioritized_replay.storage.memory as memory
 if sys.argv[2] == "written":
     del os.posix_fallocate
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -272,7 +272,7 @@ def test_rows_in_files_are_the_rows_in_ram(tmp_path):
     rng = np.random.default_rng(0)
     fields = {"obs": Field((3, 5), "uint8"), "reward": Field(), "action": Field((), "int64")}
     memory = Memory(tmp_path)
-    stores = [Storage(6, fields), Storage(6, fields, memory), Storage(6, fields, memory, "steps")]
+    stores = [Rows(6, fields), Rows(6, fields, memory), Rows(6, fields, memory, "steps")]
 
     for first in range(0, 12, 4):
         many = {

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numba import njit
 
-from prioritized_replay._power_kernels import SMALLEST, power
+from prioritized_replay.jit.power import SMALLEST, power
 
 EXPONENTS = [-1.0, -0.7, -0.4, -1e-9, 0.0, 1e-300, 0.1, 0.5, 0.6, 0.7, 1.0]
 

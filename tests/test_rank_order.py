@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from scipy import stats
 from tests.reference_rank import SortedRanks
 
-from prioritized_replay.rank_law import RankLaw
-from prioritized_replay.rank_order import RankOrder, most_nodes
+from prioritized_replay.sampling.power_law import PowerLaw
+from prioritized_replay.sampling.rank_order import RankOrder, most_nodes
 
 EXTREMES = [0.0, 5e-324, 1e-300, 1e-12, 0.5, 1.0, math.nextafter(1.0, 2.0), 1e12, 1e300]
 LAST = math.nextafter(1.0, 0.0)
@@ -129,7 +129,7 @@ def test_rows_that_enter_at_the_maximum_while_the_ring_overwrites(capacity):
         twin.insert_run(slot, count, 1.0)
         slot = (slot + count) % capacity
         if step % 3 == 0:
-            slots, _ = order.draw(rng.random(40), RankLaw(0.7))
+            slots, _ = order.draw(rng.random(40), PowerLaw(0.7))
             slots = np.unique(slots)
             priorities = np.minimum(rng.exponential(0.5, len(slots)), 1.0)
             order.set(slots, priorities)
@@ -181,7 +181,7 @@ def test_draw_gives_every_row_an_interval_as_wide_as_its_probability(priorities,
     twin.set(np.arange(len(priorities)), np.array(priorities))
     exact = np.array([twin.probability(slot, alpha) for slot in range(len(priorities))])
     everyone = np.arange(len(priorities))
-    law = RankLaw(alpha)
+    law = PowerLaw(alpha)
     np.testing.assert_allclose(order.probabilities(everyone, law), exact, rtol=1e-12)
     assert order.probabilities(everyone, law).sum() == pytest.approx(1.0, rel=1e-13)
     assert order.smallest_probability(law) == pytest.approx(exact.min(), rel=1e-12)
@@ -203,7 +203,7 @@ def test_draw_at_the_ends_of_the_unit_interval():
         for alpha in (0.0, 0.7, 1.0, 30.0, 1000.0):
             order = filled(priorities)
             ranked = order.slots_in_order()
-            slots, probabilities = order.draw(np.array([0.0, LAST]), RankLaw(alpha))
+            slots, probabilities = order.draw(np.array([0.0, LAST]), PowerLaw(alpha))
             assert slots[0] == ranked[0]
             assert (probabilities > 0.0).all()
             if alpha <= 1.0:
@@ -217,7 +217,7 @@ def test_drawn_rows_follow_the_law(ties):
     if ties:
         priorities = np.minimum(priorities, 1.0)
     order = filled(priorities)
-    law = RankLaw(0.7)
+    law = PowerLaw(0.7)
     expected = 200_000 * order.probabilities(np.arange(3_000), law)
     slots, _ = order.draw(rng.random(200_000), law)
     assert stats.chisquare(np.bincount(slots, minlength=3_000), expected).pvalue > 1e-3
@@ -227,7 +227,7 @@ def test_stratification_survives_ties():
     # 64 strata over 64 equal rows: every row exactly once, as it would be with distinct priorities.
     order = filled(np.ones(64))
     uniforms = (np.arange(64) + np.random.default_rng(0).random(64)) / 64
-    slots, probabilities = order.draw(uniforms, RankLaw(0.7))
+    slots, probabilities = order.draw(uniforms, PowerLaw(0.7))
     assert sorted(slots.tolist()) == list(range(64))
     np.testing.assert_allclose(probabilities, 1 / 64)
 
@@ -239,7 +239,7 @@ def test_stratification_survives_ties():
 def test_any_priorities_and_any_uniforms(priorities, uniforms):
     order = filled(priorities)
     order.check()
-    slots, probabilities = order.draw(np.array(uniforms), RankLaw(0.7))
+    slots, probabilities = order.draw(np.array(uniforms), PowerLaw(0.7))
     twin = SortedRanks(len(priorities))
     twin.set(np.arange(len(priorities)), np.array(priorities))
     for slot, probability in zip(slots.tolist(), probabilities, strict=True):
@@ -278,7 +278,7 @@ def test_an_empty_order_says_so():
     order.check()
     assert len(order) == 0
     assert order.slots_in_order().tolist() == []
-    for question in (order.highest, lambda: order.smallest_probability(RankLaw(1.0))):
+    for question in (order.highest, lambda: order.smallest_probability(PowerLaw(1.0))):
         with pytest.raises(ValueError, match="empty order"):
             question()
 
@@ -305,8 +305,8 @@ def test_check_sees_a_broken_tree(row, column, value, message):
 def test_kernels_run_as_plain_python():
     program = """
 import numpy as np
-from prioritized_replay.rank_order import RankOrder
-from prioritized_replay.rank_law import RankLaw
+from prioritized_replay.sampling.rank_order import RankOrder
+from prioritized_replay.sampling.power_law import PowerLaw
 
 rubbish = np.random.default_rng(1).integers(0, 256, 2**20, np.uint8)
 def left_behind(shape, dtype=float, empty=np.empty):
@@ -322,7 +322,7 @@ for turn in range(50):
     small.check()
 np.empty = empty
 rng = np.random.default_rng(0)
-order, law = RankOrder(300), RankLaw(0.7)
+order, law = RankOrder(300), PowerLaw(0.7)
 for turn in range(8):
     slots = rng.permutation(300)[:150]
     order.set(slots, np.minimum(rng.exponential(size=150), 1.0))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prioritized_replay.dqn import recording
-from prioritized_replay.dqn.recording import record_gif
+from prioritized_replay.envs import recording
+from prioritized_replay.envs.recording import record_gif
 
 
 class Counter(gymnasium.Env):

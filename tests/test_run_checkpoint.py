@@ -15,9 +15,9 @@ import torch
 from tests.waiting import ended
 
 import prioritized_replay as per
-from prioritized_replay.checkpoint import CheckpointError
-from prioritized_replay.dqn import run_checkpoint
-from prioritized_replay.dqn.run_checkpoint import RunCheckpoint
+from prioritized_replay.checkpoint.files import CheckpointError
+from prioritized_replay.runs import checkpoint as run_checkpoint
+from prioritized_replay.runs.checkpoint import RunCheckpoint
 
 FIELDS = {
     "obs": per.Field((2,), "float32"),

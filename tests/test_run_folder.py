@@ -19,10 +19,10 @@ from tests.reports import evaluation, progress
 from tests.waiting import ended
 
 import prioritized_replay as per
-from prioritized_replay.dqn.config import TrainConfig
-from prioritized_replay.dqn.keeping import Keeping
-from prioritized_replay.dqn.presets import preset
-from prioritized_replay.dqn.run_folder import COLUMNS, RunFolder
+from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
+from prioritized_replay.runs.folder import COLUMNS, RunFolder
+from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training.presets import preset
 
 CONFIG = preset("CartPole-v1", seed=5, hidden_sizes=(8, 4), tau=None)
 STATE = {"layers.0.weight": torch.arange(6.0).reshape(2, 3), "layers.0.bias": torch.zeros(2)}
@@ -350,18 +350,18 @@ def test_one_process_at_a_time(path):
 
 
 def test_how_far_a_run_is_to_go_comes_back(path):
-    RunFolder.create(path, CONFIG, keeping=Keeping(steps=7, checkpoint_every=3)).close()
+    RunFolder.create(path, CONFIG, keeping=CheckpointPolicy(steps=7, checkpoint_every=3)).close()
     run = RunFolder.open(path)
-    assert run.keeping == Keeping(steps=7, checkpoint_every=3)
+    assert run.keeping == CheckpointPolicy(steps=7, checkpoint_every=3)
     before = json.loads((path / "config.json").read_text())
-    run.keep(Keeping(steps=9, keep_checkpoint=True))
+    run.keep(CheckpointPolicy(steps=9, keep_checkpoint=True))
     after = json.loads((path / "config.json").read_text())
-    assert RunFolder.open(path).keeping == Keeping(steps=9, keep_checkpoint=True)
+    assert RunFolder.open(path).keeping == CheckpointPolicy(steps=9, keep_checkpoint=True)
     assert {**before, "keeping": None} == {**after, "keeping": None}
     # A run of before there were checkpoints.
     del after["keeping"]
     (path / "config.json").write_text(json.dumps(after))
-    assert RunFolder.open(path).keeping == Keeping(steps=CONFIG.steps)
+    assert RunFolder.open(path).keeping == CheckpointPolicy(steps=CONFIG.steps)
     after["keeping"] = {"steps": -1}
     (path / "config.json").write_text(json.dumps(after))
     with pytest.raises(ValueError, match="steps must be >= 1, got -1"):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tests.reference_frames import GOOD, Stream
 
-from prioritized_replay.casting import Field
-from prioritized_replay.stacks import UNDECIDED, shifted_axis, stack_axis_of
+from prioritized_replay.fields.field import Field
+from prioritized_replay.storage.frame_stacks import UNDECIDED, shifted_axis
+from prioritized_replay.streams.environments import stack_axis_of
 
 
 def step_of(*frames, axis=0):

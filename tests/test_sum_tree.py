@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.reference import ReferenceSumTree
 
-from prioritized_replay.sum_tree import SumTree
+from prioritized_replay.sampling.sum_tree import SumTree
 
 FANOUT = 8
 SIZES = [*range(1, 18), 63, 64, 65, 511, 512, 513, 4097]

@@ -8,8 +8,9 @@ from numba.core import config
 from tests.reference import FIELDS, transitions
 
 import prioritized_replay as per
-from prioritized_replay import _kernels, _rank_kernels
-from prioritized_replay.casting import Column, Field, cast
+from prioritized_replay.batches import _batch_kernels
+from prioritized_replay.fields.field import Field, FieldCaster, cast
+from prioritized_replay.sampling import _draw_kernels, _rank_kernels, _tree_kernels
 
 LAWS = [per.Proportional(eps=0.0), per.RankBased()]
 by_law = pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
@@ -137,11 +138,11 @@ def test_a_column_accepts_what_a_cast_accepts_and_stores_the_same(dtype, value):
         refusal = ""
     if refusal:
         with pytest.raises(ValueError, match=refusal):
-            Column("field", Field((), dtype)).accept(value)
+            FieldCaster("field", Field((), dtype)).accept(value)
         return
 
     with np.errstate(all="raise"):  # nothing may be left to the assignment
-        column[0] = Column("field", Field((), dtype)).accept(value)
+        column[0] = FieldCaster("field", Field((), dtype)).accept(value)
 
     np.testing.assert_array_equal(column[0], expected)
 
@@ -175,7 +176,7 @@ def test_every_kernel_is_compiled_for_one_kind_of_arguments():
         replay.alpha = 0 if isinstance(law, per.Uniform) else np.float32(0.25)
         replay.get(replay.sample(3).ids)
 
-    for module in (_kernels, _rank_kernels):
+    for module in (_tree_kernels, _draw_kernels, _batch_kernels, _rank_kernels):
         for name, function in vars(module).items():
             options = getattr(function, "targetoptions", {"no_cpython_wrapper": True})
             if not options.get("no_cpython_wrapper"):

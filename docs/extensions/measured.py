@@ -32,7 +32,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from prioritized_replay.experiments.statistics import Estimate, bootstrap, mean
+from prioritized_replay.training.statistics import Estimate, bootstrap, mean
 
 Run = dict[str, str]
 

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
-from prioritized_replay.sum_tree import FANOUT, SumTree
+from prioritized_replay.sampling.sum_tree import FANOUT, SumTree
 
 MASSES = [3, 0, 2, 1, 0, 4, 1, 2, 0, 1, 5, 0, 2, 0, 1, 3, 2, 0, 0, 6, 1, 0, 0, 0]
 TARGET = 20.0

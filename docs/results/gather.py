@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from prioritized_replay.dqn.run_folder import CONFIG, EVALUATION, RunFolder
+from prioritized_replay.runs.folder import CONFIG, EVALUATION, RunFolder
 
 EVERY = 10  # of the reports without an evaluation, one in so many is kept
 COLOURS = ("#2a6fbb", "#d9622b", "#3a8f5c", "#8a5bb0")

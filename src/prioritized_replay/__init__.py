@@ -4,11 +4,11 @@
 """
 
 from prioritized_replay.batch import Batch
-from prioritized_replay.casting import Field
-from prioritized_replay.checkpoint import CheckpointError
+from prioritized_replay.checkpoint.files import CheckpointError
+from prioritized_replay.fields.field import Field
 from prioritized_replay.per import PER
 from prioritized_replay.replay import ReplayBuffer
-from prioritized_replay.samplers import Proportional, RankBased, Uniform
+from prioritized_replay.sampling.specifications import Proportional, RankBased, Uniform
 from prioritized_replay.schedules import constant, exponential, linear
 
 __all__ = [
@@ -26,3 +26,13 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_WINGS = (
+    *("streams", "batches", "sampling", "storage", "fields", "checkpoint", "jit"),
+    *("dqn", "envs", "training", "runs", "experiments"),
+)
+
+
+def __dir__() -> list[str]:
+    """Return what is meant to be used: the public names, and the wings of the house."""
+    return [*__all__, *_WINGS, "__version__", "__doc__"]

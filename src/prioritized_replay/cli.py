@@ -105,8 +105,8 @@ def _train(words: Sequence[str]) -> int:
         raise _Refused("which environment? For example: per train CartPole-v1")
     import tyro
 
-    from prioritized_replay.dqn.options import TrainOptions
-    from prioritized_replay.dqn.presets import preset
+    from prioritized_replay.runs.options import TrainOptions
+    from prioritized_replay.training.presets import preset
 
     def parse(name: str, env_id: str, about: str) -> TrainOptions:
         # The preset gives the defaults, all but the environment: that one has to be named.
@@ -128,7 +128,7 @@ def _train(words: Sequence[str]) -> int:
         config, keeping = options.config(), options.keeping()
     console = _console()
     with _refusing(), console.status("starting"):
-        from prioritized_replay.dqn.run import Run
+        from prioritized_replay.runs.run import Run
 
         path, overwrite = options.path(), options.overwrite
         run = Run.begin(config, path, overwrite=overwrite, keeping=keeping, console=console)
@@ -147,15 +147,15 @@ def _resumed_in(words: Sequence[str]) -> str | None:
 def _resume(words: Sequence[str], name: str) -> int:
     from pathlib import Path
 
-    from prioritized_replay.dqn.options import TrainOptions
+    from prioritized_replay.runs.options import TrainOptions
 
     if any(word.partition("=")[0] == "--preset" for word in words):
         raise _Refused("--preset is for new runs: a resumed one keeps its settings")
     console, path = _console(), Path(name)
     with _refusing():
         with console.status("starting"):
-            from prioritized_replay.dqn.run import Run
-            from prioritized_replay.dqn.run_folder import RunFolder
+            from prioritized_replay.runs.folder import RunFolder
+            from prioritized_replay.runs.run import Run
 
             folder = RunFolder.open(path)
         kept = dataclasses.asdict(folder.config) | dataclasses.asdict(folder.keeping)
@@ -178,7 +178,7 @@ def _resume(words: Sequence[str], name: str) -> int:
 
 def _preset_in(words: Sequence[str]) -> Any:
     """Return the preset that is asked for, since it makes the defaults; a wrong one is not."""
-    from prioritized_replay.dqn.presets import PresetName
+    from prioritized_replay.training.presets import PresetName
 
     for word, following in zip(words, [*words[1:], ""], strict=True):
         name = following if word == "--preset" else word.removeprefix("--preset=")
@@ -189,14 +189,14 @@ def _preset_in(words: Sequence[str]) -> Any:
 
 def _evaluate(words: Sequence[str]) -> int:
     _need("torch", "gymnasium", "tyro", "rich", "matplotlib", "tensorboard")
-    from prioritized_replay.dqn.options import EvaluateOptions
+    from prioritized_replay.runs.options import EvaluateOptions
 
     about = "Play complete episodes with the model of a run and say how good it is."
     options = _parse(EvaluateOptions, words, "per evaluate", description=about)
     console = _console()
     with _refusing():
         with console.status("starting"):
-            from prioritized_replay.dqn.run import evaluate_run
+            from prioritized_replay.runs.run import evaluate_run
 
         evaluate_run(
             options.run,
@@ -214,7 +214,7 @@ def _compare(words: Sequence[str]) -> int:
     _need("torch", "gymnasium", "tyro", "rich", "matplotlib")
     if not words:
         raise _Refused("which environment? For example: per compare CartPole-v1")
-    from prioritized_replay.experiments.comparison import CompareConfig, compare
+    from prioritized_replay.experiments.compare.command import CompareConfig, compare
 
     about = "Train an environment's preset with several samplers and seeds, and compare them."
     with _refusing():
@@ -231,7 +231,7 @@ def _reproduce(words: Sequence[str]) -> int:
     if words[0] not in known:
         raise _Refused(f"there is no experiment {words[0]!r}; known: {', '.join(known)}")
     _need("tyro", "rich", "matplotlib")
-    from prioritized_replay.experiments.cliffwalk import CliffwalkConfig, reproduce
+    from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig, reproduce
 
     about = "Reproduce the paper's Blind Cliffwalk: how many updates each way of replay needs."
     with _refusing():

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from prioritized_replay import casting
-from prioritized_replay.casting import Field
-from prioritized_replay.randomness import Seed
+from prioritized_replay.fields import arguments
+from prioritized_replay.fields.field import Field
 from prioritized_replay.replay import ReplayBuffer
-from prioritized_replay.samplers import Proportional, RankBased
+from prioritized_replay.sampling.specifications import Proportional, RankBased
+from prioritized_replay.sampling.uniforms import Seed
 
 __all__ = ["PER"]
 
@@ -83,14 +83,14 @@ class PER:
     ) -> None:
         if not isinstance(variant, str) or variant not in ("rank", "proportional"):
             raise ValueError(
-                f"variant must be 'rank' or 'proportional', got {casting.shown(variant)}"
+                f"variant must be 'rank' or 'proportional', got {arguments.shown(variant)}"
             )
-        self.batch_size = casting.integer("batch_size", batch_size)
-        self.beta = casting.number("beta", beta, 1.0)
-        self.beta_increment = casting.number("beta_increment", beta_increment)
+        self.batch_size = arguments.integer("batch_size", batch_size)
+        self.beta = arguments.number("beta", beta, 1.0)
+        self.beta_increment = arguments.number("beta_increment", beta_increment)
         self._action = Field(action_shape, action_dtype)
         self.replay = ReplayBuffer(
-            casting.integer("max_len", max_len),
+            arguments.integer("max_len", max_len),
             {"obs": Field(obs_shape, obs_dtype), "action": self._action, "reward": Field()},
             sampler=RankBased(alpha, draw="without_replacement")
             if variant == "rank"
@@ -137,7 +137,7 @@ class PER:
         """
         ended = _scalar("done", done)
         if ended.size != 1 or ended.dtype.kind not in "biuf" or ended not in (0, 1):
-            raise ValueError(f"done must be 0 or 1, got {casting.shown(done)}")
+            raise ValueError(f"done must be 0 or 1, got {arguments.shown(done)}")
         action = _scalar("action", action) if self._action.shape == () else action
         self.replay.add(obs, action, _scalar("reward", reward), next_obs, bool(ended))
 
@@ -194,5 +194,5 @@ def _own(images: NDArray[Any]) -> NDArray[Any]:
 
 def _scalar(name: str, value: Any) -> NDArray[Any]:
     """Return an array of one element as a scalar; leave others to be refused."""
-    array = casting.as_array(name, value)
+    array = arguments.as_array(name, value)
     return array.reshape(()) if array.size == 1 else array

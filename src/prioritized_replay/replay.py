@@ -13,28 +13,34 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prioritized_replay import casting, forking
-from prioritized_replay.autoreset import Autoreset, chosen_mode, named
+from prioritized_replay import forking
 from prioritized_replay.batch import Batch
-from prioritized_replay.blocks import Blocks
-from prioritized_replay.casting import Column
-from prioritized_replay.checkpoint import CheckpointError, Contents, Piece, Reader, Saver
-from prioritized_replay.columns import ADDED, Columns, fields_of_spaces, known_of
-from prioritized_replay.description import (
-    describe_fields,
+from prioritized_replay.batches.builder import BatchBuilder
+from prioritized_replay.batches.prefetching import Ahead, Prefetcher
+from prioritized_replay.checkpoint.files import CheckpointError
+from prioritized_replay.checkpoint.loading import Reader
+from prioritized_replay.checkpoint.manifest import Contents, Piece
+from prioritized_replay.checkpoint.saving import Saver
+from prioritized_replay.fields import arguments, field
+from prioritized_replay.fields.field import FieldCaster
+from prioritized_replay.fields.nested import Nested, describe_fields, described_fields
+from prioritized_replay.fields.schema import ADDED, Schema
+from prioritized_replay.sampling.sampler import Sampler
+from prioritized_replay.sampling.specifications import (
+    Proportional,
+    Specification,
+    Uniform,
     describe_sampler,
-    described_fields,
     described_sampler,
 )
-from prioritized_replay.memory import Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.n_step import ENDED, TERMINATED, Closed
-from prioritized_replay.prefetching import Ahead, Prefetcher
-from prioritized_replay.randomness import Seed, UniformStream
-from prioritized_replay.samplers import Proportional, Sampler, Specification, Uniform
+from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
-from prioritized_replay.streams import Streams
-from prioritized_replay.structure import Nested
-from prioritized_replay.transitions import Transitions
+from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
+from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, named
+from prioritized_replay.streams.environments import fields_of_spaces, known_of
+from prioritized_replay.streams.n_step import ENDED, TERMINATED, Closed
+from prioritized_replay.streams.streams import Streams
+from prioritized_replay.streams.transitions import Transitions
 
 __all__ = ["Batch", "ReplayBuffer"]
 
@@ -137,23 +143,23 @@ class ReplayBuffer:
     ) -> None:
         # Never held while foreign code may run.
         self._lock: threading.Lock | forking.Refusal = threading.Lock()
-        self._capacity = casting.integer("capacity", capacity)
-        self._n_step = casting.integer("n_step", n_step)
+        self._capacity = arguments.integer("capacity", capacity)
+        self._n_step = arguments.integer("n_step", n_step)
         if num_envs is not None:
-            num_envs = casting.integer("num_envs", num_envs)
+            num_envs = arguments.integer("num_envs", num_envs)
         mode = chosen_mode(autoreset, num_envs)
-        self._columns = Columns(fields)
+        self._columns = Schema(fields)
         self._structures = self._columns.structures
         specification = Proportional() if sampler is None else sampler
         if not isinstance(specification, Specification):
-            got = casting.shown(specification)
+            got = arguments.shown(specification)
             raise ValueError(f"sampler must be Uniform, Proportional or RankBased, got {got}")
         reward_type = np.dtype(self._columns.leaves["reward"].dtype)
         if self._n_step > 1 and reward_type.kind != "f":
             raise ValueError(
                 f"fields['reward'] must be floating where n_step > 1, got {reward_type}"
             )
-        self._gamma = casting.number("gamma", gamma, 1.0)
+        self._gamma = arguments.number("gamma", gamma, 1.0)
         self._uniforms = UniformStream(seed)
         self._sampler = Sampler(specification, self._capacity)
         self._memory = Memory(directory, max_bytes)
@@ -173,7 +179,7 @@ class ReplayBuffer:
             self._memory.discard()
             raise
         self._storage = self._transitions.storage
-        self._blocks = Blocks(
+        self._blocks = BatchBuilder(
             self._storage, self._capacity, self._structures, self._transitions.shared, self._n_step
         )
         self._extra = self._columns.extra
@@ -183,7 +189,7 @@ class ReplayBuffer:
         # and can besides be written as it comes.
         self._bare = self._simple and self._n_step == 1 and not self._transitions.shared
         self._accept = {
-            name: Column(name, field).accept for name, field in self._columns.leaves.items()
+            name: FieldCaster(name, field).accept for name, field in self._columns.leaves.items()
         }
         if self._simple:
             self._accept_obs = self._accept["obs"]
@@ -254,9 +260,8 @@ class ReplayBuffer:
             if given is None:
                 options[name] = value  # type: ignore[literal-required]
             elif value is not None and (named(given) if name == "autoreset" else given) != value:
-                raise ValueError(
-                    f"{name} must be that of the environment, {value!r}, got {casting.shown(given)}"
-                )
+                got = arguments.shown(given)
+                raise ValueError(f"{name} must be that of the environment, {value!r}, got {got}")
         return cls(capacity, fields, **options)
 
     @property
@@ -304,7 +309,7 @@ class ReplayBuffer:
 
     @alpha.setter
     def alpha(self, alpha: float) -> None:
-        alpha = casting.number("alpha", alpha)
+        alpha = arguments.number("alpha", alpha)
         with self._lock:
             waiting = self._step_priorities[self._transitions.windows.rows()]
             self._sampler.set_alpha(alpha, float(np.fmax.reduce(waiting, initial=0.0)))
@@ -383,13 +388,13 @@ class ReplayBuffer:
             self._columns.require((*STEP, *extra))
             raise ValueError(
                 "discount must be left to the buffer, which has it from gamma and terminated, "
-                f"got {casting.shown(extra['discount'])}"
+                f"got {arguments.shown(extra['discount'])}"
             )
         if not self._simple or env is not None:
             given = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
             return self._add(env, given, terminated, truncated, info, td_error)
-        is_terminated = casting.flag("terminated", terminated)
-        is_truncated = casting.flag("truncated", truncated)
+        is_terminated = field.flag("terminated", terminated)
+        is_truncated = field.flag("truncated", truncated)
         values = [
             self._accept_obs(obs),
             self._accept_action(action),
@@ -478,7 +483,7 @@ class ReplayBuffer:
         """
         columns = self._columns.cast(transitions, self._gamma)
         count = len(columns["reward"])
-        errors = None if td_errors is None else casting.errors(td_errors, count)
+        errors = None if td_errors is None else arguments.errors(td_errors, count)
         kept = min(count, self._capacity)
         columns = {name: column[count - kept :] for name, column in columns.items()}
         with self._lock:
@@ -514,8 +519,8 @@ class ReplayBuffer:
         -----
         O(B log N).
         """
-        batch_size = casting.integer("batch_size", batch_size)
-        beta = casting.number("beta", beta, 1.0)
+        batch_size = arguments.integer("batch_size", batch_size)
+        beta = arguments.number("beta", beta, 1.0)
         with self._lock:
             return self._sample(batch_size, beta)
 
@@ -635,8 +640,8 @@ class ReplayBuffer:
         KeyError
             Naming the first id that is gone, or was never issued.
         """
-        wanted = casting.ids(ids)
-        beta = casting.number("beta", beta, 1.0)
+        wanted = arguments.ids(ids)
+        beta = arguments.number("beta", beta, 1.0)
         with self._lock:
             self._require_live(wanted)
             slots = wanted % self._capacity
@@ -678,8 +683,8 @@ class ReplayBuffer:
         -----
         O(B log N).
         """
-        wanted = casting.ids(ids)
-        errors = casting.errors(td_errors, wanted.size)
+        wanted = arguments.ids(ids)
+        errors = arguments.errors(td_errors, wanted.size)
         sampler = self._sampler
         with self._lock:
             applied = sampler.update(wanted, errors, self._issued - sampler.size, self._issued)
@@ -704,7 +709,7 @@ class ReplayBuffer:
         KeyError
             Naming the first id that is gone, or was never issued.
         """
-        wanted = casting.ids(ids)
+        wanted = arguments.ids(ids)
         with self._lock:
             self._require_live(wanted)
             return self._sampler.priorities(wanted % self._capacity)
@@ -972,7 +977,7 @@ class ReplayBuffer:
         steps = self._streams.steps(env, values, terminated, truncated, info)
         errors = None
         if td_error is not None:
-            errors = casting.errors(td_error, steps.called.size, "td_error")
+            errors = arguments.errors(td_error, steps.called.size, "td_error")
         with self._lock:
             steps = self._streams.without_resets(steps)
             priorities = None
@@ -1040,4 +1045,4 @@ class ReplayBuffer:
 def _one_error(td_error: Any) -> float:
     if type(td_error) is float:
         return td_error
-    return float(casting.errors(td_error, 1, "td_error")[0])
+    return float(arguments.errors(td_error, 1, "td_error")[0])

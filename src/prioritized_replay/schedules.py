@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from prioritized_replay import casting
+from prioritized_replay.fields import arguments
 
 __all__ = ["Schedule", "constant", "exponential", "linear"]
 
@@ -120,21 +120,21 @@ def _step(step: float) -> float:
     """Return a step as Python's own number; infinite ones are beyond every end."""
     if type(step) is int:
         return step
-    number = casting.real(step)
+    number = arguments.real(step)
     if math.isnan(number):
-        raise ValueError(f"step must be a number, got {casting.shown(step)}")
+        raise ValueError(f"step must be a number, got {arguments.shown(step)}")
     return number
 
 
 def _finite(name: str, value: float) -> float:
-    number = casting.real(value)
+    number = arguments.real(value)
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {casting.shown(value)}")
+        raise ValueError(f"{name} must be finite, got {arguments.shown(value)}")
     return number
 
 
 def _positive(name: str, value: float) -> float:
-    number = casting.real(value)
+    number = arguments.real(value)
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{name} must be a finite number > 0, got {casting.shown(value)}")
+        raise ValueError(f"{name} must be a finite number > 0, got {arguments.shown(value)}")
     return number

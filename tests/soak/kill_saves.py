@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.checkpoint_driving import Case, World, drive, skipped
 
 import prioritized_replay as per
-from prioritized_replay import checkpoint
+from prioritized_replay.checkpoint import manifest
 
 CASES = [
     Case("frames", "proportional", 3, "same_step"),
@@ -44,9 +44,9 @@ def steps_of(replay: per.ReplayBuffer, case: Case) -> int:
 
 def add_and_save(folder: Path, case: Case, flushing: bool) -> None:
     """Go on from the checkpoint, if there is one, until killed."""
-    checkpoint.PIECE = SMALL_PIECE
+    manifest.PIECE = SMALL_PIECE
     where = {"directory": folder} if flushing else {}
-    if (folder / checkpoint.MANIFEST).exists():
+    if (folder / manifest.MANIFEST).exists():
         replay = per.ReplayBuffer.load(folder, **where)
     else:
         replay = case.buffer(**where)
@@ -84,7 +84,7 @@ def killed_after(folder: Path, case: Case, flushing: bool, seconds: float) -> in
 def survive(folder: Path, case: Case, kills: int, flushing: bool, seed: int) -> int:
     """Kill and reopen so often; return how many steps were made in all."""
     rng = random.Random(seed)
-    checkpoint.PIECE = SMALL_PIECE
+    manifest.PIECE = SMALL_PIECE
     reference, world = case.buffer(), World(case)
     expected: list[str] = []
     step = 0

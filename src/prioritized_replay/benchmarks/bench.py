@@ -24,14 +24,7 @@ from prioritized_replay.benchmarks.contenders import OURS, Contender, OursInFile
 from prioritized_replay.benchmarks.measures import measure_adding, measure_cycles, measure_worst
 from prioritized_replay.benchmarks.peers import MODULES, PEERS, Peer, missing
 from prioritized_replay.benchmarks.processes import measure_footprint, measure_starts
-from prioritized_replay.benchmarks.results import (
-    FILE,
-    Absence,
-    Results,
-    Taking,
-    load,
-    surroundings,
-)
+from prioritized_replay.benchmarks.results import FILE, Absence, Results, Taking, load, surroundings
 from prioritized_replay.benchmarks.session import Session
 from prioritized_replay.benchmarks.stack_contenders import OURS_STACKS, PEERS_STACKS
 from prioritized_replay.benchmarks.stack_measures import (
@@ -172,7 +165,7 @@ def benchmark(config: BenchConfig) -> Results:
     Results
         What was written.
     """
-    from prioritized_replay.benchmarks.figures import draw  # matplotlib takes a second
+    from prioritized_replay.benchmarks.figures import draw
 
     console = Console()
     config.output.mkdir(parents=True, exist_ok=True)
@@ -273,7 +266,7 @@ def _measure_stacks(config: BenchConfig, session: Session) -> None:
 
 
 def _measure_training(config: BenchConfig, session: Session) -> None:
-    from prioritized_replay.benchmarks.training import measure_training  # needs torch
+    from prioritized_replay.benchmarks.training import measure_training
 
     session.say("training a DQN beside others")
     settings: dict[str, Any] = {}

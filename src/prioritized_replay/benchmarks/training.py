@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prioritized_replay.dqn.config import Replay, TrainConfig
-from prioritized_replay.dqn.evaluation import evaluate
-from prioritized_replay.dqn.training import Training
+from prioritized_replay.training.config import Replay, TrainConfig
+from prioritized_replay.training.evaluation import evaluate
+from prioritized_replay.training.loop import Training
 
 # The settings that RL Baselines3 Zoo has for Stable-Baselines3's DQN on CartPole-v1.
 CONFIG = TrainConfig(

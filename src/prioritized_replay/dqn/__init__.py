@@ -1,7 +1,7 @@
-"""A DQN that trains with prioritized replay: the agent, its loop, and its evaluation.
+"""A DQN that learns from prioritized replay: the agent, its networks and its arithmetic.
 
 Needs torch and Gymnasium (``pip install 'prioritized-replay[train]'``). Names are loaded when they
-are first used, so that reading the configuration does not import torch.
+are first used.
 """
 
 from importlib import import_module
@@ -9,30 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prioritized_replay.dqn.agent import DQN
-    from prioritized_replay.dqn.config import TrainConfig
     from prioritized_replay.dqn.convolutions import ConvNetwork
-    from prioritized_replay.dqn.environments import make_env, make_vector
-    from prioritized_replay.dqn.evaluation import Evaluation, evaluate
     from prioritized_replay.dqn.networks import QNetwork, make_network
-    from prioritized_replay.dqn.presets import preset
-    from prioritized_replay.dqn.progress import Progress
     from prioritized_replay.dqn.td import td_error, td_loss, td_loss_gradient, td_target
-    from prioritized_replay.dqn.training import Stopped, Training
 
 __all__ = [
     "DQN",
     "ConvNetwork",
-    "Evaluation",
-    "Progress",
     "QNetwork",
-    "Stopped",
-    "TrainConfig",
-    "Training",
-    "evaluate",
-    "make_env",
     "make_network",
-    "make_vector",
-    "preset",
     "td_error",
     "td_loss",
     "td_loss_gradient",
@@ -40,27 +25,18 @@ __all__ = [
 ]
 
 _MODULE = {
-    "ConvNetwork": "convolutions",
-    "DQN": "agent",
-    "Evaluation": "evaluation",
-    "Progress": "progress",
-    "QNetwork": "networks",
-    "Stopped": "training",
-    "TrainConfig": "config",
-    "Training": "training",
-    "evaluate": "evaluation",
-    "make_env": "environments",
-    "make_network": "networks",
-    "make_vector": "environments",
-    "preset": "presets",
-    "td_error": "td",
-    "td_loss": "td",
-    "td_loss_gradient": "td",
-    "td_target": "td",
+    "DQN": "dqn.agent",
+    "ConvNetwork": "dqn.convolutions",
+    "QNetwork": "dqn.networks",
+    "make_network": "dqn.networks",
+    "td_error": "dqn.td",
+    "td_loss": "dqn.td",
+    "td_loss_gradient": "dqn.td",
+    "td_target": "dqn.td",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+    return getattr(import_module(f"prioritized_replay.{_MODULE[name]}"), name)

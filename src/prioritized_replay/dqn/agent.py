@@ -15,19 +15,19 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from prioritized_replay import casting
-from prioritized_replay.dqn.adam import FlatAdam
 from prioritized_replay.dqn.devices import (
     Precision,
     check_precision,
     subnormal_as_zero,
     usable_device,
 )
+from prioritized_replay.dqn.fast.adam import FlatAdam
+from prioritized_replay.dqn.fast.perceptron import Perceptron
+from prioritized_replay.dqn.learner import AutogradPasses, Passes, PerceptronPasses
 from prioritized_replay.dqn.networks import NetworkName, QNetwork, count_actions, make_network
-from prioritized_replay.dqn.passes import AutogradPasses, Passes, PerceptronPasses
-from prioritized_replay.dqn.perceptron import Perceptron
 from prioritized_replay.dqn.rmsprop import CentredRMSProp
 from prioritized_replay.dqn.td import Loss, td_loss
+from prioritized_replay.fields import arguments
 from prioritized_replay.replay import Batch, ReplayBuffer
 from prioritized_replay.schedules import constant, linear
 
@@ -304,7 +304,7 @@ class DQN:
 
     def _observations(self, obs: Any) -> npt.NDArray[Any]:
         """Return observations as torch takes them."""
-        observations = casting.as_array("obs", obs)
+        observations = arguments.as_array("obs", obs)
         shape, dtype = observations.shape, observations.dtype
         if shape != self._observation_shape and shape[1:] != self._observation_shape:
             raise ValueError(
@@ -318,10 +318,12 @@ class DQN:
             for category in observations.reshape(-1).tolist():  # few: faster than by array
                 if not first <= category <= last:
                     raise ValueError(f"obs must be in [{first}, {last}], got {category}")
-        if observations.flags.carray and dtype.isnative and dtype.itemsize <= casting.WIDEST:
+        if observations.flags.carray and dtype.isnative and dtype.itemsize <= arguments.WIDEST:
             return observations
-        dtype = np.dtype(np.float64) if dtype.itemsize > casting.WIDEST else dtype.newbyteorder("=")
-        return np.require(observations, dtype, casting.FIT)
+        dtype = (
+            np.dtype(np.float64) if dtype.itemsize > arguments.WIDEST else dtype.newbyteorder("=")
+        )
+        return np.require(observations, dtype, arguments.FIT)
 
     def _act_once(self, observation: npt.NDArray[Any], greedy: bool) -> int:
         if not greedy:

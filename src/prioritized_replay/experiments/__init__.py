@@ -1,1 +1,1 @@
-"""Experiments that a reader can rerun: the paper's Blind Cliffwalk, and comparisons of samplers."""
+"""Experiments of the paper, and comparisons of samplers."""

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from prioritized_replay.experiments.cliffwalk import CliffwalkRun, median_updates
-from prioritized_replay.experiments.results import Point
-from prioritized_replay.experiments.statistics import bootstrap
+from prioritized_replay.experiments.cliffwalk.command import CliffwalkRun, median_updates
+from prioritized_replay.experiments.compare.results import Point
+from prioritized_replay.training.statistics import bootstrap
 
 # The paper's colours: uniform black, oracle cyan, rank-based red, proportional blue.
 COLOURS = {

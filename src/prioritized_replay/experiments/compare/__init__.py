@@ -1,0 +1,1 @@
+"""Samplers trained side by side with many seeds, and compared."""

@@ -1,0 +1,152 @@
+"""The columns of a transition: which there are, and whole transitions turned into their leaves.
+
+It knows names, shapes and dtypes; it does not know where anything is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay.batch import Batch
+from prioritized_replay.fields import arguments
+from prioritized_replay.fields.field import Field, cast
+from prioritized_replay.fields.nested import Nested, Structure
+
+Array = NDArray[Any]
+REQUIRED = ("obs", "action", "reward")
+ADDED = ("next_obs", "discount", "terminated")
+"""Schema that are there without being named."""
+RESERVED = {  # columns that every batch has, and arguments of `add`
+    *ADDED,
+    *("weights", "probabilities", "ids"),
+    *("self", "truncated", "td_error", "env", "info"),
+}
+
+
+class Schema:
+    """The columns of the transitions of one buffer.
+
+    Parameters
+    ----------
+    fields : mapping of str to Field, mapping or tuple
+        As given to the buffer.
+
+    Attributes
+    ----------
+    structures : dict of str to Structure
+        Every column, in the order in which they are kept.
+    leaves : dict of str to Field
+        Their leaves, in that order.
+    extra : list of str
+        The further columns, beyond those of every transition.
+
+    Raises
+    ------
+    ValueError
+        If a required field is missing, or a name or field cannot be one.
+    """
+
+    def __init__(self, fields: Mapping[str, Nested]) -> None:
+        if not isinstance(fields, Mapping):
+            got = arguments.shown(fields)
+            raise ValueError(f"fields must be a mapping of names to Field, got {got}")
+        for name in REQUIRED:
+            if name not in fields:
+                raise ValueError(f"fields must contain obs, action and reward, got no {name}")
+        for name in fields:
+            if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+                raise ValueError(
+                    f"fields must have names that can be attributes, got {arguments.shown(name)}"
+                )
+            if name in RESERVED or hasattr(Batch, name):
+                raise ValueError(
+                    f"fields must not use a name with a meaning of its own, got {name!r}"
+                )
+        reward = fields["reward"]
+        if not isinstance(reward, Field) or reward.shape != ():
+            raise ValueError(
+                f"fields['reward'] must be a Field of shape (), got {arguments.shown(reward)}"
+            )
+        self.extra = [name for name in fields if name not in REQUIRED]
+        columns: dict[str, Nested] = {
+            "obs": fields["obs"],
+            "action": fields["action"],
+            "reward": reward,
+            "discount": Field((), "float32"),
+            "next_obs": fields["obs"],
+            "terminated": Field((), "bool"),
+            **{name: fields[name] for name in self.extra},
+        }
+        self.structures = {name: Structure(name, nested) for name, nested in columns.items()}
+        self.leaves = {
+            name: field for part in self.structures.values() for name, field in part.leaves.items()
+        }
+
+    def require(self, given: Iterable[str]) -> None:
+        """Check the names of what was given; those that follow from others may be missing.
+
+        Raises
+        ------
+        ValueError
+            If a column is unknown or missing.
+        """
+        unknown = set(given) - self.structures.keys()
+        missing = self.structures.keys() - set(given) - {"discount", "terminated"}
+        if unknown or missing:
+            kind, names = ("unknown", unknown) if unknown else ("missing", missing)
+            raise ValueError(
+                f"fields must be {', '.join(self.structures)}, "
+                f"got {kind} {', '.join(sorted(map(str, names)))}"
+            )
+
+    def cast(self, transitions: Mapping[str, Any], gamma: float) -> dict[str, Array]:
+        """Return the leaves of B complete transitions.
+
+        Parameters
+        ----------
+        transitions : mapping of str to array
+            See :meth:`ReplayBuffer.extend`.
+        gamma : float
+            The discount of those that are not terminated, where only that is said.
+
+        Returns
+        -------
+        dict of str to array[B, ...]
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, unknown or does not fit.
+        """
+        if not isinstance(transitions, Mapping):
+            raise ValueError(f"transitions must be a mapping of arrays, got {type(transitions)}")
+        given = dict(transitions)
+        if ("discount" in given) == ("terminated" in given):
+            got = ", ".join(map(str, given))
+            raise ValueError(f"transitions must have either discount or terminated, got {got}")
+        self.require(given)
+        reward = arguments.as_array("reward", given["reward"])
+        if reward.ndim != 1:
+            raise ValueError(f"reward must have shape (B,), got {reward.shape}")
+        count = len(reward)
+        columns: dict[str, Array] = {}
+        for name, value in given.items():
+            structure = self.structures[name]
+            parts = structure.take_apart(value)
+            for (leaf, field), part in zip(structure.leaves.items(), parts, strict=True):
+                columns[leaf] = cast(leaf, part, field, (count,))
+        if "terminated" in columns:
+            columns["discount"] = np.where(
+                columns["terminated"], np.float32(0.0), np.float32(gamma)
+            )
+        else:
+            columns["terminated"] = columns["discount"] == 0
+        discount = columns["discount"]
+        if count and not (discount.min() >= 0.0 and discount.max() <= 1.0):
+            wrong = discount[~((discount >= 0.0) & (discount <= 1.0))][0]
+            raise ValueError(f"discount must be in [0, 1], got {wrong}")
+        return columns

@@ -1,0 +1,1 @@
+"""Compiled code: how it is compiled, kept for later processes, and what numba lacks."""

@@ -1,0 +1,1 @@
+"""Runs on disk: their folder, metrics, checkpoints, display and signals."""

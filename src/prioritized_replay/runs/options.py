@@ -1,0 +1,117 @@
+"""What the command line takes for ``per train`` and ``per evaluate`` beyond the configuration.
+
+Knows names, defaults and help texts, in tyro's terms; knows nothing of what is done with them.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
+from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training.presets import PresetName
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(TrainConfig):
+    """Every field of the configuration, and where the run is kept."""
+
+    env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
+    """Gymnasium environment, for example CartPole-v1 or ALE/Pong-v5."""
+
+    preset: PresetName = "quick"
+    """Defaults of the other options: quick, for two CPU cores, or for ALE games the paper's."""
+
+    run_dir: Path | None = None
+    """Folder to keep the run in; None: runs/ENV_ID-REPLAY-seedSEED."""
+
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace an earlier run in that folder."""
+
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Go on with the run in that folder, which was stopped or killed; --steps may be raised."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, 0 for none ever; None: every 5 minutes, and when it is stopped."""
+
+    keep_checkpoint: bool = False
+    """Keep the checkpoint at the end of the run, to make the run longer later on."""
+
+    def __post_init__(self) -> None:
+        """Check nothing: :meth:`config` does, and says it in one line, where tyro draws a box."""
+
+    def config(self) -> TrainConfig:
+        """Return the checked configuration."""
+        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
+
+    def keeping(self) -> CheckpointPolicy:
+        """Return how far the run is to go, and what it keeps for going on."""
+        return CheckpointPolicy(
+            steps=self.steps,
+            checkpoint_every=self.checkpoint_every,
+            keep_checkpoint=self.keep_checkpoint,
+        )
+
+    def check_same(self, run: TrainConfig, least: int) -> None:
+        """Raise unless these are the settings of a run, of which only the steps may be raised.
+
+        Parameters
+        ----------
+        run : TrainConfig
+        least : int
+            Steps that the run is to make so far.
+
+        Raises
+        ------
+        ValueError
+            The first setting that is another.
+        """
+        if self.overwrite:
+            raise ValueError("--overwrite replaces a run and --resume goes on with it: choose one")
+        if self.run_dir is not None and self.run_dir != self.resume:
+            raise ValueError(f"run_dir must be that of the run to resume, got {self.run_dir}")
+        if self.steps < least:
+            raise ValueError(f"steps must be >= {least} as in the run to resume, got {self.steps}")
+        for field in fields(TrainConfig):
+            given, own = getattr(self, field.name), getattr(run, field.name)
+            if field.name != "steps" and given != own:
+                raise ValueError(f"{field.name} must be {own} as in the run to resume, got {given}")
+
+    def path(self) -> Path:
+        """Return the folder of the run.
+
+        Examples
+        --------
+        >>> TrainOptions(env_id="ALE/Pong-v5", seed=3).path().as_posix()
+        'runs/ALE-Pong-v5-rank-seed3'
+        """
+        if self.run_dir is not None:
+            return self.run_dir
+        environment = re.sub(r"[^\w.-]+", "-", self.env_id)
+        return Path("runs") / f"{environment}-{self.replay}-seed{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Which run is judged, and how."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, as `per train` named it."""
+
+    episodes: int = 100
+    """Complete episodes to play."""
+
+    model: Literal["best", "last"] = "best"
+    """The best model by the evaluations during training, or the last one."""
+
+    seed: int = 0
+    """Fixes the episodes; none of them was used to choose the best model."""
+
+    max_steps: int | None = None
+    """Steps after which an episode is cut off; None: as in the run's own evaluations."""
+
+    gif: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Record one more episode as an animated picture."""

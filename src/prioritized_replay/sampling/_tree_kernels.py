@@ -1,0 +1,219 @@
+"""Compiled loops on flat arrays: no validation, no allocation, no randomness.
+
+Every function is numba-compiled on first use and cached. Callers pass C-contiguous arrays of
+one dtype each (int64 for slots, float64 for masses and uniforms), so that each kernel is
+compiled for one signature only. Kernels hold the GIL on purpose: they are short. An array costs
+each call about 80 ns, so kernels take few and do much.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prioritized_replay.jit.compiling import inner, kernel
+from prioritized_replay.jit.intrinsics import EIGHT, ONE, SEVEN, ZERO, Place, prefetch, words_as
+from prioritized_replay.jit.power import SMALLEST
+from prioritized_replay.sampling._draw_kernels import mass_of, point, priorities_of
+
+# --- trees of fan-out 8 -------------------------------------------------------------------
+#
+# A tree is one float64 array. `starts[k]` is where level k begins: level 0 holds the leaves,
+# one for each slot, the last level the root alone. Node j of level k + 1 has the children
+# 8 j .. 8 j + 7 of level k, which fill one 64-byte cache line.
+
+
+@inner
+def sum_of_children(tree, start, node):
+    """Return the left-to-right sum of the children of a node, whose level begins at `start`."""
+    first = Place(start) + EIGHT * Place(node)
+    total = tree[first]
+    for k in range(ONE, EIGHT):
+        total += tree[first + k]
+    return total
+
+
+@kernel
+def set_masses(tree, starts, slots, masses):
+    """Write leaves (of duplicates the last wins), then recompute their ancestors level by level.
+
+    Returns by how many the number of positive leaves has grown.
+    """
+    growth = 0
+    for i in range(slots.size):
+        leaf = Place(starts[0]) + Place(slots[i])
+        growth += int(masses[i] > 0.0) - int(tree[leaf] > 0.0)
+        tree[leaf] = masses[i]
+    sum_up(tree, starts, slots)
+    return growth
+
+
+@inner
+def sum_up(tree, starts, slots):
+    """Recompute the ancestors of leaves, level by level."""
+    for level in range(1, starts.size):
+        start = Place(starts[level])
+        previous = -1
+        for i in range(slots.size):
+            node = slots[i] >> (3 * level)
+            if node != previous:  # neighbours often share a parent, always near the root
+                tree[start + Place(node)] = sum_of_children(tree, starts[level - 1], node)
+                previous = node
+
+
+@kernel
+def fill_masses(tree, starts, first, stop, mass):
+    """Write one mass to the leaves first..stop-1, then recompute their ancestors.
+
+    Returns by how many the number of positive leaves has grown.
+    """
+    growth = 0
+    for leaf in range(starts[0] + first, starts[0] + stop):
+        growth += int(mass > 0.0) - int(tree[leaf] > 0.0)
+        tree[leaf] = mass
+    for level in range(1, starts.size):
+        for node in range(first >> (3 * level), ((stop - 1) >> (3 * level)) + 1):
+            parent = Place(starts[level]) + Place(node)
+            tree[parent] = sum_of_children(tree, starts[level - 1], node)
+    return growth
+
+
+@kernel
+def find_masses(tree, starts, targets, slots):
+    """Descend to the leaf whose share of [0, root) holds each target; targets are used up.
+
+    On return `slots` names the leaves and `targets` holds their masses. The target is kept
+    below the mass of the node it stands in, so a node without mass is never entered, whatever
+    rounding does. All targets move down one level together: their cache misses overlap. The
+    lowest levels are too large for the nearest cache, so each node is asked for one level ahead:
+    1024 targets among 1e7 slots take 53 us instead of 95.
+    """
+    root = tree[Place(starts[starts.size - 1])]
+    for i in range(targets.size):
+        slots[i] = 0
+        if not targets[i] < root:
+            targets[i] = np.nextafter(root, 0.0)
+    for level in range(starts.size - 2, -1, -1):
+        start = Place(starts[level])
+        if level >= AHEAD_BELOW or level == 0:
+            for i in range(targets.size):
+                enter_child(tree, start, targets, slots, i)
+        else:
+            below = Place(starts[level - 1])
+            for i in range(targets.size):
+                enter_child(tree, start, targets, slots, i)
+                prefetch(tree, below + EIGHT * Place(slots[i]))
+    for i in range(targets.size):
+        targets[i] = tree[Place(starts[0]) + Place(slots[i])]
+
+
+AHEAD_BELOW = 5  # levels from the sixth up hold few enough nodes to stay in the cache
+
+
+@inner
+def enter_child(tree, start, targets, slots, i):
+    """Move target i from its node to the child that holds it; children begin at `start`."""
+    first = start + EIGHT * Place(slots[i])
+    target = targets[i]
+    running = 0.0
+    below = 0.0
+    child = ZERO
+    for k in range(SEVEN):
+        running += tree[first + k]
+        if running <= target:
+            below = running
+            child = k + ONE
+    slots[i] = 8 * slots[i] + np.int64(child)
+    mass = tree[first + child]
+    target -= below
+    if not target < mass:
+        target = np.nextafter(mass, 0.0)
+    targets[i] = target
+
+
+@kernel
+def draw_masses(tree, starts, uniforms, stratified, slots, probabilities):
+    """Draw a leaf for each uniform, by its mass; see :func:`point`. Write its probability too.
+
+    A mass that is positive keeps a positive probability when the division underflows.
+    """
+    root = tree[Place(starts[starts.size - 1])]
+    for i in range(uniforms.size):
+        probabilities[i] = point(uniforms, i, stratified) * root
+    find_masses(tree, starts, probabilities, slots)
+    for i in range(uniforms.size):
+        probabilities[i] = max(probabilities[i] / root, SMALLEST)
+
+
+@kernel
+def set_priorities(tree, starts, stored, slots, priorities, alpha, most):
+    """Give slots their priorities and masses priority**alpha, unless a priority is above `most`.
+
+    Of duplicates the last wins. The priorities are used up. Returns by how many the number of
+    positive leaves has grown, and the largest of the priorities; or, having changed nothing, 0 and
+    infinity.
+    """
+    for i in range(slots.size):
+        if not priorities[i] <= most:
+            return 0, np.inf
+    for i in range(slots.size):
+        stored[Place(slots[i])] = priorities[i]
+    largest = 0.0
+    for i in range(slots.size):  # those that won
+        largest = max(largest, stored[Place(slots[i])])
+    for i in range(slots.size):
+        priorities[i] = mass_of(priorities[i], alpha)
+    return set_masses(tree, starts, slots, priorities), largest
+
+
+@inner
+def least_of_children(tree, start, node):
+    """Return the least of the children of a node, whose level begins at `start`."""
+    first = Place(start) + EIGHT * Place(node)
+    least = tree[first]
+    for k in range(ONE, EIGHT):
+        least = min(least, tree[first + k])
+    return least
+
+
+@kernel
+def set_minima(tree, starts, slots, values):
+    """Write leaves of a minimum tree, then recompute their ancestors level by level."""
+    for i in range(slots.size):
+        tree[starts[0] + slots[i]] = values[i]
+    for level in range(1, starts.size):
+        previous = -1
+        for i in range(slots.size):
+            node = slots[i] >> (3 * level)
+            if node != previous:
+                tree[starts[level] + node] = least_of_children(tree, starts[level - 1], node)
+                previous = node
+
+
+@kernel
+def fill_minima(tree, starts, first, stop, value):
+    """Write one value to the leaves first..stop-1 of a minimum tree and recompute ancestors."""
+    for slot in range(first, stop):
+        tree[starts[0] + slot] = value
+    for level in range(1, starts.size):
+        for node in range(first >> (3 * level), ((stop - 1) >> (3 * level)) + 1):
+            tree[starts[level] + node] = least_of_children(tree, starts[level - 1], node)
+
+
+@kernel
+def update_masses(
+    tree, starts, stored, alpha, most, ids, td_errors, eps, first_id, next_id, scratch
+):
+    """Give rows the priorities of their errors; `scratch` is int64[2 B].
+
+    Returns how many are still there, or less than 0, see :func:`priorities_of`; then what
+    :func:`set_priorities` returns. Nothing has changed if the first is < 0 or the last infinite.
+    """
+    slots = scratch[: ids.size]
+    priorities = words_as(scratch[ids.size :], np.float64)
+    live = priorities_of(ids, td_errors, eps, first_id, next_id, stored.size, slots, priorities)
+    if live <= 0:
+        return live, 0, 0.0
+    growth, largest = set_priorities(
+        tree, starts, stored, slots[:live], priorities[:live], alpha, most
+    )
+    return live, growth, largest

@@ -1,0 +1,1 @@
+"""Where rows and frames are kept, in memory or in files. It never sees a priority."""

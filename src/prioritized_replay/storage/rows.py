@@ -1,0 +1,158 @@
+"""Rows of transitions: fields, slots, bytes. It never sees a priority.
+
+A row holds all fields of one transition side by side, so that drawing it touches the fewest
+cache lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay.checkpoint.loading import Reader
+from prioritized_replay.checkpoint.manifest import Piece
+from prioritized_replay.fields.field import Field
+from prioritized_replay.storage.memory import WORD, Memory, Words
+
+__all__ = ["Rows"]
+
+Array = NDArray[Any]
+Ints = NDArray[np.int64]
+
+
+class Rows:
+    """N rows of named fields.
+
+    Parameters
+    ----------
+    capacity : int
+        Number of rows N.
+    fields : mapping of str to Field
+        Schema of a row.
+    memory : Memory, optional
+        Where to keep the rows; in RAM if None.
+    name : str
+        Of their words in that memory.
+
+    Raises
+    ------
+    OverLimit, OSError
+        If the memory has no room for them.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        fields: Mapping[str, Field],
+        memory: Memory | None = None,
+        name: str = "rows",
+    ) -> None:
+        self.fields = dict(fields)
+        # Widest items first: every column is then aligned without gaps between them.
+        order = sorted(self.fields, key=lambda name: -np.dtype(self.fields[name].dtype).itemsize)
+        self.offsets: dict[str, int] = {}
+        """The byte of a row where each field begins."""
+        size = 0
+        for column in order:
+            self.offsets[column] = size
+            size += self.fields[column].nbytes
+        self.drawn_offset = size
+        """The byte of a row that says whether it has been drawn since it was written."""
+        self.row_size = -(-(size + 1) // WORD) * WORD
+        """Bytes of a row, a multiple of 8."""
+        dtype = np.dtype(
+            {
+                "names": order,
+                "formats": [(f.dtype, f.shape) for f in map(self.fields.__getitem__, order)],
+                "offsets": list(self.offsets.values()),
+                "itemsize": self.row_size,
+            }
+        )
+        memory = Memory() if memory is None else memory
+        self.words: Words = memory.words(name, capacity * self.row_size // WORD)
+        """All rows, one after the other."""
+        self._rows = self.words.view(dtype)
+        self._drawn = self.words.view(np.uint8)[self.drawn_offset :: self.row_size]
+        self.columns: dict[str, Array] = {name: self._rows[name] for name in self.fields}
+        """Views of the columns: column ``name`` has shape (N, ``*shape``)."""
+        self._numbered = list(enumerate(self.columns.values()))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.words.nbytes
+
+    def write(self, slot: int, values: Sequence[Any]) -> None:
+        """Write one row: values that their fields accept, in the order of the fields."""
+        for place, column in self._numbered:  # two thirds of the time of zip
+            column[slot] = values[place]
+        self._drawn[slot] = 0
+
+    def __len__(self) -> int:
+        """Return the number of rows N."""
+        return len(self._rows)
+
+    def write_rows(self, slots: Ints, values: Mapping[str, Array]) -> None:
+        """Write the rows at K different slots, of columns cast already."""
+        for name, column in self.columns.items():
+            column[slots] = values[name]
+        self._drawn[slots] = 0
+
+    def write_many(self, first: int, count: int, values: Mapping[str, Array]) -> None:
+        """Write ``count`` <= N rows from slot ``first`` on, modulo N, of columns cast already."""
+        to_end = min(count, len(self._rows) - first)
+        for name, column in self.columns.items():
+            column[first : first + to_end] = values[name][:to_end]
+            column[: count - to_end] = values[name][to_end:]
+        self._drawn[first : first + to_end] = 0
+        self._drawn[: count - to_end] = 0
+
+    def pieces(self, name: str, bounds: Iterable[tuple[int, int, Hashable]]) -> list[Piece]:
+        """Return rows as pieces of a checkpoint, without the marks of those drawn.
+
+        Parameters
+        ----------
+        name : str
+            Of the pieces.
+        bounds : iterable of (int, int, version)
+            Of each piece the first slot, the one after its last, and the version.
+        """
+        return [
+            Piece(f"{name}-{number:06d}", version, partial(self._copied, first, stop))
+            for number, (first, stop, version) in enumerate(bounds)
+        ]
+
+    def restore(
+        self, name: str, reader: Reader, bounds: Iterable[tuple[int, int, Hashable]]
+    ) -> None:
+        """Read rows from a checkpoint; see :meth:`pieces`."""
+        for number, (first, stop, _) in enumerate(bounds):
+            piece = f"{name}-{number:06d}"
+            rows = self._rows[first:stop]
+            reader.fill(piece, rows)
+            for column in self.columns.values():
+                if column.dtype == np.bool_ and (column[first:stop].view(np.uint8) > 1).any():
+                    raise reader.error(f"must not have other truth values than 0 and 1 in {piece}")
+            self._drawn[first:stop] = 0
+
+    def marks(self, count: int) -> NDArray[np.uint8]:
+        """Return which of the first rows have been drawn, a bit each, uint8[ceil(count / 8)]."""
+        return np.packbits(self._drawn[:count], bitorder="little")
+
+    def set_marks(self, marks: NDArray[np.uint8], count: int) -> None:
+        """Take back what :meth:`marks` returned."""
+        self._drawn[:count] = np.unpackbits(marks, count=count, bitorder="little")
+
+    def _copied(self, first: int, stop: int) -> Array:
+        size = self.row_size // WORD
+        words = self.words[first * size : stop * size].copy()
+        words.view(np.uint8)[self.drawn_offset :: self.row_size] = 0
+        return words.view(self._rows.dtype)
+
+    def drawn(self, slots: Ints) -> NDArray[np.bool_]:
+        """Return which of these rows have been drawn since they were written, bool[B]."""
+        return np.not_equal(self._drawn[slots], 0)

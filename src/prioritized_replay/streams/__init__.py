@@ -1,0 +1,1 @@
+"""The write side: steps of many streams become transitions."""
