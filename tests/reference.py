@@ -202,12 +202,18 @@ class ReferenceReplay:
     def _enter(
         self, rows: Sequence[dict[str, Any]], td_errors: Sequence[float | None]
     ) -> list[int]:
-        maximum = self.maximum()
+        """Enter rows; one without an error at the maximum, to which earlier rows of the call add."""
+        maximum = self.maximum() if self.priority else None
         ids = []
         for place, (row, td_error) in enumerate(zip(rows, td_errors, strict=True)):
             if place >= len(rows) - self.capacity:  # earlier ones of a huge call never get in
+                if td_error is None:
+                    priority = 1.0 if maximum is None else maximum
+                else:
+                    priority = self.p(td_error)
+                maximum = priority if maximum is None else max(maximum, priority)
                 self.rows[self.next_id] = row
-                self._set_priority(self.next_id, maximum if td_error is None else self.p(td_error))
+                self._set_priority(self.next_id, priority)
             ids.append(self.next_id)
             self.next_id += 1
         for old in list(self.rows)[: max(len(self.rows) - self.capacity, 0)]:

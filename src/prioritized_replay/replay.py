@@ -21,8 +21,8 @@ from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Contents, Piece
 from prioritized_replay.checkpoint.saving import Saver
-from prioritized_replay.fields import arguments, field
-from prioritized_replay.fields.field import FieldCaster
+from prioritized_replay.fields import arguments
+from prioritized_replay.fields.field import FieldCaster, flag
 from prioritized_replay.fields.nested import Nested, describe_fields, described_fields
 from prioritized_replay.fields.schema import ADDED, Schema
 from prioritized_replay.sampling.sampler import Sampler
@@ -38,9 +38,8 @@ from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, named
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
-from prioritized_replay.streams.n_step import ENDED, TERMINATED, Closed
 from prioritized_replay.streams.streams import Streams
-from prioritized_replay.streams.transitions import Transitions
+from prioritized_replay.streams.transitions import Note, Steps, Transitions
 
 __all__ = ["Batch", "ReplayBuffer"]
 
@@ -50,6 +49,7 @@ Ints = NDArray[np.int64]
 
 STEP = ("obs", "action", "reward", "next_obs")  # what every call of `add` names
 INT64 = np.dtype(np.int64)
+NAN = float("nan")
 NOT_DESCRIBED = (
     *(ValueError, TypeError, KeyError, AttributeError),
     *(RecursionError, OverflowError),
@@ -161,45 +161,51 @@ class ReplayBuffer:
             )
         self._gamma = arguments.number("gamma", gamma, 1.0)
         self._uniforms = UniformStream(seed)
-        self._sampler = Sampler(specification, self._capacity)
+        count = 1 if num_envs is None else num_envs
+        self._most_rows = count * self._n_step  # that one call of `add` can make
+        self._sampler = Sampler(specification, self._capacity, self._most_rows)
         self._memory = Memory(directory, max_bytes)
         self._memory.reserve(self._sampler.nbytes)
+        self._note = Note()
+        self._current = getattr(specification, "max_priority", "ever") == "current"
+        try:
+            self._transitions = Transitions(
+                self._capacity, self._structures, self._n_step, self._gamma, count, mode,
+                self._memory, self._sampler.counters, self._sampler.entering, self._sampler.tell, self._note,
+            )  # fmt: skip
+        except BaseException:
+            self._memory.discard()
+            raise
+        staged = self._transitions.staging.columns.values()
         given = {
             name: structure
             for name, structure in self._structures.items()
             if name not in ("discount", "terminated")
         }
-        self._streams = Streams(num_envs, mode, given)
-        try:
-            self._transitions = Transitions(
-                self._capacity, self._structures, self._n_step, self._gamma,
-                self._streams.count, self._memory,
-            )  # fmt: skip
-        except BaseException:
-            self._memory.discard()
-            raise
-        self._storage = self._transitions.storage
+        self._streams = Streams(
+            num_envs, mode, given, [column.name for column in staged if column.wide is not None]
+        )
+        self._rows = self._transitions.rows
         self._blocks = BatchBuilder(
-            self._storage, self._capacity, self._structures, self._transitions.shared, self._n_step
+            self._rows, self._capacity, self._structures, self._transitions.shared, self._n_step
         )
         self._extra = self._columns.extra
-        # Whether a step is that of a single stream and each of its values a single field,
-        nested = any(not structure.plain for structure in self._structures.values())
-        self._simple = num_envs is None and mode == "disabled" and not nested
-        # and can besides be written as it comes.
-        self._bare = self._simple and self._n_step == 1 and not self._transitions.shared
-        self._accept = {
-            name: FieldCaster(name, field).accept for name, field in self._columns.leaves.items()
-        }
-        if self._simple:
-            self._accept_obs = self._accept["obs"]
-            self._accept_action = self._accept["action"]
-            self._accept_reward = self._accept["reward"]
-            self._accept_next_obs = self._accept["next_obs"]
-        # Of the steps that wait in windows, by where they are kept; NaN: the largest so far.
-        self._step_priorities = np.full(self._streams.count * self._n_step, np.nan)
-        self._priorities_wait = False
-        self._issued = 0  # ids given so far: the next row's id
+        # Whether a step is a row of its own, which one short call can write as it comes.
+        self._bare = (
+            num_envs is None
+            and mode == "disabled"
+            and self._n_step == 1
+            and not self._transitions.shared
+            and all(structure.plain for structure in self._structures.values())
+        )
+        self._accept = [
+            FieldCaster(column.name, column.field).accept
+            for column in self._transitions.staging.columns.values()
+        ]
+        if self._bare:
+            self._accept_obs, self._accept_action, self._accept_reward, self._accept_next_obs = (
+                self._accept[:4]
+            )
         self._saver = Saver()
         self._stale_updates = 0
         self._last_ids = np.empty(0, INT64)  # of the last batch drawn
@@ -310,9 +316,11 @@ class ReplayBuffer:
     @alpha.setter
     def alpha(self, alpha: float) -> None:
         alpha = arguments.number("alpha", alpha)
-        with self._lock:
-            waiting = self._step_priorities[self._transitions.windows.rows()]
-            self._sampler.set_alpha(alpha, float(np.fmax.reduce(waiting, initial=0.0)))
+        with self._lock: self._set_alpha(alpha)  # fmt: skip
+
+    def _set_alpha(self, alpha: float) -> None:
+        self._settle()
+        self._sampler.set_alpha(alpha, self._transitions.windows.largest_entry())
 
     @property
     def nbytes(self) -> int:
@@ -390,43 +398,26 @@ class ReplayBuffer:
                 "discount must be left to the buffer, which has it from gamma and terminated, "
                 f"got {arguments.shown(extra['discount'])}"
             )
-        if not self._simple or env is not None:
-            given = {"obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra}
-            return self._add(env, given, terminated, truncated, info, td_error)
-        is_terminated = field.flag("terminated", terminated)
-        is_truncated = field.flag("truncated", truncated)
+        if not self._bare or env is not None:
+            values = [obs, action, reward, next_obs, *(extra[name] for name in self._extra)]
+            steps = self._streams.accept(env, values, terminated, truncated, info)
+            errors = None
+            if td_error is not None:
+                errors = arguments.errors(td_error, steps.count, "td_error")
+            with self._lock: return self._add(steps, errors)  # fmt: skip
+        is_terminated = flag("terminated", terminated)
+        flag("truncated", truncated)
         values = [
             self._accept_obs(obs),
             self._accept_action(action),
             self._accept_reward(reward),
-            0.0 if is_terminated else self._gamma,
             self._accept_next_obs(next_obs),
-            is_terminated,
         ]
         if extra:
-            values += [self._accept[name](extra[name]) for name in self._extra]
+            accept = self._accept
+            values += [accept[4 + k](extra[name]) for k, name in enumerate(self._extra)]
         error = None if td_error is None else _one_error(td_error)
-        with self._lock:
-            priority = None if error is None else self._sampler.priority_of(error)
-            first = self._issued % self._capacity
-            if self._bare:
-                self._storage.write(first, values)
-            else:
-                if self._transitions.looking:
-                    observations = {"obs": values[0][np.newaxis], "next_obs": values[4][np.newaxis]}
-                    self._look_for_stacks(observations)
-                mark = ENDED | TERMINATED if is_terminated else ENDED if is_truncated else 0
-                closed = self._transitions.add_one(first, values, mark)
-                if closed is not None:
-                    if priority is not None:
-                        self._step_priorities[closed.rows[0]] = priority
-                        self._priorities_wait = True
-                    return self._issue(closed.returns.size, self._waited(closed))
-            if priority is None:
-                self._sampler.append(1)
-            else:
-                self._sampler.append_each((priority,))
-            return self._next_ids(1)
+        with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
 
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
@@ -450,12 +441,8 @@ class ReplayBuffer:
             If ``env`` names a stream that is not there or twice.
         """
         streams, _ = self._streams.named(env)
-        with self._lock:
-            closed = self._transitions.interrupt(self._issued % self._capacity, streams)
-            self._streams.interrupt(streams)
-            if closed is None:
-                return np.zeros(0, INT64)
-            return self._issue(closed.returns.size, self._waited(closed))
+        which = None if env is None else streams
+        with self._lock: return self._end_episode(which)  # fmt: skip
 
     def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:
         """Add many complete, unrelated transitions, such as offline data.
@@ -484,15 +471,7 @@ class ReplayBuffer:
         columns = self._columns.cast(transitions, self._gamma)
         count = len(columns["reward"])
         errors = None if td_errors is None else arguments.errors(td_errors, count)
-        kept = min(count, self._capacity)
-        columns = {name: column[count - kept :] for name, column in columns.items()}
-        with self._lock:
-            priorities = None if errors is None else self._sampler.priorities_of(errors)
-            first = (self._issued + count - kept) % self._capacity
-            self._transitions.extend(first, kept, columns)
-            if count:
-                self._sampler.append(count, priorities)
-            return self._next_ids(count)
+        with self._lock: return self._extend(columns, errors)  # fmt: skip
 
     def sample(self, batch_size: int, beta: float = 1.0) -> Batch:
         """Draw a batch.
@@ -521,15 +500,21 @@ class ReplayBuffer:
         """
         batch_size = arguments.integer("batch_size", batch_size)
         beta = arguments.number("beta", beta, 1.0)
-        with self._lock:
-            return self._sample(batch_size, beta)
+        with self._lock: return self._sample(batch_size, beta)  # fmt: skip
 
     def _sample(self, batch_size: int, beta: float) -> Batch:
+        if self._note.work is not None:
+            self._settle()
         sampler = self._sampler
         if not sampler.size:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
         batch, frame = self._blocks.new(
-            batch_size, self._issued - 1, beta, sampler.weight_bounds(), self._weight_sums, True
+            batch_size,
+            self._sampler.issued - 1,
+            beta,
+            sampler.weight_bounds(),
+            self._weight_sums,
+            True,
         )
         if sampler.plain:
             sampler.sample(batch_size, self._uniforms, frame)
@@ -647,7 +632,7 @@ class ReplayBuffer:
             slots = wanted % self._capacity
             batch, frame = self._blocks.new(
                 slots.size,
-                self._issued - 1,
+                self._sampler.issued - 1,
                 beta,
                 self._sampler.weight_bounds(),
                 np.empty(4),
@@ -687,7 +672,9 @@ class ReplayBuffer:
         errors = arguments.errors(td_errors, wanted.size)
         sampler = self._sampler
         with self._lock:
-            applied = sampler.update(wanted, errors, self._issued - sampler.size, self._issued)
+            applied = sampler.update(
+                wanted, errors, self._sampler.issued - sampler.size, self._sampler.issued
+            )
             self._stale_updates += wanted.size - applied
         return applied
 
@@ -716,13 +703,19 @@ class ReplayBuffer:
 
     def clear(self) -> None:
         """Forget all transitions and open windows. Ids go on where they were. O(N)."""
-        with self._lock:
-            self._sampler.clear()
-            self._transitions.clear()
-            self._streams.interrupt()
-            self._step_priorities[:] = np.nan
-            self._last_ids = np.empty(0, INT64)
-            self._weight_sums[:] = 0.0
+        with self._lock: self._clear()  # fmt: skip
+
+    def _clear(self) -> None:
+        self._settle()
+        self._note.work = self._clear_all
+        self._clear_all()
+        self._note.work = None
+
+    def _clear_all(self) -> None:
+        self._sampler.clear()
+        self._transitions.clear()
+        self._last_ids = np.empty(0, INT64)
+        self._weight_sums[:] = 0.0
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save everything to a folder, so that :meth:`load` goes on where this buffer was.
@@ -862,18 +855,15 @@ class ReplayBuffer:
         }
         uniforms = self._delivered_uniforms()
         pieces = [
-            *self._transitions.pieces(self._issued),
-            *self._streams.pieces(),
+            *self._transitions.pieces(),
             *self._sampler.pieces(),
             *uniforms.pieces(),
-            Piece("entering", None, self._step_priorities.copy),
             Piece("last_ids", None, self._last_ids.copy),
             Piece("weights", None, self._weight_sums.copy),
         ]
         state = {
-            "ids_issued": self._issued,
+            "ids_issued": self._sampler.issued,
             "stale_updates": self._stale_updates,
-            "entering": self._priorities_wait,
             "last_batch": self._last_ids.size,
             **self._sampler.state(),
             **uniforms.state(),
@@ -894,7 +884,7 @@ class ReplayBuffer:
                 raise reader.error(f"must have {name} an integer >= 1, got {value!r}")
         if n_step > MOST_STEPS:
             raise reader.error(f"must have n_step <= {MOST_STEPS}, got {n_step}")
-        reader.require("returns", np.float64, ((streams or 1) * n_step,))
+        reader.require("windows", np.int64, (streams or 1, 3 + 2 * n_step))
         options["fields"] = {
             name: described_fields(part, reader.most_bytes // 4) for name, part in options["fields"]
         }
@@ -908,21 +898,14 @@ class ReplayBuffer:
 
     def _restore(self, reader: Reader) -> None:
         """Become what a checkpoint says; this buffer has to be new."""
-        self._issued = reader.integer("ids_issued", 0, MOST_IDS)
+        issued = reader.integer("ids_issued", 0, MOST_IDS)
         self._stale_updates = reader.integer("stale_updates", 0, MOST_IDS)
-        self._priorities_wait = reader.flag("entering")
-        entering = reader.array("entering", np.float64, self._step_priorities.shape)
-        most = self._sampler.most
-        if not (np.isnan(entering) | ((entering >= 0.0) & (entering <= most))).all():
-            raise reader.error(f"must have priorities in [0, {most}] entering")
-        self._step_priorities[:] = entering
         count = reader.integer("last_batch", 0, reader.most_bytes)
         self._last_ids = reader.array("last_ids", INT64, (count,))
         reader.fill("weights", self._weight_sums)
         self._uniforms.restore(reader)
-        self._streams.restore(reader)
-        self._sampler.restore(reader, self._issued)
-        self._transitions.restore(reader, self._issued)
+        self._sampler.restore(reader, issued)
+        self._transitions.restore(reader, self._sampler.most)
 
     def stats(self) -> dict[str, float]:
         """Return the state of the buffer in plain numbers. O(N log N).
@@ -947,12 +930,12 @@ class ReplayBuffer:
         if slots.size:
             priorities = self._sampler.priorities(slots)
             quantiles = np.quantile(priorities, [0.05, 0.25, 0.5, 0.75, 0.95])
-            never_drawn = 1.0 - float(np.mean(self._storage.drawn(slots)))
+            never_drawn = 1.0 - float(np.mean(self._rows.drawn(slots)))
         total, squares, lowest, highest = self._weight_sums.tolist()
         names = ("priority_p05", "priority_p25", "priority_p50", "priority_p75", "priority_p95")
         return {
             "size": len(self),
-            "ids_issued": self._issued,
+            "ids_issued": self._sampler.issued,
             "open_windows": len(self._transitions.windows),
             **{name: float(value) for name, value in zip(names, quantiles, strict=True)},
             "largest_priority": self._sampler.entry_priority(),
@@ -964,80 +947,60 @@ class ReplayBuffer:
             "never_drawn": never_drawn,
         }
 
-    def _add(
-        self,
-        env: Any,
-        values: dict[str, Any],
-        terminated: Any,
-        truncated: Any,
-        info: Any,
-        td_error: Any,
-    ) -> Ints:
-        """Add steps of any streams: first what may raise, then what changes the buffer."""
-        steps = self._streams.steps(env, values, terminated, truncated, info)
-        errors = None
-        if td_error is not None:
-            errors = arguments.errors(td_error, steps.called.size, "td_error")
-        with self._lock:
-            steps = self._streams.without_resets(steps)
-            priorities = None
-            if errors is not None:
-                priorities = self._sampler.priorities_of(errors, "td_error")
-                priorities = priorities if steps.given is None else priorities[steps.given]
-            first = self._issued % self._capacity
-            count = steps.streams.size
-            closed = None
-            if count:
-                if self._transitions.looking:
-                    self._look_for_stacks(steps.columns)
-                closed = self._transitions.add(first, steps)
-            self._streams.commit(steps)
-            if closed is not None:
-                count = closed.returns.size
-                if priorities is not None:
-                    self._step_priorities[closed.rows] = priorities
-                    self._priorities_wait = True
-                priorities = self._waited(closed)
-            return self._issue(count, priorities)
+    def _settle(self) -> None:
+        """Bring the buffer to one state, if a call was interrupted between two of them."""
+        if self._note.work is not None:
+            self._note.work()
+            self._note.work = None
 
-    def _look_for_stacks(self, columns: Mapping[str, Array]) -> None:
-        self._transitions.look_for_stacks(columns, min(self._issued, self._capacity))
+    def _add(self, steps: Steps, errors: Floats | None) -> Ints:
+        """Add steps of any streams. All checks come before the first change."""
+        self._settle()
+        sampler = self._sampler
+        priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
+        made = self._transitions.add(steps, priorities, self._entry_priority())
+        return self._latest_ids(made)
 
-    def _waited(self, closed: Closed) -> Floats | None:
-        """Return the priorities with which windows were begun, NaN for the largest so far."""
-        if not self._priorities_wait:
-            return None
-        first_steps = closed.first_steps
-        priorities = self._step_priorities[first_steps]
-        self._step_priorities[first_steps] = np.nan
-        return priorities
-
-    def _issue(self, count: int, priorities: Floats | None) -> Ints:
-        """Make rows just written sampleable and give them their ids."""
-        if count == 0:
-            return np.zeros(0, INT64)
-        if priorities is None or np.isnan(priorities).all():
-            self._sampler.append(count)
-        else:
-            largest = self._sampler.entry_priority()
-            priorities = np.where(np.isnan(priorities), largest, priorities)
-            if count <= FEW:
-                self._sampler.append_each(priorities.tolist())
-            else:
-                self._sampler.append(count, priorities)
-        return self._next_ids(count)
-
-    def _next_ids(self, count: int) -> Ints:
-        first = self._issued
-        self._issued = first + count
-        if count != 1:
-            return np.arange(first, first + count)
-        ids = np.empty(1, INT64)  # in half the time
-        ids[0] = first
+    def _add_one(self, values: list[Any], is_terminated: bool, error: float | None) -> Ints:
+        """Add a step of a single stream that is a row of its own."""
+        if self._note.work is not None:
+            self._settle()
+        priority = NAN if error is None else self._sampler.priority_of(error)
+        ids = np.empty(1, INT64)
+        ids[0] = self._transitions.add_one(
+            values, is_terminated, priority, self._entry_priority() if self._current else -1.0
+        )
         return ids
 
+    def _entry_priority(self) -> float:
+        """Return what new rows enter with; below 0 stands for the largest so far."""
+        return self._sampler.entry_priority() if self._current else -1.0
+
+    def _end_episode(self, streams: Ints | None) -> Ints:
+        self._settle()
+        return self._latest_ids(self._transitions.interrupt(streams, self._entry_priority()))
+
+    def _extend(self, columns: dict[str, Array], errors: Floats | None) -> Ints:
+        self._settle()
+        sampler, count = self._sampler, len(columns["reward"])
+        priorities = None if errors is None else sampler.priorities_of(errors)
+        if priorities is None:
+            priorities = np.full(count, sampler.entry_priority())
+
+        def issue(first: int) -> None:
+            if sampler.issued == first and count:
+                sampler.append(count, priorities)
+
+        self._transitions.extend(columns, issue)
+        return self._latest_ids(count)
+
+    def _latest_ids(self, count: int) -> Ints:
+        """Return the ids given last, int64[count]."""
+        issued = self._sampler.issued
+        return np.arange(issued - count, issued)
+
     def _require_live(self, ids: Ints) -> None:
-        gone = (ids < self._issued - len(self)) | (ids >= self._issued)
+        gone = (ids < self._sampler.issued - len(self)) | (ids >= self._sampler.issued)
         if gone.any():
             raise KeyError(f"no transition with id {ids[gone][0]}")
 

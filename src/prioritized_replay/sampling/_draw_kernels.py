@@ -5,7 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from prioritized_replay.jit.compiling import inner, kernel
+from prioritized_replay.jit.intrinsics import words_as
 from prioritized_replay.jit.power import power
+
+ISSUED, FIRST, TOLD, STALE, LARGEST = 0, 1, 2, 3, 4
+
+
+@inner
+def enter(counters, entering, priority):
+    """Issue one id."""
+    entering[counters[ISSUED] % entering.size] = priority
+    numbers = words_as(counters, np.float64)
+    numbers[LARGEST] = max(numbers[LARGEST], priority)
+    counters[ISSUED] += 1
+
 
 # --- batches ------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,7 +46,7 @@ class Sampler:
         Number of slots N.
     """
 
-    def __init__(self, specification: Specification, capacity: int) -> None:
+    def __init__(self, specification: Specification, capacity: int, most_per_call: int = 1) -> None:
         self._capacity = capacity
         self._specification = specification
         self._stratified = specification.draw == "stratified"
@@ -74,13 +74,40 @@ class Sampler:
                 self._distribution = RankBasedDistribution(capacity, float(specification.alpha))
         self.plain = not self._distinct and self._mix == 0.0
         """Whether a batch is drawn by the law alone, with replacement."""
-        self.size = 0
-        """Number of live slots."""
-        self._next = 0  # the slot that the next row will take
-        self._pending = 0  # how many slots before it the law has not been told of
-        self._pending_priority = 1.0  # theirs, unless each was given its own
-        self._given: list[float] = []
-        self._largest_ever = 0.0
+        self.counters = np.zeros(8, np.int64)
+        self._numbers = self.counters.view(np.float64)
+        self.entering = np.zeros(max(4096, 1 << (most_per_call - 1).bit_length()))
+
+    @property
+    def size(self) -> int:
+        return min(int(self.counters[0] - self.counters[1]), self._capacity)
+
+    @property
+    def issued(self) -> int:
+        return int(self.counters[0])
+
+    @property
+    def _next(self) -> int:
+        return int(self.counters[0]) % self._capacity
+
+    @property
+    def _pending(self) -> int:
+        return int(self.counters[0] - self.counters[2])
+
+    @property
+    def _largest_ever(self) -> float:
+        return float(self._numbers[4])
+
+    @_largest_ever.setter
+    def _largest_ever(self, v: float) -> None:
+        self._numbers[4] = v
+
+    def tell(self) -> None:
+        self._tell_pending()
+
+    def make_room(self, count: int) -> None:
+        if self._pending + count > self.entering.size:
+            self._tell_pending()
 
     @property
     def specification(self) -> Specification:
@@ -153,8 +180,6 @@ class Sampler:
         """Return the priority that a new row gets: the largest so far, 1 in an empty buffer."""
         if self.size == 0:
             return 1.0
-        if self._pending and not self._given:
-            return self._pending_priority  # it was the maximum, and nothing changed since
         if self._ever:
             return self._largest_ever
         self._tell_pending()
@@ -170,42 +195,19 @@ class Sampler:
         priorities : float64[count], optional
             Their priorities; without them all enter at :meth:`entry_priority`.
         """
-        if priorities is None or isinstance(
-            self._distribution, UniformDistribution
-        ):  # whose rows are all alike
-            if self._given or not self._pending:
-                self._pending_priority = self.entry_priority()
-                self._largest_ever = max(self._largest_ever, self._pending_priority)
-                self._tell_pending()
-            self._pending += count
-            self._advance(count)
-            return
+        if priorities is None:
+            priorities = np.full(count, self.entry_priority())
         self._tell_pending()
-        self._advance(count)
         kept = min(count, self._capacity)
-        slots = (np.arange(kept) + (self._next - kept)) % self._capacity
-        self.set(slots, priorities[count - kept :])
-
-    def append_each(self, priorities: Sequence[float]) -> None:
-        """Make the next slots of the ring live, one for each of a few priorities.
-
-        The priorities are from :meth:`priority_of` or :meth:`entry_priority`. O(len(priorities)).
-        """
-        if isinstance(self._distribution, UniformDistribution):  # whose rows are all alike
-            self.append(len(priorities))
-            return
-        passing = max(0, len(priorities) - self._capacity)  # rows that give way at once
-        if passing:
-            self._tell_pending()
-            self._advance(passing)
-        for priority in priorities[passing:]:
-            if self._pending and (not self._given or self._pending == self._capacity):
-                self._tell_pending()
-            self._given.append(priority)
-            self._pending += 1
-            self._advance(1)
-            if priority > self._largest_ever:
-                self._largest_ever = priority
+        end = self.issued + count
+        slots = np.arange(end - kept, end) % self._capacity
+        if isinstance(self._distribution, UniformDistribution):
+            self._distribution.fill(int(slots[0]), kept, 1.0)
+            largest = 1.0
+        else:
+            largest = self._distribution.set(slots, priorities[count - kept :].copy(), "td_errors")
+        self._largest_ever = max(self._largest_ever, largest)
+        self.counters[2] = self.counters[0] = end
 
     def set(self, slots: Ints, priorities: Floats) -> None:
         """Give live slots new priorities, of duplicates the last. O(B log N).
@@ -347,11 +349,9 @@ class Sampler:
 
     def clear(self) -> None:
         """Forget every slot; the next row still takes the next slot of the ring."""
+        self.counters[4] = 0
+        self.counters[1] = self.counters[2] = self.counters[0]
         self._distribution.clear()
-        self.size = 0
-        self._pending = 0
-        self._given = []
-        self._largest_ever = 0.0
 
     def pieces(self) -> list[Piece]:
         """Return the priorities of live rows, oldest first, as pieces of a checkpoint.
@@ -380,8 +380,9 @@ class Sampler:
         issued : int
             How many rows were appended in all.
         """
-        self.size = reader.integer("size", 0, min(issued, self._capacity))
-        self._next = issued % self._capacity
+        size = reader.integer("size", 0, min(issued, self._capacity))
+        self.counters[0] = self.counters[2] = issued
+        self.counters[1] = issued - size
         self._largest_ever = reader.number("largest_priority", 0.0, HUGE)
         if isinstance(self._distribution, UniformDistribution):
             if self.size:
@@ -411,23 +412,16 @@ class Sampler:
             "eps or uniform_mix must be > 0, got 0"
         )
 
-    def _advance(self, count: int) -> None:
-        if self.size < self._capacity:
-            self.size = min(self.size + count, self._capacity)
-        self._next = (self._next + count) % self._capacity
-
     def _tell_pending(self) -> None:
         if not self._pending:
             return
-        self._pending = min(self._pending, self._capacity)
-        first = (self._next - self._pending) % self._capacity
-        if self._given:
-            slots = (np.arange(self._pending) + first) % self._capacity
-            self._distribution.set(slots, np.array(self._given), "td_error")
-            self._given = []
+        ids = np.arange(max(int(self.counters[2]), self.issued - self._capacity), self.issued)
+        slots = ids % self._capacity
+        if isinstance(self._distribution, UniformDistribution):
+            self._distribution.fill(int(slots[0]), slots.size, 1.0)
         else:
-            self._distribution.fill(first, self._pending, self._pending_priority)
-        self._pending = 0
+            self._distribution.set(slots, self.entering[ids % self.entering.size], "td_error")
+        self.counters[2] = self.counters[0]
 
     def _find(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Draw by the law in force, which may have a uniform share beside its own."""

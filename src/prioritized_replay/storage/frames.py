@@ -6,7 +6,7 @@ but is not, or the other way round, costs memory at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -92,18 +92,20 @@ class Frames:
         self._group = max(manifest.PIECE // self.frame_nbytes, 1).bit_length() - 1
         self._writes = np.zeros(1, np.int64)
         self._identity = object()
-        self._memory: list[Words] = []  # keeps alive what the table points to
+        self.memory: list[Words] = []
+        """Pieces of memory, as ``allocate`` returned them; the table points into them."""
         self._chunks = 0
         self._table = np.zeros(ROOM, UINT64)
         self._ledger = np.zeros((2, 0), UINT32)
-        self._last = np.zeros(streams * self.stack, UINT32)
+        self.last = np.zeros(streams * self.stack, UINT32)
+        """uint32[E S]: references to the last next observation of each stream, which are held."""
         self._free = 0
         self._grow(1)
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory held."""
-        books = self._table.nbytes + self._ledger.nbytes + self._last.nbytes
+        books = self._table.nbytes + self._ledger.nbytes + self.last.nbytes
         return books + (self._chunks << self._bits) * self.frame_nbytes
 
     @property
@@ -193,7 +195,7 @@ class Frames:
         """Encode with so many free frames; return how many are left, < 0 if they did not do."""
         left: int = frame_kernels.encode(
             self._table, self._bits, self._words, self._ledger, free,
-            stack, self._last, streams, obs, next_obs, out, self._writes, self._group,
+            stack, self.last, streams, obs, next_obs, out, self._writes, self._group,
         )  # fmt: skip
         return left
 
@@ -247,9 +249,16 @@ class Frames:
         block.flags.writeable = False
         return self._view(len(references), block, 0, row)
 
+    def is_last(self, stream: int, observation: Array) -> bool:
+        """Return whether an observation is the last next one of a stream, bit for bit."""
+        references = self.last[stream * self.stack : (stream + 1) * self.stack]
+        last = self.decode_one(references[np.newaxis])
+        here = self._to_words(observation[np.newaxis])
+        return bool(np.array_equal(here, self._to_words(last)))
+
     def clear(self) -> None:
         """Release everything and forget all streams; the memory stays. O(frames)."""
-        self._last[:] = 0
+        self.last[:] = 0
         self._ledger[0] = 0
         self._free = 0
         self._add_free(0, self._chunks)
@@ -286,7 +295,7 @@ class Frames:
             replace(self.field, stack_axis=stack_axis),
             self._capacity, self._streams, self._allocate,
         )  # fmt: skip
-        parts = [*kept, self._last.reshape(self._streams, self.stack)]
+        parts = [*kept, self.last.reshape(self._streams, self.stack)]
         different, which = np.unique(np.concatenate(parts), axis=0, return_inverse=True)
         words = frames._to_words(self.decode_one(different))
         whole = words.view(np.dtype((np.void, frames.frame_nbytes)))
@@ -298,7 +307,7 @@ class Frames:
         frames.release(stored)
         ends = np.cumsum([len(part) for part in parts])[:-1]
         *references, last = (np.ascontiguousarray(part) for part in np.split(numbers, ends))
-        frames._last[:] = last.reshape(-1)
+        frames.last[:] = last.reshape(-1)
         return frames, references
 
     def pieces(self, name: str) -> list[Piece]:
@@ -306,7 +315,7 @@ class Frames:
 
         Who holds which frame is not in it: that follows from the references which are kept.
         """
-        pieces = [Piece(f"{name}-last", None, self._last.copy)]
+        pieces = [Piece(f"{name}-last", None, self.last.copy)]
         chunks = self._chunk_views()
         for group in np.flatnonzero(self._writes).tolist():
             first, stop = self._group_bounds(group)
@@ -318,7 +327,7 @@ class Frames:
 
     def state(self) -> list[int]:
         """Return how many chunks each piece of memory has."""
-        return [memory.size // (self._words << self._bits) for memory in self._memory]
+        return [memory.size // (self._words << self._bits) for memory in self.memory]
 
     def restore(self, name: str, reader: Reader, state: Sequence[int], rows: int) -> None:
         """Become what a checkpoint says; nobody holds a frame yet but the streams.
@@ -346,23 +355,61 @@ class Frames:
                 first, stop = self._group_bounds(group)
                 self._read(reader, piece, chunk_views, first, stop)
                 self._writes[group] = 1
-        if self._memory[0][: self._words].any():
+        if self.memory[0][: self._words].any():
             raise reader.error(f"must have {name} 0 zero")
-        last = reader.array(f"{name}-last", UINT32, self._last.shape)
+        last = reader.array(f"{name}-last", UINT32, self.last.shape)
         self.adopt(last, reader, name)
-        self._last[:] = last
+        self.last[:] = last
 
     def adopt(self, references: References, reader: Reader, name: str) -> None:
-        """Count references from a checkpoint as holders; :meth:`adopted` comes after the last."""
+        """Count references from a checkpoint as holders; :meth:`list_free` comes after the last."""
         if references.size and references.max() >= self._chunks << self._bits:
             raise reader.error(f"must go with references to {name} that are there")
         self.hold(references)
 
-    def adopted(self) -> None:
-        """Say that all frames are free that nobody holds; the lowest number is used first."""
+    def list_free(self) -> None:
+        """List the frames that nobody holds as free; the lowest number is used first."""
         numbers = np.flatnonzero(self._ledger[0, 1 : self._chunks << self._bits] == 0) + 1
         self._free = numbers.size
         self._ledger[1, : self._free] = numbers[::-1]
+
+    def recount(self, kept: Iterable[References]) -> None:
+        """Count anew who holds which frame, after a call that was interrupted.
+
+        What is true in any case is the memory that was added, the references that rows keep and
+        the last ones of the streams. All else follows from these: where chunks lie, how often each
+        frame is held, and which frames are free.
+
+        Parameters
+        ----------
+        kept : iterable of uint32[...]
+            All references that rows keep, of this object's frames only.
+
+        Notes
+        -----
+        O(references + frames).
+        """
+        each = self._words << self._bits
+        sizes = [memory.size // each for memory in self.memory]
+        chunks = sum(sizes)
+        table = np.zeros(max(chunks + chunks // ROOM, ROOM), UINT64)
+        first = 0
+        for memory, size in zip(self.memory, sizes, strict=True):
+            addresses = memory.ctypes.data + np.arange(size, dtype=UINT64) * (each * WORD)
+            table[first : first + size] = addresses
+            first += size
+        ledger = np.zeros((2, chunks + chunks // ROOM << self._bits), UINT32)
+        counts = np.zeros(chunks << self._bits, np.int64)
+        for references in (self.last, *kept):
+            counts += np.bincount(references.reshape(-1), minlength=counts.size)
+        ledger[0, : counts.size] = np.minimum(counts, frame_kernels.STUCK)
+        ledger[0, :1] = 0  # frame 0 is never counted
+        self._table, self._ledger, self._chunks = table, ledger, chunks
+        groups = -(-(chunks << self._bits) >> self._group)
+        if groups > self._writes.size:
+            missing = np.zeros(groups - self._writes.size, np.int64)
+            self._writes = np.append(self._writes, missing)
+        self.list_free()
 
     def _group_bounds(self, group: int) -> tuple[int, int]:
         """Return the first frame of a group and the one after its last."""
@@ -375,7 +422,7 @@ class Frames:
         each = self._words << self._bits
         return [
             chunk
-            for memory in self._memory
+            for memory in self.memory
             for chunk in memory[: memory.size // each * each].reshape(shape)
         ]
 
@@ -424,9 +471,9 @@ class Frames:
         assert memory.size >= each * chunks
         first = memory.ctypes.data
         table[self._chunks : total] = first + np.arange(chunks, dtype=UINT64) * (each * WORD)
-        if not self._memory:
+        if not self.memory:
             memory[: self._words] = 0  # frame 0
-        self._memory.append(memory)
+        self.memory.append(memory)
         self._table, self._ledger = table, ledger
         groups = -(-(total << self._bits) >> self._group)
         self._writes = np.append(self._writes, np.zeros(groups - self._writes.size, np.int64))

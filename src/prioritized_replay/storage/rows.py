@@ -111,6 +111,22 @@ class Rows:
         self._drawn[first : first + to_end] = 0
         self._drawn[: count - to_end] = 0
 
+    def packed(self, values: Mapping[str, Array]) -> Words:
+        """Return B rows of columns cast already, as words of their own; see :meth:`place`."""
+        count = len(next(iter(values.values())))
+        words = np.zeros(count * self.row_size // WORD, np.uint64)
+        rows = words.view(self._rows.dtype)
+        for name in self.fields:
+            rows[name] = values[name]
+        return words
+
+    def place(self, first: int, words: Words) -> None:
+        """Put B <= N rows from :meth:`packed` into the slots from ``first`` on, modulo N."""
+        size = self.row_size // WORD
+        to_end = min(words.size, (len(self._rows) - first) * size)
+        self.words[first * size : first * size + to_end] = words[:to_end]
+        self.words[: words.size - to_end] = words[to_end:]
+
     def pieces(self, name: str, bounds: Iterable[tuple[int, int, Hashable]]) -> list[Piece]:
         """Return rows as pieces of a checkpoint, without the marks of those drawn.
 

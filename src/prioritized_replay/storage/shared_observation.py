@@ -62,7 +62,10 @@ class SharedObservation:
     ) -> None:
         self.names = names
         self._named = 0  # pieces of memory that have been given a name
-        self._pieces: dict[str, int] = {}  # those in use, and their bytes
+        # Pieces of memory in use, by name: their words, and the bytes counted for them.
+        self._pieces: dict[str, tuple[Words, int]] = {}
+        # What a change of layout began with: see `look_for_stack`.
+        self._before: tuple[Frames, list[tuple[Array, Array]]] | None = None
         self._title = f"frames-{number}"
         self._capacity = capacity
         self._streams = streams
@@ -134,6 +137,18 @@ class SharedObservation:
             return wide[0], wide[1]
         return references[:stack], references[stack:]
 
+    def is_last(self, stream: int, observation: Array) -> bool:
+        """Return whether an observation is the last next one of its stream, bit for bit."""
+        return self._frames.is_last(stream, observation)
+
+    def last_references(self) -> Array:
+        """Return a copy of what refers to the last next observations of all streams."""
+        return self._frames.last.copy()
+
+    def set_last_references(self, references: Array) -> None:
+        """Put back what :meth:`last_references` returned; :meth:`recount` has to follow."""
+        self._frames.last[:] = references
+
     def hold(self, storage: Rows, slots: Any) -> None:
         """Count rows just copied as holders of their frames."""
         for name in self.names:
@@ -187,19 +202,21 @@ class SharedObservation:
         if axis is None:
             self._looks -= 1
             return
-        self._looks = 0
         places = [storage.columns[name][:rows] for storage, rows in storages for name in self.names]
         before = [self._narrowed(place) for place in places]
-        pieces, self._pieces = self._pieces, {}
         try:
-            self._frames, after = self._frames.restacked(axis, before)
+            frames, after = self._frames.restacked(axis, before)
         except (MemoryError, OSError):  # no room for both: it stays as it is
-            pieces, self._pieces = self._pieces, pieces
-        else:
-            for place, references in zip(places, after, strict=True):
-                place[:] = self._widened(references)
-        for name, nbytes in pieces.items():
-            self._memory.release(name, nbytes)
+            self._looks = 0
+            self._release_unused()
+            return
+        self._before = self._frames, list(zip(places, map(self._widened, before), strict=True))
+        self._frames = frames
+        for place, references in zip(places, after, strict=True):
+            place[:] = self._widened(references)
+        self._looks = 0
+        self._before = None
+        self._release_unused()
 
     def pieces(self) -> list[Piece]:
         """Return the frames, as pieces of a checkpoint."""
@@ -229,11 +246,9 @@ class SharedObservation:
         if axis != field.stack_axis:
             if field.stack_axis is not None or looks or axis not in possible_axes(field):
                 raise reader.error(f"must not have {self._title} stacked along {axis!r}")
-            pieces, self._pieces = self._pieces, {}
-            for name, nbytes in pieces.items():
-                self._memory.release(name, nbytes)
             field = replace(field, stack_axis=axis)
             self._frames = Frames(field, self._capacity, self._streams, self._allocate)
+            self._release_unused()
         self._looks = looks
         chunks = reader.integers(f"{self._title}.chunks", MOST_CHUNKS)
         self._frames.restore(self._title, reader, chunks, rows)
@@ -245,15 +260,39 @@ class SharedObservation:
             self._frames.adopt(references, reader, self._title)
 
     def adopted(self) -> None:
-        """Say that all rows have been counted."""
-        self._frames.adopted()
+        """List the frames that no row holds as free, once all rows have been counted."""
+        self._frames.list_free()
+
+    def recount(self, storages: Sequence[Rows]) -> None:
+        """Make counts and lists of frames agree with the rows, after an interrupted call.
+
+        A change of layout that was not completed is taken back.
+        """
+        if self._before is not None:
+            frames, rows = self._before
+            for place, references in rows:
+                place[:] = references
+            self._frames = frames
+            self._before = None
+        stack = self._frames.stack
+        columns = [rows.columns[name] for rows in storages for name in self.names]
+        self._frames.recount(column[:, :stack] for column in columns)
+        self._release_unused()
 
     def _allocate(self, count: int, beside: int) -> Words:
         name = f"{self._title}-{self._named:05d}"
+        self._named += 1  # first: a name is never used twice, whatever happens to the words
         words = self._memory.words(name, count, beside)
-        self._named += 1
-        self._pieces[name] = words.nbytes + beside
+        self._pieces[name] = words, words.nbytes + beside
         return words
+
+    def _release_unused(self) -> None:
+        """Give back the pieces of memory that hold no chunk of the frames in use."""
+        used = set(map(id, self._frames.memory))
+        for name, (words, nbytes) in list(self._pieces.items()):
+            if id(words) not in used:
+                self._memory.release(name, nbytes)
+                del self._pieces[name]
 
     def _narrowed(self, references: Array) -> Array:
         """Return the part of rows' references that is in use, fit for a kernel."""

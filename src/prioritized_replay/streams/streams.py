@@ -1,49 +1,45 @@
-"""Steps of many streams: whose step a row of a call is, whether it is one, and what it led to.
+"""Steps of many streams: whose step a row of a call is, and what it led to.
 
-It knows episodes' ends and autoresets; it knows neither windows nor where steps are kept.
+It knows how callers name streams and hand over values, and where an autoreset leaves the last
+observation of an episode. It knows neither windows nor where steps are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prioritized_replay.checkpoint.loading import Reader
-from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.fields import arguments
-from prioritized_replay.fields.field import Field, cast
+from prioritized_replay.fields.field import Field, FieldCaster, cast, flag
 from prioritized_replay.fields.nested import Structure
 from prioritized_replay.streams.autoreset import Autoreset, final_observations
-from prioritized_replay.streams.n_step import ENDED, TERMINATED, Bytes
+from prioritized_replay.streams.transitions import Steps
 
-__all__ = ["Steps", "Streams"]
+__all__ = ["Streams"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+FLOAT32, FLOAT64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 ONLY_STREAM = np.zeros(1, np.int64)
 NO_STREAMS = np.zeros(0, np.int64)
 BOOLEAN = Field((), "bool")
 
 
-class Steps(NamedTuple):
-    """Steps of K different streams, as they are to be stored."""
+class Leaf(NamedTuple):
+    """One field of what is given with every step."""
 
-    streams: Ints
-    """int64[K]"""
-    columns: dict[str, Array]
-    """Leaves of what was given, each with a leading axis K."""
-    marks: Bytes
-    """uint8[K], see :meth:`OpenWindows.closing`."""
-    given: Ints | None
-    """Which rows of the call these are, int64[K]; None: all of them."""
-    called: Ints
-    """The streams of all rows of the call."""
+    name: str
+    field: Field
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    """Of a call with a step of every stream, (E, ...)."""
+    wide: bool
+    """Whether float64 may stand for its float32."""
 
 
 class Streams:
@@ -57,23 +53,34 @@ class Streams:
         What the environments do after an episode's end.
     structures : mapping of str to Structure
         Of ``obs``, ``action``, ``reward``, ``next_obs`` and all further columns that are given.
+    wide : collection of str
+        The leaves for which float64 values may be given as they are.
     """
 
     def __init__(
-        self, num_envs: int | None, autoreset: Autoreset, structures: Mapping[str, Structure]
+        self,
+        num_envs: int | None,
+        autoreset: Autoreset,
+        structures: Mapping[str, Structure],
+        wide: Sequence[str],
     ) -> None:
         self.num_envs = num_envs
         self.autoreset = autoreset
-        self._structures = dict(structures)
         self.count = 1 if num_envs is None else num_envs
         """E, 1 for a single stream."""
+        self._structures = list(structures.values())
+        self._plain = all(structure.plain for structure in self._structures)
+        self._next_obs = structures["next_obs"]
         self._all = np.arange(self.count)
-        self._awaiting = np.zeros(self.count, np.bool_)  # the next row is a reset step,
-        self._interrupted = np.zeros(self.count, np.bool_)  # unless the caller has reset by hand
-        self._final: list[Array] = []  # what the awaiting streams ended with
-        if autoreset == "next_step":
-            leaves = structures["obs"].leaves.values()
-            self._final = [np.zeros((self.count, *leaf.shape), leaf.dtype) for leaf in leaves]
+        self._lead = (self.count,)
+        self._leaves = [
+            Leaf(name, field, np.dtype(field.dtype), (self.count, *field.shape), name in wide)
+            for structure in self._structures
+            for name, field in structure.leaves.items()
+        ]
+        self._accept = [FieldCaster(leaf.name, leaf.field).accept for leaf in self._leaves]
+        names = [leaf.name for leaf in self._leaves]
+        self._places_of_next = [names.index(name) for name in self._next_obs.leaves]
 
     def named(self, env: Any) -> tuple[Ints, bool]:
         """Return the streams that an argument ``env`` names, and whether rows have no leading axis.
@@ -113,21 +120,16 @@ class Streams:
             raise ValueError(f"env must name each stream once, got {twice[0]} twice")
         return streams, single
 
-    def steps(
-        self,
-        env: Any,
-        values: Mapping[str, Any],
-        terminated: Any,
-        truncated: Any,
-        info: Any,
+    def accept(
+        self, env: Any, values: Sequence[Any], terminated: Any, truncated: Any, info: Any
     ) -> Steps:
-        """Turn the arguments of a call into steps; what earlier calls left behind is not looked at.
+        """Turn the arguments of a call into steps; nothing is remembered.
 
         Parameters
         ----------
         env
             From the caller, see :meth:`named`.
-        values : mapping
+        values : sequence
             What was given of ``obs``, ``action``, ``reward``, ``next_obs`` and further columns.
         terminated, truncated : bool[K], or bool for a single stream
             ``truncated`` may be False for all.
@@ -139,83 +141,48 @@ class Streams:
         ValueError
             If a value does not fit its field, or a final observation is missing.
         """
-        streams, single = self.named(env)
-        lead = () if single else (streams.size,)
-        columns: dict[str, Array] = {}
-        for name, structure in self._structures.items():
-            leaves = structure.leaves.items()
-            parts = structure.take_apart(values[name])
-            for (leaf, field), part in zip(leaves, parts, strict=True):
-                column = cast(leaf, part, field, lead)
-                columns[leaf] = column[np.newaxis] if single else column
-        is_terminated = _flags("terminated", terminated, lead)
-        ended = is_terminated | _flags("truncated", truncated, lead)
-        if self.autoreset == "same_step" and ended.any():
-            self._put_final(columns, info, ended, single)
-        marks = (ended * ENDED | is_terminated * TERMINATED).astype(np.uint8)
-        return Steps(streams, columns, marks, None, streams)
+        streams: Ints | None = None
+        single = False
+        count, lead = self.count, self._lead
+        if env is not None or self.num_envs is None:
+            streams, single = self.named(env)
+            count = streams.size
+            lead = () if single else (count,)
+            if self.num_envs is None:
+                streams = None
+        if not self._plain:
+            values = [
+                part
+                for structure, value in zip(self._structures, values, strict=True)
+                for part in structure.take_apart(value)
+            ]
+        if single:
+            taken = [accept(value) for accept, value in zip(self._accept, values, strict=True)]
+            is_terminated: Any = flag("terminated", terminated)
+            is_truncated: Any = flag("truncated", truncated)
+        else:
+            taken = []
+            for value, (name, field, dtype, shape, wide) in zip(values, self._leaves, strict=True):
+                array = value
+                if type(array) is not np.ndarray:
+                    array = arguments.as_array(name, array)
+                if lead is not self._lead:
+                    shape = lead + field.shape
+                fits = array.dtype is dtype or (wide and array.dtype is FLOAT64)
+                if not fits or array.shape != shape:
+                    array = cast(name, array, field, lead)
+                taken.append(array)
+            is_terminated = _flags("terminated", terminated, lead)
+            is_truncated = _flags("truncated", truncated, lead)
+        if self.autoreset == "same_step":
+            ended = np.atleast_1d(np.logical_or(is_terminated, is_truncated))
+            if ended.any():
+                self._put_final(taken, info, np.broadcast_to(ended, (count,)), single)
+        return Steps(count, streams, taken, is_terminated, is_truncated, single)
 
-    def without_resets(self, steps: Steps) -> Steps:
-        """Return those steps that are not of an autoreset; nothing changes yet.
-
-        Which ones are depends on the calls before: none may come between this and :meth:`commit`.
-        """
-        streams = steps.streams
-        if self.autoreset != "next_step" or not self._awaiting[streams].any():
-            return steps
-        given = np.flatnonzero(~self._reset_steps(streams, steps.columns, steps.marks != 0))
-        columns = {name: column[given] for name, column in steps.columns.items()}
-        return Steps(streams[given], columns, steps.marks[given], given, steps.called)
-
-    def commit(self, steps: Steps) -> None:
-        """Remember what the rows of a call mean for those that follow."""
-        if self.autoreset != "next_step":
-            return
-        self._awaiting[steps.called] = False
-        self._interrupted[steps.called] = False
-        ended = np.flatnonzero(steps.marks)
-        if ended.size:
-            self._awaiting[steps.streams[ended]] = True
-            names = self._structures["next_obs"].leaves
-            for final, name in zip(self._final, names, strict=True):
-                final[steps.streams[ended]] = steps.columns[name][ended]
-
-    def interrupt(self, streams: Ints | slice = slice(None)) -> None:
-        """Remember that episodes were closed by hand: the caller may have reset as well."""
-        self._interrupted[streams] = True
-
-    def pieces(self) -> list[Piece]:
-        """Return what is remembered of each stream, as pieces of a checkpoint."""
-        flags = partial(np.stack, (self._awaiting, self._interrupted))
-        finals = [
-            Piece(f"final-{number}", None, final.copy) for number, final in enumerate(self._final)
-        ]
-        return [Piece("streams", None, flags), *finals]
-
-    def restore(self, reader: Reader) -> None:
-        """Become what a checkpoint says."""
-        flags = reader.array("streams", np.bool_, (2, self.count))
-        self._awaiting[:], self._interrupted[:] = flags.view(np.uint8) != 0
-        for number, final in enumerate(self._final):
-            reader.fill(f"final-{number}", final)
-
-    def _reset_steps(self, streams: Ints, columns: Mapping[str, Array], ended: Bools) -> Bools:
-        """Return which rows are reset steps, from a final observation to a first one."""
-        reset = self._awaiting[streams]
-        # After an interruption it depends on whether the caller has reset. If not, the row begins
-        # where the episode ended, with the reward of a reset step.
-        unsure = reset & self._interrupted[streams]
-        if unsure.any():
-            reset &= ~(unsure & (ended | (columns["reward"] != 0)))
-            for final, name in zip(self._final, self._structures["obs"].leaves, strict=True):
-                there, here = final[streams], columns[name]
-                same = (there == here) | ((there != there) & (here != here))  # NaN is NaN here
-                reset &= ~unsure | same.reshape(len(streams), -1).all(axis=1)
-        return reset
-
-    def _put_final(self, columns: dict[str, Array], info: Any, ended: Bools, single: bool) -> None:
+    def _put_final(self, taken: list[Any], info: Any, ended: Bools, single: bool) -> None:
         """Put final observations in the place of the first ones of the next episodes."""
-        structure = self._structures["next_obs"]
+        structure = self._next_obs
         finals = final_observations(info, ended, single)
         where = "info['final_obs']"
         leaves = [
@@ -226,14 +193,21 @@ class Streams:
             )
         ]
         count = len(structure.leaves)
-        for k, name in enumerate(structure.leaves):
-            column = columns[name].copy()
+        for k, (place, field) in enumerate(
+            zip(self._places_of_next, structure.leaves.values(), strict=True)
+        ):
+            if single:
+                taken[place] = leaves[k]
+                continue
+            column = np.array(cast(self._leaves[place].name, taken[place], field, (len(ended),)))
             column[ended] = leaves[k::count]
-            columns[name] = column
+            taken[place] = column
 
 
-def _flags(name: str, value: Any, lead: tuple[int, ...]) -> Bools:
-    """Return truth values of K rows."""
+def _flags(name: str, value: Any, lead: tuple[int, ...]) -> Any:
+    """Return truth values, bool[K]; False stands for all of them."""
     if value is False:
-        return np.zeros(lead or 1, np.bool_)
-    return cast(name, value, BOOLEAN, lead).reshape(lead or 1)
+        return False
+    if type(value) is np.ndarray and value.dtype is BOOL and value.shape == lead:
+        return value
+    return cast(name, value, BOOLEAN, lead)

@@ -1,13 +1,14 @@
-"""Rows of transitions made from steps: windows, rows and shared frames put together.
+"""Transitions made from steps: windows, rows and shared frames joined.
 
-It knows neither ids nor priorities: a transition is told where to go, and is named by its slot.
+Every change of a call is made by one compiled kernel, see :mod:`._step_kernels`. Frames are counted
+besides, in several calls; a note says so meanwhile, and the counts follow from the rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,19 +18,57 @@ from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.fields.field import LARGEST
 from prioritized_replay.fields.nested import Structure
-from prioritized_replay.storage.memory import WORD, Memory
+from prioritized_replay.storage.memory import Memory, Words
 from prioritized_replay.storage.rows import Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
-from prioritized_replay.streams import _window_kernels as kernels
-from prioritized_replay.streams.n_step import INTERRUPTED, TERMINATED, Closed, OpenWindows
-from prioritized_replay.streams.streams import ONLY_STREAM, Steps
+from prioritized_replay.streams import _step_kernels as kernels
+from prioritized_replay.streams.autoreset import Autoreset
+from prioritized_replay.streams.n_step import OpenWindows
+from prioritized_replay.streams.staging import Staging
 
-__all__ = ["Transitions"]
+__all__ = ["Note", "Steps", "Transitions"]
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-OBS, REWARD, NEXT_OBS = 0, 2, 4  # their places among the columns where none is nested
+FLOAT64 = np.dtype(np.float64)
+NO_ROOM = -1 - kernels.NO_ROOM
+COMPUTED = ("discount", "terminated")  # columns of a row that no caller gives with a step
+
+
+class Note:
+    """What is left to do before a buffer may be used again, if a call was interrupted.
+
+    Attributes
+    ----------
+    work : callable or None
+        Brings the buffer to the state before or after that call; it may be interrupted and called
+        again.
+    """
+
+    __slots__ = ("work",)
+
+    def __init__(self) -> None:
+        self.work: Callable[[], None] | None = None
+
+
+class Steps(NamedTuple):
+    """Steps of K different streams, each value fit for its column."""
+
+    count: int
+    """K"""
+    streams: Ints | None
+    """int64[K]; None: all streams, in order."""
+    values: Sequence[Any]
+    """One array[K, ...] for each leaf that is given, in their order; float64 stands for float32.
+    For a single step, what can be assigned to an element of the column."""
+    terminated: Any
+    """bool[K]"""
+    truncated: Any
+    """bool[K]"""
+    single: bool
+    """There is one step, and the values have no leading axis."""
 
 
 class Transitions:
@@ -46,14 +85,22 @@ class Transitions:
     gamma : float
         Discount of one step.
     streams : int
-        How many there are, E.
+        Number of streams E.
+    autoreset : {"next_step", "same_step", "disabled"}
+        What the environments do after an episode's end.
     memory : Memory
         Where rows and frames lie.
+    counters, entering : int64[...], float64[...]
+        Of the sampler: the ids given so far, and the priorities with which rows enter.
+    tell : callable
+        Makes room in ``entering``.
+    note : Note
+        Where to note what an interrupted call leaves to do.
 
     Attributes
     ----------
-    storage : Rows
-        The rows; in the place of a large observation a row has the numbers of its frames.
+    rows : Rows
+        One for each slot; in the place of a large observation a row has the numbers of its frames.
     shared : list of SharedObservation
         The large observations.
     windows : OpenWindows
@@ -67,215 +114,412 @@ class Transitions:
         n_step: int,
         gamma: float,
         streams: int,
+        autoreset: Autoreset,
         memory: Memory,
+        counters: Ints,
+        entering: Floats,
+        tell: Callable[[], None],
+        note: Note,
     ) -> None:
         self._capacity = capacity
         self._n_step = n_step
+        self._counters, self._tell, self._note = counters, tell, note
         self._identity = object()
         self._rewritten = 0  # how often all rows have been changed
-        self._gamma = gamma
+        self._next_step = autoreset == "next_step"
+        obs, next_obs = list(structures["obs"].leaves), list(structures["next_obs"].leaves)
         fields = {
             name: field for part in structures.values() for name, field in part.leaves.items()
         }
-        pairs = zip(structures["obs"].leaves, structures["next_obs"].leaves, strict=True)
         self.shared = [
             SharedObservation(number, names, fields[names[0]], capacity, streams, memory)
-            for number, names in enumerate(pairs)
+            for number, names in enumerate(zip(obs, next_obs, strict=True))
             if SharedObservation.worthwhile(fields[names[0]])
         ]
         for shared in self.shared:
             fields |= dict.fromkeys(shared.names, shared.references)
-        self.storage = Rows(capacity, fields, memory, "rows")
-        limit = LARGEST.get(np.dtype(fields["reward"].dtype).itemsize, np.inf)
-        self.windows = OpenWindows(n_step, gamma, streams, limit)
-        self._reward_type = np.dtype(fields["reward"].dtype).type
-        self._reward, self._mark = np.zeros(1), np.zeros(1, np.uint8)  # see `add_one`
-        self._steps: Rows | None = None  # the latest n steps of each stream
-        if n_step > 1:
-            self._steps = Rows(streams * n_step, fields, memory, "steps")
-            self._end = self._end_of_window(structures["next_obs"])
+        self.rows = Rows(capacity, fields, memory, "rows")
+        self.windows = OpenWindows(n_step, gamma, streams)
+        self._steps = Rows(streams * n_step, fields, memory, "steps") if n_step > 1 else None
+        self._step_words = self.rows.words[:0] if self._steps is None else self._steps.words
+        reward = np.dtype(fields["reward"].dtype)
+        given = {name: field for name, field in fields.items() if name not in COMPUTED}
+        large = {name for shared in self.shared for name in shared.names}
+        self.staging = Staging(
+            given, obs, next_obs, self.rows, capacity, streams, n_step, gamma,
+            LARGEST.get(reward.itemsize, np.inf) if reward.kind == "f" else np.inf,
+            [name for name in obs if self._next_step and name not in large],
+        )  # fmt: skip
+        self._final_words = np.zeros(max(self.staging.final_words, 1), np.uint64)
+        self._all = np.arange(streams)
+        columns = self.staging.columns
+        self._reward_place = list(given).index("reward")
+        self._reward = columns["reward"]
+        self._places = {name: place for place, name in enumerate(given)}
+        # The columns that are copied as they come, and what tells that float64 came for float32.
+        self._copied = [
+            (place, column.values, column.wide, 1 << place)
+            for place, (name, column) in enumerate(columns.items())
+            if name not in large
+        ]
+        self._numbered = [(place, column) for place, column, _, _ in self._copied]
+        self._full = streams
+        # What kernels take, in their order.
+        staging, windows = self.staging, self.windows
+        self._is_terminated = staging.flags[0]
+        ring = counters, entering
+        self._for_row = staging.block, staging.plan, self.rows.words, *ring
+        memory = windows.state, self._final_words, windows.powers
+        self._for_looking = staging.block, staging.plan, *memory
+        rows = self.rows.words, self._step_words
+        self._for_interrupts = (
+            staging.block, staging.plan, *rows, windows.state, windows.powers, *ring
+        )  # fmt: skip
+        if self._steps is None:
+            self._kernel: Callable[..., int] = kernels.add_steps
+            self._for_steps = staging.block, staging.plan, self.rows.words, *memory, *ring
+        else:
+            self._kernel = kernels.add_windows
+            self._for_steps = staging.block, staging.plan, *rows, *memory, *ring
 
-    def add(self, first: int, steps: Steps) -> Closed | None:
-        """Keep steps, and the transitions that they complete in the slots from ``first`` on.
+    def add_one(
+        self, values: Sequence[Any], is_terminated: bool, given: float, entry: float
+    ) -> int:
+        """Make one step of a single stream a transition, where n = 1 and nothing is shared.
 
         Parameters
         ----------
-        first : int
-            A slot; those after it follow modulo N.
-        steps : Steps
+        values : sequence
+            One for each leaf, fit for its column.
+        is_terminated : bool
+            Whether the episode ended in a terminal state.
+        given : float
+            The priority to enter with, or NaN.
+        entry : float
+            The priority of a row without one; below 0: the largest so far.
 
         Returns
         -------
-        Closed or None
-            The windows that closed; None for n = 1, where each step is a transition.
-
-        Raises
-        ------
-        ValueError
-            If a return is too large for its column; nothing has changed then,
-        MemoryError, OSError
-            or if there is no room for new frames.
+        int
+            Its id.
         """
-        closing = 0
-        if self._steps is not None:
-            rewards = steps.columns["reward"].astype(np.float64)
-            closing = self.windows.closing(steps.streams, rewards, steps.marks)
-        columns = self._encoded(steps.streams, steps.columns)
-        terminated = (steps.marks & TERMINATED) != 0
-        columns["terminated"] = terminated
-        columns["discount"] = np.where(terminated, np.float32(0.0), np.float32(self._gamma))
-        if self._steps is None:
-            self._put(first, steps.streams.size, columns)
-            return None
-        closed = self.windows.step(steps.streams, rewards, steps.marks, closing)
-        for shared in self.shared:
-            shared.release(self._steps, closed.rows)
-        self._steps.write_rows(closed.rows, columns)
-        self._join(first, closed)
-        return closed
+        for place, column in self._numbered:
+            column[0] = values[place]
+        self._is_terminated[0] = is_terminated
+        identifier: int = kernels.add_row(*self._for_row, given, entry)
+        while identifier < 0:
+            self._tell()
+            identifier = kernels.add_row(*self._for_row, given, entry)
+        return identifier
 
-    def add_one(self, first: int, values: list[Any], mark: int) -> Closed | None:
-        """Keep one step of a single stream, where no column is nested; see :meth:`add`.
+    def add(self, steps: Steps, priorities: Floats | None, entry: float) -> int:
+        """Keep steps, and the transitions that they complete.
 
         Parameters
         ----------
-        first : int
-        values : list
-            Of all columns, in their order, each fit for its field. It may be changed.
-        mark : int
-            See :meth:`OpenWindows.closing`.
-        """
-        closing = 0
-        if self._steps is not None:
-            # As the column will have it: a return is a sum of rewards that could have been stored.
-            self._reward[0] = self._reward_type(values[REWARD])
-            self._mark[0] = mark
-            closing = self.windows.closing(ONLY_STREAM, self._reward, self._mark)
-        for shared in self.shared:
-            values[OBS], values[NEXT_OBS] = shared.encode_one(
-                ONLY_STREAM, values[OBS], values[NEXT_OBS]
-            )
-        if self._steps is None:
-            for shared in self.shared:
-                shared.release_one(self.storage, first)
-            self.storage.write(first, values)
-            return None
-        closed = self.windows.step(ONLY_STREAM, self._reward, self._mark, closing)
-        row = int(closed.rows[0])
-        for shared in self.shared:
-            shared.release_one(self._steps, row)
-        self._steps.write(row, values)
-        if closing:
-            self._join(first, closed)
-        return closed
+        steps : Steps
+            Values are copied here; nobody keeps the arrays.
+        priorities : float64[K], optional
+            With which the windows that begin at these steps enter.
+        entry : float
+            The priority of rows that have none of their own; below 0: the largest so far.
 
-    def interrupt(self, first: int, streams: Ints) -> Closed | None:
-        """Close the open windows of streams where they are; see :meth:`add`.
+        Returns
+        -------
+        int
+            How many transitions were made; their ids are the last ones given.
 
         Raises
         ------
         ValueError
-            If a return is too large for its column; nothing changes then.
+            If a value does not fit its column, a return is too large for its column, or a step
+            may be a reset step and may not; nothing has changed then,
+        MemoryError, OSError
+            or if there is no room for new frames.
         """
-        if self._steps is None:
-            return None
-        marks = np.full(streams.size, INTERRUPTED, np.uint8)
-        rewards = np.zeros(streams.size)
-        closing = self.windows.closing(streams, rewards, marks)
-        closed = self.windows.step(streams, rewards, marks, closing)
-        self._join(first, closed)
-        return closed
+        wide = self._stage(steps, priorities)
+        named, with_errors = steps.streams is not None, priorities is not None
+        if self.shared:
+            return self._add_shared(steps, wide, named, with_errors, entry)
+        return self._commit(steps, wide, named, with_errors, entry)
 
-    def extend(self, first: int, count: int, columns: Mapping[str, Array]) -> None:
-        """Keep ``count`` <= N complete transitions in the slots from ``first`` on.
+    def _stage(self, steps: Steps, priorities: Floats | None) -> int:
+        """Copy the values of a call to the staging area; return which of them came as float64."""
+        staging, count, values = self.staging, steps.count, steps.values
+        mask = 0
+        if steps.single:
+            for place, column, _, _ in self._copied:
+                column[0] = values[place]
+            staging.flags[0, 0] = steps.terminated
+            staging.flags[1, 0] = steps.truncated
+        elif count == self._full:
+            for place, column, wide, bit in self._copied:
+                value = values[place]
+                if wide is not None and value.dtype is FLOAT64:
+                    wide[...] = value
+                    mask |= bit
+                else:
+                    column[...] = value
+            staging.flags[0] = steps.terminated
+            staging.flags[1] = steps.truncated
+        else:
+            for place, column, wide, bit in self._copied:
+                value = values[place]
+                if wide is not None and value.dtype is FLOAT64:
+                    wide[:count] = value
+                    mask |= bit
+                else:
+                    column[:count] = value
+            staging.flags[0, :count] = steps.terminated
+            staging.flags[1, :count] = steps.truncated
+        if steps.streams is not None:
+            staging.named[:count] = steps.streams
+        if priorities is not None:
+            staging.entries[:count] = priorities
+        if staging.rewards is not None:
+            staging.rewards[:count] = self._reward.values[:count]
+        return mask
+
+    def _commit(self, steps: Steps, wide: int, named: bool, with_errors: bool, entry: float) -> int:
+        options = steps.count, wide, named, self._next_step, with_errors, entry
+        made: int = self._kernel(*self._for_steps, *options)
+        while made == NO_ROOM:
+            self._tell()
+            made = self._kernel(*self._for_steps, *options)
+        if made < 0:
+            raise self._refused(made, steps)
+        return made
+
+    def _add_shared(
+        self, steps: Steps, wide: int, named: bool, with_errors: bool, entry: float
+    ) -> int:
+        """Keep the large observations of the steps as frames, then the steps."""
+        staging = self.staging
+        streams = self._all if steps.streams is None else steps.streams
+        values = {
+            name: steps.values[self._places[name]] for part in self.shared for name in part.names
+        }
+        if steps.single:
+            values = {name: value[np.newaxis] for name, value in values.items()}
+        if self._next_step:
+            self._compare_with_ends(streams, values)
+        made = kernels.look_at_steps(*self._for_looking, steps.count, wide, named, self._next_step)
+        if made < 0:
+            raise self._refused(made, steps)
+        kept: Any = slice(0, steps.count)
+        number = int(staging.kept[1])
+        if number < steps.count:
+            kept = staging.kept[2 : 2 + number]
+            streams = np.ascontiguousarray(streams[kept])
+            values = {name: np.ascontiguousarray(value[kept]) for name, value in values.items()}
+        if self.looking and number:
+            self.look_for_stacks(values)
+        if number:
+            last = [shared.last_references() for shared in self.shared]
+            staging.kept[0] = 0
+            self._note.work = partial(self._recount_add, last)
+            try:
+                columns = self._encoded(streams, values)
+            except (MemoryError, OSError):
+                self._note.work = None  # nothing has changed
+                raise
+            for name, references in columns.items():
+                staging.columns[name].values[kept] = references
+            first = int(self._counters[kernels.ISSUED]) % self._capacity
+            self._release(self.rows, self._slots(first, min(made, self._capacity)))
+            if self._steps is not None:
+                self._release(self._steps, self.windows.places_of_next(streams))
+            elif made > self._capacity:
+                passing = made - self._capacity
+                for shared in self.shared:
+                    shared.drop({name: columns[name][:passing] for name in shared.names})
+        self._commit(steps, wide, named, with_errors, entry)
+        if self._steps is not None and made:
+            self._hold_latest(made)
+        self._note.work = None
+        return made
+
+    def _recount_add(self, last: Sequence[Array]) -> None:
+        """Recount after an `add`; `last` is what the streams referred to before it."""
+        if not self.staging.kept[0]:
+            for shared, references in zip(self.shared, last, strict=True):
+                shared.set_last_references(references)
+        self.recount()
+
+    def interrupt(self, streams: Ints | None, entry: float) -> int:
+        """Close the open windows of streams where they are; return how many transitions that made.
+
+        Parameters
+        ----------
+        streams : int64[K], optional
+            All different; all streams if None.
+        entry : float
+            As for :meth:`add`.
+        """
+        staging, named = self.staging, streams is not None
+        which = self._all if streams is None else streams
+        if streams is not None:
+            staging.named[: which.size] = which
+        if self.shared and self._steps is not None:
+            self._note.work = self.recount
+            first = int(self._counters[kernels.ISSUED]) % self._capacity
+            count = min(self.windows.count(which), self._capacity)
+            self._release(self.rows, self._slots(first, count))
+        made: int = kernels.interrupt(*self._for_interrupts, which.size, named, entry)
+        while made == NO_ROOM:
+            self._tell()
+            made = kernels.interrupt(*self._for_interrupts, which.size, named, entry)
+        if self.shared and self._steps is not None:
+            self._hold_latest(made)
+            self._note.work = None
+        return made
+
+    def extend(self, columns: Mapping[str, Array], issue: Callable[[int], None]) -> None:
+        """Keep complete transitions.
+
+        Parameters
+        ----------
+        columns : mapping
+            All leaves of B transitions, cast already. Of more than N the last stay.
+        issue : callable
+            ``issue(first)`` gives B rows their ids, from ``first`` on, and their priorities. It
+            may be called again with the same result, if it was interrupted.
 
         Raises
         ------
         MemoryError, OSError
-            If there is no room for new frames; nothing has changed then.
+            If there is no room for new frames, or to hold the rows twice; nothing has changed then.
         """
-        self._put(first, count, self._encoded(None, columns))
+        first_id = int(self._counters[kernels.ISSUED])
+        count = len(columns["reward"])
+        kept = min(count, self._capacity)
+        columns = {name: column[count - kept :] for name, column in columns.items()}
+        first = (first_id + count - kept) % self._capacity
+        if self.shared:
+            self._note.work = self.recount
+            try:
+                columns = {**columns, **self._encoded(None, columns)}
+                rows = self.rows.packed(columns)
+            except (MemoryError, OSError):
+                self.recount()
+                self._note.work = None
+                raise
+            self._release(self.rows, self._slots(first, kept))
+        else:
+            rows = self.rows.packed(columns)
+        self._note.work = partial(self._extend_again, first, rows, issue, first_id)
+        self.rows.place(first, rows)
+        issue(first_id)
+        self._note.work = None
+
+    def _extend_again(
+        self, first: int, rows: Words, issue: Callable[[int], None], first_id: int
+    ) -> None:
+        self.rows.place(first, rows)
+        issue(first_id)
+        self.recount()
 
     def clear(self) -> None:
-        """Forget all transitions and open windows."""
+        """Forget all transitions and open windows. It may be called again if interrupted."""
         self._rewritten += 1
         self.windows.clear()
-        storages = [self.storage] if self._steps is None else [self.storage, self._steps]
         for shared in self.shared:
-            shared.clear(storages)
+            shared.clear(self._storages)
+
+    def recount(self) -> None:
+        """Make what is counted of frames agree with the rows, after an interrupted call."""
+        for shared in self.shared:
+            shared.recount(self._storages)
+        self._note.work = None
 
     @property
     def looking(self) -> bool:
         """Whether it is not known yet of all observations how they are stacked."""
         return any(shared.looking for shared in self.shared)
 
-    def look_for_stacks(self, columns: Mapping[str, Array], written: int) -> None:
-        """Find out from steps how an observation is stacked, where that is not known yet.
-
-        Parameters
-        ----------
-        columns : mapping
-            Leaves of K >= 1 steps; the first is looked at.
-        written : int
-            How many rows have been written, beginning with slot 0.
-        """
-        storages = [(self.storage, written)]
+    def look_for_stacks(self, values: Mapping[str, Array]) -> None:
+        """Find out from K >= 1 steps how an observation is stacked, where that is not known yet."""
+        written = min(int(self._counters[kernels.ISSUED]), self._capacity)
+        storages = [(self.rows, written)]
         if self._steps is not None:
             storages.append((self._steps, len(self._steps)))
+        self._note.work = self.recount
         for shared in self.shared:
             if shared.looking:
-                shared.look_for_stack(columns, storages)
+                shared.look_for_stack(values, storages)
                 self._rewritten += not shared.looking
+        self._note.work = None
 
-    def pieces(self, issued: int) -> list[Piece]:
-        """Return what of this belongs to a checkpoint, besides :meth:`state`.
-
-        Parameters
-        ----------
-        issued : int
-            How many rows were made in all.
-        """
+    def pieces(self) -> list[Piece]:
+        """Return the pieces of a checkpoint that hold rows, frames, steps and open windows."""
+        issued = int(self._counters[kernels.ISSUED])
         written = min(issued, self._capacity)
-        pieces = self.storage.pieces("rows", self._bounds(issued))
-        pieces.append(Piece("drawn", None, partial(self.storage.marks, written)))
+        pieces = self.rows.pieces("rows", self._bounds(issued))
+        pieces.append(Piece("drawn", None, partial(self.rows.marks, written)))
         if self._steps is not None:
             pieces += self._steps.pieces("steps", self._bounds_of_steps())
         for shared in self.shared:
             pieces += shared.pieces()
+        if self.staging.final_words:
+            pieces.append(Piece("finals", None, self._final_words.copy))
         return pieces + self.windows.pieces()
 
     def state(self) -> dict[str, Any]:
         """Return the rest of what belongs to a checkpoint, in plain values."""
         return {name: value for part in self.shared for name, value in part.state().items()}
 
-    def restore(self, reader: Reader, issued: int) -> None:
-        """Become what a checkpoint says; this has to be new.
+    def restore(self, reader: Reader, most: float) -> None:
+        """Restore the state from a checkpoint; the ids given must have been restored before.
+
+        Parameters
+        ----------
+        reader : Reader
+            The checkpoint.
+        most : float
+            The largest priority that a row may have.
 
         Raises
         ------
         CheckpointError
             If that is not possible; what has changed then is not defined.
         """
+        issued = int(self._counters[kernels.ISSUED])
         written = min(issued, self._capacity)
-        parts = [("rows", self.storage, self._bounds(issued))]
+        parts = [("rows", self.rows, self._bounds(issued))]
         if self._steps is not None:
             parts.append(("steps", self._steps, self._bounds_of_steps()))
         for shared in self.shared:
-            shared.restore(reader, sum(len(storage) for _, storage, _ in parts))
-        for name, storage, bounds in parts:
-            storage.restore(name, reader, bounds)
+            shared.restore(reader, sum(len(rows) for _, rows, _ in parts))
+        for name, rows, bounds in parts:
+            rows.restore(name, reader, bounds)
             for first, stop, _ in bounds:
                 for shared in self.shared:
-                    shared.adopt(storage, slice(first, stop), reader)
+                    shared.adopt(rows, slice(first, stop), reader)
         for shared in self.shared:
             shared.adopted()
-        self.storage.set_marks(reader.array("drawn", np.uint8, (-(-written // 8),)), written)
-        self.windows.restore(reader)
+        self.rows.set_marks(reader.array("drawn", np.uint8, (-(-written // 8),)), written)
+        if self.staging.final_words:
+            reader.fill("finals", self._final_words)
+        self.windows.restore(reader, most)
+
+    def _compare_with_ends(self, streams: Ints, values: Mapping[str, Array]) -> None:
+        """Note of each row whether its large observations are those at which an episode ended."""
+        flags = self.staging.flags[2]
+        flags[:] = True
+        for k in np.flatnonzero(self.windows.awaiting[streams]).tolist():
+            flags[k] = all(
+                shared.is_last(int(streams[k]), values[shared.names[0]][k])
+                for shared in self.shared
+            )
+
+    @property
+    def _storages(self) -> list[Rows]:
+        return [self.rows] if self._steps is None else [self.rows, self._steps]
 
     def _bounds(self, issued: int) -> list[tuple[int, int, Hashable]]:
         """Return where pieces of rows begin and end, and what tells versions of them apart."""
         written = min(issued, self._capacity)
-        each = max(manifest.PIECE // self.storage.row_size, 1)
+        each = max(manifest.PIECE // self.rows.row_size, 1)
         bounds: list[tuple[int, int, Hashable]] = []
         for first in range(0, written, each):
             stop = min(first + each, written)
@@ -293,50 +537,26 @@ class Transitions:
         return [(first, min(first + each, count), None) for first in range(0, count, each)]
 
     def _encoded(self, streams: Ints | None, columns: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the columns of rows; all or nothing is encoded."""
-        columns = dict(columns)
+        """Return references in the place of large observations; all are encoded or none."""
+        encoded: dict[str, Array] = {}
         if len(self.shared) > 1:
             for shared in self.shared:
                 shared.make_room(streams, columns)
         for shared in self.shared:
-            columns |= shared.encode(streams, columns)
-        return columns
+            encoded |= shared.encode(streams, columns)
+        return encoded
 
-    def _put(self, first: int, count: int, columns: Mapping[str, Array]) -> None:
-        """Write complete rows; of more than N the last stay."""
-        kept = min(count, self._capacity)
-        passing = count - kept
-        if passing:
-            for shared in self.shared:
-                shared.drop({name: columns[name][:passing] for name in shared.names})
-            columns = {name: column[passing:] for name, column in columns.items()}
-        first = (first + passing) % self._capacity
-        if self.shared:
-            slots = self._slots(first, kept)
-            for shared in self.shared:
-                shared.release(self.storage, slots)
-        self.storage.write_many(first, kept, columns)
+    def _release(self, rows: Rows, slots: Any) -> None:
+        """Let go of the frames of rows that are about to be overwritten."""
+        for shared in self.shared:
+            shared.release(rows, slots)
 
-    def _join(self, first: int, closed: Closed) -> None:
-        """Make rows of windows that closed."""
-        count = closed.returns.size
-        if count == 0:
-            return
-        assert self._steps is not None
+    def _hold_latest(self, count: int) -> None:
+        """Hold the frames of the rows made last."""
         kept = min(count, self._capacity)
-        passing = count - kept
-        places = closed.places if not passing else np.ascontiguousarray(closed.places[:, passing:])
-        first = (first + passing) % self._capacity
-        slots = self._slots(first, kept)
+        first = (int(self._counters[kernels.ISSUED]) - kept) % self._capacity
         for shared in self.shared:
-            shared.release(self.storage, slots)
-        kernels.join_rows(self.storage.words, first, self._steps.words, places, self._end)
-        columns = self.storage.columns
-        columns["reward"][slots] = closed.returns[passing:]
-        columns["discount"][slots] = closed.discounts[passing:]
-        columns["terminated"][slots] = places[kernels.IS_TERMINATED]
-        for shared in self.shared:
-            shared.hold(self.storage, slots)
+            shared.hold(self.rows, self._slots(first, kept))
 
     def _slots(self, first: int, count: int) -> Any:
         """Return an index of so many slots from one on, modulo N."""
@@ -344,12 +564,24 @@ class Transitions:
             return slice(first, first + count)  # in a tenth of the time
         return (first + np.arange(count)) % self._capacity
 
-    def _end_of_window(self, structure: Structure) -> Ints:
-        """Return which parts of a row come from the last step of a window, see `join_rows`."""
-        storage = self.storage
-        lines = []
-        for name in structure.leaves:
-            offset, nbytes = storage.offsets[name], storage.fields[name].nbytes
-            unit = next(w for w in (8, 4, 1) if offset % w == 0 and nbytes % w == 0)
-            lines.append((unit, storage.row_size // unit, offset // unit, nbytes // unit))
-        return np.array([(storage.row_size // WORD, 0, 0, 0), *lines], np.int64)
+    def _refused(self, code: int, steps: Steps) -> ValueError:
+        """Return the error for what a kernel has refused."""
+        place, kind = divmod(-1 - code, 4)
+        if kind == kernels.NO_FIT:
+            name = list(self.staging.columns)[place]
+            value = np.asarray(steps.values[place])
+            lost = np.isfinite(value) & (np.abs(value) > LARGEST[4])
+            return ValueError(f"{name} must fit float32, got {value[lost].flat[0]}")
+        reward = float(self._reward.values[place])
+        if kind == kernels.TOO_LARGE:
+            limit = LARGEST[self._reward.field.nbytes]
+            return ValueError(
+                f"reward must leave n-step returns within {limit:g}, got {reward:g} after others"
+            )
+        stream = place if steps.streams is None else int(steps.streams[place])
+        return ValueError(
+            f"reward must be 0 in a reset step, got {reward:g} for stream {stream}: its step "
+            "begins where its last episode ended. If the environment was reset by hand, say so "
+            "with end_episode() or autoreset='disabled'; if rewards are changed by a wrapper, "
+            "leave reset steps out with env="
+        )

@@ -1,0 +1,91 @@
+"""Calls that are ended between any two of their lines: an exception where a signal may strike.
+
+A trace function raises at one event, a line or a call inside the package, and then goes away. What
+the call leaves behind must be the state before it or after it, and must go on as that state does.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import prioritized_replay as per
+
+PACKAGE = str(Path(per.__file__).parent)
+
+
+class Interrupt(BaseException):
+    """What a signal handler might raise."""
+
+
+def run_until(call: Callable[[], Any], at: int) -> int:
+    """Run a call in which event number `at` raises; return how many events there were before.
+
+    The result is `at` where the exception was raised, and less where the call was over sooner.
+    """
+    seen = 0
+
+    def local(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal seen
+        if event == "line":
+            if seen == at:
+                sys.settrace(None)
+                raise Interrupt
+            seen += 1
+        return local
+
+    def tracer(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal seen
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if seen == at:
+            sys.settrace(None)
+            raise Interrupt
+        seen += 1
+        return local
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        call()
+    except Interrupt:
+        return at
+    finally:
+        sys.settrace(before)
+    return seen
+
+
+def count_events(call: Callable[[], Any]) -> int:
+    """Return at how many places a call can be ended."""
+    return run_until(call, sys.maxsize)
+
+
+def contents(replay: per.ReplayBuffer) -> dict[str, Any]:
+    """Return what can be seen of a buffer without changing it, in values that can be compared."""
+    stats = replay.stats()
+    issued, size = int(stats["ids_issued"]), int(stats["size"])
+    ids = np.arange(issued - size, issued)
+    seen: dict[str, Any] = {"stats": tuple(stats.items()), "alpha": replay.alpha}
+    if size:
+        batch = replay.get(ids)
+        for name in batch:
+            for place, leaf in enumerate(leaves(batch[name])):
+                seen[f"{name} {place}"] = leaf.dtype.str, leaf.shape, leaf.tobytes()
+        seen["priorities"] = replay.priorities(ids).tobytes()
+    uniforms = replay._uniforms
+    seen["uniforms"] = (
+        {k: v for k, v in uniforms.state().items()},
+        [np.asarray(piece.read()).tobytes() for piece in uniforms.pieces()],
+    )
+    return seen
+
+
+def leaves(value: Any) -> list[np.ndarray]:
+    """Return the arrays of a nested value."""
+    if isinstance(value, dict):
+        return [leaf for part in value.values() for leaf in leaves(part)]
+    if isinstance(value, tuple):
+        return [leaf for part in value for leaf in leaves(part)]
+    return [np.asarray(value)]

@@ -1,0 +1,244 @@
+"""Whatever a call was doing when it was ended: the buffer is as before it or as after it.
+
+The ordinary run looks at a few events of every call; all of them are looked at by
+``python -m tests.soak.interrupts``.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from tests import interrupts
+from tests.checkpoint_driving import OTHER_SAMPLERS, SAMPLERS, SCALARS, STORAGES, World, drive
+
+import prioritized_replay as per
+
+CAPACITY = 24
+STEPS = 31  # before the call: the ring has gone round
+FURTHER = 9  # after it, compared bit for bit
+SAMPLED = int(os.environ.get("PER_INTERRUPTS", "6"))  # events of a call; 0: all of them
+
+
+class Kind(NamedTuple):
+    """How a buffer is built; see :class:`tests.checkpoint_driving.Case`."""
+
+    storage: str
+    sampler: str
+    n_step: int
+    autoreset: str | None = None
+    steps: int = STEPS
+    first: int = 1000
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self[:5]))
+
+    def build(self, **options: Any) -> tuple[per.ReplayBuffer, World]:
+        """Return a buffer and its world, as they are before the call."""
+        replay = per.ReplayBuffer(
+            CAPACITY,
+            {"obs": STORAGES[self.storage], **SCALARS},
+            sampler=(SAMPLERS | OTHER_SAMPLERS)[self.sampler],
+            n_step=self.n_step,
+            num_envs=None if self.autoreset is None else 3,
+            autoreset=self.autoreset,
+            seed=7,
+            **options,
+        )
+        world = World(self)  # type: ignore[arg-type]
+        drive(replay, world, 0, self.steps)
+        return replay, world
+
+
+KINDS = [
+    Kind("rows", "uniform", 1),
+    Kind("rows", "proportional", 1),
+    Kind("rows", "rank", 1),
+    Kind("rows", "rank", 3),
+    Kind("rows", "proportional", 1, None, 4),  # not yet full
+    Kind("rows", "current", 2, "next_step"),
+    Kind("rows", "mixed", 1, "same_step"),
+    Kind("rows", "distinct-rank", 3, "disabled"),
+    Kind("frames", "proportional", 1),
+    Kind("frames", "rank", 3),
+    Kind("frames", "uniform", 2, "same_step"),
+    Kind("frames", "proportional", 1, "next_step"),
+    Kind("frames", "rank", 3, "next_step"),
+    Kind("found", "rank", 3, None, 2),  # how it is stacked is found in the call
+    Kind("found", "proportional", 1, None, 1),
+    Kind("two", "rank", 3, "disabled"),
+    Kind("nested", "proportional", 2, "next_step"),
+]
+
+
+def step_of(world: World) -> dict[str, Any]:
+    return world.step()
+
+
+def add(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    step = world.step()
+    return lambda: replay.add(**step)
+
+
+def add_with_error(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    step = world.step()
+    error: Any = 3.5 if replay.num_envs is None else np.arange(3.0)
+    return lambda: replay.add(**step, td_error=error)
+
+
+def add_ending(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    step = world.step()
+    step["truncated"] = np.ones_like(step["truncated"]) if replay.num_envs else True
+    if replay.autoreset == "same_step":
+        step["info"] = {"final_obs": step["next_obs"]}
+    return lambda: replay.add(**step)
+
+
+def add_subset(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    step = world.step()
+    if replay.num_envs is None:
+        return lambda: replay.add(**step)
+    picked = {name: pick(value) for name, value in step.items()}
+    return lambda: replay.add(**picked, env=np.array([2, 0]))
+
+
+def pick(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: pick(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(pick(part) for part in value)
+    return value[[2, 0]]
+
+
+def rows_of(kind_world: World, count: int) -> dict[str, Any]:
+    """Return complete transitions for `extend`."""
+    steps = [kind_world.row(0) for _ in range(count)]
+    from tests.checkpoint_driving import stacked
+
+    names = ("obs", "action", "reward", "next_obs")
+    rows = {name: stacked([step[name] for step in steps]) for name in names}
+    return {**rows, "discount": np.full(count, 0.5)}
+
+
+def extend(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    rows = rows_of(world, 7)
+    return lambda: replay.extend(rows)
+
+
+def extend_beyond(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    rows = rows_of(world, CAPACITY + 5)
+    return lambda: replay.extend(rows, np.arange(CAPACITY + 5.0))
+
+
+def end_episode(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    return replay.end_episode
+
+
+def end_one(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    return (lambda: replay.end_episode(env=1)) if replay.num_envs else replay.end_episode
+
+
+def update(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    issued = int(replay.stats()["ids_issued"])
+    ids = np.array([issued - 1, issued - 2, issued - 2, max(0, issued - CAPACITY - 3)])
+    return lambda: replay.update_priorities(ids, np.array([9.0, -0.5, 12.0, 3.0]))
+
+
+def alpha(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    def change() -> None:
+        replay.alpha = 0.0 if isinstance(replay.sampler, per.Uniform) else 0.3
+
+    return change
+
+
+def clear(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    return replay.clear
+
+
+def sample(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    size = min(5, len(replay))
+    return lambda: replay.sample(size, beta=0.4) if size else None
+
+
+def sample_beyond_a_block(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    """The uniforms that were drawn in advance do not last."""
+    distinct = "without" in replay.sampler.draw
+    for _ in range(0 if distinct or not len(replay) else 41):
+        replay.sample(100)
+    size = min(20, len(replay)) if distinct else 100
+    return lambda: replay.sample(size) if len(replay) else None
+
+
+def draw_ahead(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    """As the thread of a prefetcher does, and in its place."""
+    from collections import deque
+
+    waiting: Any = deque()
+    return lambda: replay._sample_ahead(4, 0.5, waiting) if len(replay) >= 4 else None
+
+
+CALLS = [
+    *(add, add_with_error, add_ending, add_subset, extend, extend_beyond, end_episode, end_one),
+    *(update, alpha, clear, sample, sample_beyond_a_block),
+]
+
+
+class Outcome(NamedTuple):
+    """What a buffer is, and what it then does."""
+
+    contents: dict[str, Any]
+    digests: list[str]
+
+
+def outcome(replay: per.ReplayBuffer, world: World, first: int) -> Outcome:
+    seen = interrupts.contents(replay)
+    return Outcome(seen, drive(replay, world, first, FURTHER))
+
+
+def places(count: int, seed: int) -> Iterator[int]:
+    """Return the events to look at: all, or some that are drawn and the first and last."""
+    if SAMPLED == 0 or count <= SAMPLED:
+        return iter(range(count))
+    drawn = np.random.default_rng(seed).choice(count, SAMPLED, replace=False)
+    return iter(sorted({*drawn.tolist(), count - 1}))
+
+
+def look_at(kind: Kind, call: Callable[..., Any], tmp_path: Any, seed: int = 0) -> int:
+    """End a call at its events, one at a time; return how many were tried."""
+    replay, world = kind.build()
+    call(replay, world)  # consumes what the call would of the world
+    before = outcome(replay, world, kind.steps + 1)
+    replay, world = kind.build()
+    call(replay, world)()
+    after = outcome(replay, world, kind.steps + 1)
+    replay, world = kind.build()
+    count = interrupts.count_events(call(replay, world))
+    tried = 0
+    for at in places(count, seed):
+        replay, world = kind.build()
+        interrupts.run_until(call(replay, world), at)
+        where = f"{kind.name} {call.__name__} event {at} of {count}"
+        if at % 3 == 0:  # saved by the next call, or drawn from
+            replay.save(tmp_path / "after")
+            replay = per.ReplayBuffer.load(tmp_path / "after")
+        found = outcome(replay, world, kind.steps + 1)
+        same = [found.contents == one.contents for one in (before, after)]
+        assert any(same), f"{where}: {differences(found, before)} / {differences(found, after)}"
+        expected = (before, after)[same.index(True)]
+        assert found.digests in (before.digests, after.digests), f"{where}: goes on differently"
+        assert found.digests == expected.digests or before.contents == after.contents, where
+        tried += 1
+    return tried
+
+
+def differences(found: Outcome, expected: Outcome) -> list[str]:
+    names = found.contents.keys() | expected.contents.keys()
+    return sorted(n for n in names if found.contents.get(n) != expected.contents.get(n))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_call_that_is_ended_leaves_the_state_before_or_after_it(kind, call, tmp_path):
+    look_at(kind, call, tmp_path, seed=KINDS.index(kind) * 100 + CALLS.index(call))
