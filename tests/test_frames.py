@@ -45,7 +45,7 @@ def assert_same_bytes(got, expected):
 
 def forget(frames, streams):
     """Release the last observations of these streams, as if they had none."""
-    last = frames._last.reshape(-1, frames.stack)
+    last = frames.last.reshape(-1, frames.stack)
     frames.release(last[streams])
     last[streams] = 0
 
@@ -55,7 +55,7 @@ def state_of(frames):
     return (
         frames._ledger[0].tolist(),
         frames._ledger[1, : frames._free].tolist(),
-        frames._last.tolist(),
+        frames.last.tolist(),
         frames._table.tolist(),
         frames.nbytes,
         frames.used,
@@ -63,7 +63,7 @@ def state_of(frames):
 
 
 def assert_books_are_right(frames, twin):
-    counts = twin.held(frames._last)
+    counts = twin.held(frames.last)
     total = frames._chunks << frames._bits
     assert {i: n for i, n in enumerate(frames._ledger[0].tolist()) if n} == counts
     free = frames._ledger[1, : frames._free].tolist()
@@ -219,7 +219,7 @@ class FramesMachine(RuleBasedStateMachine):
                 assert_rows_come_back(self.frames, self.twin, chosen, shift)
         for e, obs in enumerate(self.twin.last):
             if obs is not None:
-                references = self.frames._last.reshape(len(self.streams), -1)[e]
+                references = self.frames.last.reshape(len(self.streams), -1)[e]
                 assert self.frames.decode_one(references[None])[0].tobytes() == obs.tobytes()
 
     def teardown(self):

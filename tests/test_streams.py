@@ -359,22 +359,81 @@ def test_a_restarted_environment_that_begins_almost_where_it_ended(changed):
 
 
 def test_what_a_reset_step_carries_is_ignored():
-    """Its action, its reward, even its observation; also if an earlier episode was interrupted."""
+    """Its action and its error; also if an earlier episode was interrupted."""
     pair = Pair.build(2, "next_step", cycle([(2, TRUNCATED)]), n_step=2)
     for k in range(15):
         if k == 7:
             assert not any(life.awaits_reset for life in pair.world.lives)
             pair.end_episode()
         call = pair.world.step(errors=True)
-        call.obs, call.reward, call.td_error = map(np.copy, (call.obs, call.reward, call.td_error))
+        call.action, call.td_error = map(np.copy, (call.action, call.td_error))
         for row, step in enumerate(call.steps):
             if step is None:
-                call.obs[row] = 77 + k
-                call.reward[row] = 5.0
+                call.action[row] = 77 + k
                 call.td_error[row] = 1e6
         ids = pair.replay.add(*call.positional(), **call.named())
         assert ids.tolist() == pair.twin.add(call.streams, call.steps, call.endings)
         pair.compare()
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("ending", [TERMINATED, TRUNCATED])
+@pytest.mark.parametrize("length", [1, 2, 20])
+def test_a_caller_who_resets_the_environments_loses_no_step(length, ending, n_step):
+    """In mode "next_step" as well, and without a word: all episodes begin somewhere else."""
+    pair = Pair.build(2, "next_step", cycle([(length, ending)]), n_step=n_step)
+    for _ in range(4 * length):
+        call = pair.add()
+        for stream in range(2):
+            if call.terminated[stream] or call.truncated[stream]:
+                pair.world.reset(stream)
+    pair.compare()
+    assert pair.replay.stats()["ids_issued"] == 8 * length
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64", "int32"])
+@pytest.mark.parametrize("size", [(3,), (40, 40)])
+def test_a_restarted_environment_is_told_from_a_reset_whatever_it_observes(size, dtype):
+    """Small observations and large ones, which are kept as frames."""
+    fields = {
+        "obs": per.Field(size, dtype),
+        "action": per.Field((), "int64"),
+        "reward": per.Field((), "int8"),
+    }
+    for again in (False, True):
+        replay = per.ReplayBuffer(9, fields, num_envs=2, autoreset="next_step")
+        one, other = np.ones((2, *size), dtype), np.full((2, *size), 2, dtype)
+        replay.add(one, [0, 0], [1, 1], other, [True, False])
+        first = other.copy()
+        if again:
+            first[0].flat[-1] = 1  # the last number is another
+        ids = replay.add(first, [0, 0], [0, 0], one, [False, False])
+        assert ids.size == 1 + again
+        np.testing.assert_array_equal(replay.get(ids).obs, first[-ids.size :])
+
+
+def test_a_reset_step_with_a_reward_is_a_contradiction():
+    """A wrapper shifts rewards, or the caller has reset the environment to where it ended."""
+
+    def build():
+        replay = per.ReplayBuffer(9, STREAM_FIELDS, num_envs=2, autoreset="next_step", gamma=GAMMA)
+        obs = np.zeros((2, 2))
+        replay.add(obs, [1, 1], [0.0, 0.0], obs + 1, [False, True], tag=[0.0, 0.0])
+        return replay, (obs + 1, [2, 2], [0.0, -0.5], obs + 2, [False, False])
+
+    replay, call = build()
+    before = replay.stats()
+    with pytest.raises(
+        ValueError, match=r"reward must be 0 in a reset step, got -0.5 for stream 1"
+    ):
+        replay.add(*call, tag=[0.0, 0.0])
+    assert replay.stats() == before
+    single = [part[0] for part in call]
+    assert replay.add(*single, tag=0.0, env=0).size == 1  # the other stream goes on
+
+    replay, call = build()
+    replay.end_episode()  # which says that the caller may have reset
+    assert replay.add(*call, tag=[0.0, 0.0]).size == 2
 
 
 @by_mode

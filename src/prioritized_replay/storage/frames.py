@@ -256,12 +256,24 @@ class Frames:
         here = self._to_words(observation[np.newaxis])
         return bool(np.array_equal(here, self._to_words(last)))
 
-    def clear(self) -> None:
-        """Release everything and forget all streams; the memory stays. O(frames)."""
-        self.last[:] = 0
-        self._ledger[0] = 0
-        self._free = 0
-        self._add_free(0, self._chunks)
+    def clear(self, kept: Ints | None = None) -> None:
+        """Release what rows hold, and the last observations of streams; the memory stays.
+
+        Parameters
+        ----------
+        kept : int64[...], optional
+            The streams whose last observations are kept; by default none.
+
+        Notes
+        -----
+        O(frames).
+        """
+        last = self.last.reshape(self._streams, self.stack)
+        kept_last = np.zeros_like(last)
+        if kept is not None:
+            kept_last[kept] = last[kept]
+        last[:] = kept_last
+        self.recount(())
 
     def restacked(
         self, stack_axis: int | None, kept: Sequence[References]
@@ -392,13 +404,13 @@ class Frames:
         each = self._words << self._bits
         sizes = [memory.size // each for memory in self.memory]
         chunks = sum(sizes)
-        table = np.zeros(max(chunks + chunks // ROOM, ROOM), UINT64)
+        table = np.zeros(max(chunks, self._table.size), UINT64)
         first = 0
         for memory, size in zip(self.memory, sizes, strict=True):
             addresses = memory.ctypes.data + np.arange(size, dtype=UINT64) * (each * WORD)
             table[first : first + size] = addresses
             first += size
-        ledger = np.zeros((2, chunks + chunks // ROOM << self._bits), UINT32)
+        ledger = np.zeros((2, max(chunks << self._bits, self._ledger.shape[1])), UINT32)
         counts = np.zeros(chunks << self._bits, np.int64)
         for references in (self.last, *kept):
             counts += np.bincount(references.reshape(-1), minlength=counts.size)

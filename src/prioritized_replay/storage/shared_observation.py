@@ -174,12 +174,12 @@ class SharedObservation:
         """Return observations from what rows have in their place, see :meth:`Frames.decode`."""
         return self._frames.decode(self._narrowed(obs), self._narrowed(next_obs), shift)
 
-    def clear(self, storages: Sequence[Rows]) -> None:
-        """Forget all frames, also in the rows of these storages."""
+    def clear(self, storages: Sequence[Rows], streams: Ints) -> None:
+        """Forget all frames of these rows, and the last ones of all but these streams."""
         for storage in storages:
             for name in self.names:
                 storage.columns[name][:] = 0
-        self._frames.clear()
+        self._frames.clear(streams)
 
     def look_for_stack(
         self, columns: Mapping[str, Array], storages: Sequence[tuple[Rows, int]]

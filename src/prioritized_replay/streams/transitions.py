@@ -424,7 +424,7 @@ class Transitions:
         self._rewritten += 1
         self.windows.clear()
         for shared in self.shared:
-            shared.clear(self._storages)
+            shared.clear(self._storages, np.flatnonzero(self.windows.awaiting))
 
     def recount(self) -> None:
         """Make what is counted of frames agree with the rows, after an interrupted call."""
