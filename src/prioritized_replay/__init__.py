@@ -8,7 +8,7 @@ from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.fields.field import Field
 from prioritized_replay.per import PER
 from prioritized_replay.replay import ReplayBuffer
-from prioritized_replay.sampling.specifications import Proportional, RankBased, Uniform
+from prioritized_replay.sampling import Proportional, RankBased, Uniform
 from prioritized_replay.schedules import constant, exponential, linear
 
 __all__ = [

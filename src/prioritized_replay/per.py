@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import Field
 from prioritized_replay.replay import ReplayBuffer
-from prioritized_replay.sampling.specifications import Proportional, RankBased
+from prioritized_replay.sampling import Proportional, RankBased
 from prioritized_replay.sampling.uniforms import Seed
 
 __all__ = ["PER"]

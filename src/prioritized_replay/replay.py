@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
 from weakref import WeakSet
@@ -15,31 +16,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import forking
 from prioritized_replay.batch import Batch
+from prioritized_replay.batches._batch_kernels import RECORD
 from prioritized_replay.batches.builder import BatchBuilder
+from prioritized_replay.batches.drawing import fused_draw
 from prioritized_replay.batches.prefetching import Ahead, Prefetcher
+from prioritized_replay.batches.statistics import LastBatch, quantiles
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import Reader
-from prioritized_replay.checkpoint.manifest import Contents, Piece
+from prioritized_replay.checkpoint.manifest import Contents
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
 from prioritized_replay.fields.nested import Nested, describe_fields, described_fields
 from prioritized_replay.fields.schema import ADDED, Schema
+from prioritized_replay.note import Note
+from prioritized_replay.sampling import SPECIFICATIONS, Proportional, Specification, Uniform
 from prioritized_replay.sampling.sampler import Sampler
-from prioritized_replay.sampling.specifications import (
-    Proportional,
-    Specification,
-    Uniform,
-    describe_sampler,
-    described_sampler,
-)
-from prioritized_replay.sampling.uniforms import Seed, UniformStream
+from prioritized_replay.sampling.specifications import describe_sampler, described_sampler
+from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, named
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
 from prioritized_replay.streams.streams import Streams
-from prioritized_replay.streams.transitions import Note, Steps, Transitions
+from prioritized_replay.streams.transitions import Steps, Transitions
 
 __all__ = ["Batch", "ReplayBuffer"]
 
@@ -151,23 +151,23 @@ class ReplayBuffer:
         self._columns = Schema(fields)
         self._structures = self._columns.structures
         specification = Proportional() if sampler is None else sampler
-        if not isinstance(specification, Specification):
+        if isinstance(specification, type) or not isinstance(specification, Specification):
             got = arguments.shown(specification)
-            raise ValueError(f"sampler must be Uniform, Proportional or RankBased, got {got}")
+            names = ", ".join(kind.__name__ for kind in SPECIFICATIONS)
+            raise ValueError(f"sampler must be one of {names}, got {got}")
         reward_type = np.dtype(self._columns.leaves["reward"].dtype)
         if self._n_step > 1 and reward_type.kind != "f":
             raise ValueError(
                 f"fields['reward'] must be floating where n_step > 1, got {reward_type}"
             )
         self._gamma = arguments.number("gamma", gamma, 1.0)
-        self._uniforms = UniformStream(seed)
+        self._note = Note()
+        self._uniforms = UniformStream(seed, note=self._note)
         count = 1 if num_envs is None else num_envs
         self._most_rows = count * self._n_step  # that one call of `add` can make
-        self._sampler = Sampler(specification, self._capacity, self._most_rows)
+        self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
         self._memory = Memory(directory, max_bytes)
         self._memory.reserve(self._sampler.nbytes)
-        self._note = Note()
-        self._current = getattr(specification, "max_priority", "ever") == "current"
         try:
             self._transitions = Transitions(
                 self._capacity, self._structures, self._n_step, self._gamma, count, mode,
@@ -207,11 +207,10 @@ class ReplayBuffer:
                 self._accept[:4]
             )
         self._saver = Saver()
-        self._stale_updates = 0
-        self._last_ids = np.empty(0, INT64)  # of the last batch drawn
-        self._weight_sums = np.zeros(4)  # of the last batch drawn, see `Blocks.new`
+        self._last = LastBatch()
+        sampler = self._sampler
+        self._fused = fused_draw(sampler.distribution) if sampler.direct else None
         self._prefetchers: WeakSet[Prefetcher] = WeakSet()
-        self._batches_ahead = 0  # how many were drawn for prefetchers
         self._forks = 0  # how often the process was forked
         forking.watch(self)
 
@@ -319,7 +318,7 @@ class ReplayBuffer:
         with self._lock: self._set_alpha(alpha)  # fmt: skip
 
     def _set_alpha(self, alpha: float) -> None:
-        self._settle()
+        self._note.settle()
         self._sampler.set_alpha(alpha, self._transitions.windows.largest_entry())
 
     @property
@@ -504,25 +503,34 @@ class ReplayBuffer:
 
     def _sample(self, batch_size: int, beta: float) -> Batch:
         if self._note.work is not None:
-            self._settle()
-        sampler = self._sampler
+            self._note.settle()
+        sampler, uniforms = self._sampler, self._uniforms
+        issued = sampler.issued
         if not sampler.size:
             raise ValueError("sample needs a buffer with at least one transition, got an empty one")
-        batch, frame = self._blocks.new(
-            batch_size,
-            self._sampler.issued - 1,
-            beta,
-            sampler.weight_bounds(),
-            self._weight_sums,
+        batch, call = self._blocks.new(
+            batch_size, issued - 1, beta, sampler.weight_bounds(), self._last.room_for(batch_size),
             True,
-        )
-        if sampler.plain:
-            sampler.sample(batch_size, self._uniforms, frame)
+        )  # fmt: skip
+        if self._fused is not None and batch_size <= uniforms.size:
+            sampler.prepare()
+            numbers = uniforms.block_for(batch_size)
+            self._fused(sampler.distribution, numbers, sampler.stratified, call)
         else:
-            slots = sampler.draw(batch_size, self._uniforms, batch.probabilities)
-            self._blocks.complete(frame, slots)
-        self._last_ids = batch.ids.copy()
+            self._note.work = partial(self._undo_draw, uniforms.moment(), self._last.draws)
+            try:
+                slots = sampler.draw(batch_size, uniforms, batch.probabilities)
+            except ValueError:
+                self._note.work = None  # nothing has been drawn
+                raise
+            self._blocks.complete(call, slots)
+            self._note.work = None
         return batch if self._blocks.plain else self._blocks.finished(batch)
+
+    def _undo_draw(self, moment: Moment, draws: int) -> None:
+        """Give back the uniforms of a draw, unless its batch has become the last one."""
+        if self._last.draws == draws:
+            self._uniforms.go_back(moment)
 
     def prefetch(self, batch_size: int, depth: int = 2, beta: float | Schedule = 1.0) -> Prefetcher:
         """Draw batches ahead, in a thread of their own.
@@ -573,11 +581,13 @@ class ReplayBuffer:
 
     def _sample_ahead(self, batch_size: int, beta: float, waiting: deque[Ahead]) -> None:
         """Draw a batch that will be delivered from ``waiting``."""
-        with self._lock:
-            before = self._uniforms.moment()
-            batch = self._sample(batch_size, beta)
-            waiting.append(Ahead(batch, self._batches_ahead, before))
-            self._batches_ahead += 1
+        with self._lock: self._draw_ahead(batch_size, beta, waiting)  # fmt: skip
+
+    def _draw_ahead(self, batch_size: int, beta: float, waiting: deque[Ahead]) -> None:
+        self._note.settle()
+        before = self._uniforms.moment()
+        batch = self._sample(batch_size, beta)
+        waiting.append(Ahead(batch, self._last.draws, before))
 
     def _delivered_uniforms(self) -> UniformStream:
         """Return the uniforms as they were after the last batch that somebody has got.
@@ -627,20 +637,19 @@ class ReplayBuffer:
         """
         wanted = arguments.ids(ids)
         beta = arguments.number("beta", beta, 1.0)
-        with self._lock:
-            self._require_live(wanted)
-            slots = wanted % self._capacity
-            batch, frame = self._blocks.new(
-                slots.size,
-                self._sampler.issued - 1,
-                beta,
-                self._sampler.weight_bounds(),
-                np.empty(4),
-                False,
-            )
-            batch.probabilities[:] = self._sampler.probabilities(slots)
-            self._blocks.complete(frame, slots)
-            return batch if self._blocks.plain else self._blocks.finished(batch)
+        with self._lock: return self._get(wanted, beta)  # fmt: skip
+
+    def _get(self, wanted: Ints, beta: float) -> Batch:
+        self._note.settle()
+        self._require_live(wanted)
+        slots = wanted % self._capacity
+        bounds = self._sampler.weight_bounds()
+        batch, call = self._blocks.new(
+            slots.size, self._sampler.issued - 1, beta, bounds, np.empty(RECORD, INT64), False
+        )
+        batch.probabilities[:] = self._sampler.probabilities(slots)
+        self._blocks.complete(call, slots)
+        return batch if self._blocks.plain else self._blocks.finished(batch)
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
         """Give transitions the priorities of their new TD errors.
@@ -670,13 +679,12 @@ class ReplayBuffer:
         """
         wanted = arguments.ids(ids)
         errors = arguments.errors(td_errors, wanted.size)
-        sampler = self._sampler
-        with self._lock:
-            applied = sampler.update(
-                wanted, errors, self._sampler.issued - sampler.size, self._sampler.issued
-            )
-            self._stale_updates += wanted.size - applied
-        return applied
+        with self._lock: return self._update(wanted, errors)  # fmt: skip
+
+    def _update(self, wanted: Ints, errors: Floats) -> int:
+        if self._note.work is not None:
+            self._note.settle()
+        return self._sampler.update(wanted, errors)
 
     def priorities(self, ids: ArrayLike) -> Floats:
         """Return priorities: abs(td_error) + eps if proportional, abs(td_error) if rank-based.
@@ -697,16 +705,19 @@ class ReplayBuffer:
             Naming the first id that is gone, or was never issued.
         """
         wanted = arguments.ids(ids)
-        with self._lock:
-            self._require_live(wanted)
-            return self._sampler.priorities(wanted % self._capacity)
+        with self._lock: return self._priorities_of(wanted)  # fmt: skip
+
+    def _priorities_of(self, wanted: Ints) -> Floats:
+        self._note.settle()
+        self._require_live(wanted)
+        return self._sampler.priorities(wanted % self._capacity)
 
     def clear(self) -> None:
         """Forget all transitions and open windows. Ids go on where they were. O(N)."""
         with self._lock: self._clear()  # fmt: skip
 
     def _clear(self) -> None:
-        self._settle()
+        self._note.settle()
         self._note.work = self._clear_all
         self._clear_all()
         self._note.work = None
@@ -714,8 +725,7 @@ class ReplayBuffer:
     def _clear_all(self) -> None:
         self._sampler.clear()
         self._transitions.clear()
-        self._last_ids = np.empty(0, INT64)
-        self._weight_sums[:] = 0.0
+        self._last.clear()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save everything to a folder, so that :meth:`load` goes on where this buffer was.
@@ -839,7 +849,8 @@ class ReplayBuffer:
         return size
 
     def _contents(self) -> Contents:
-        """Return what belongs to a checkpoint."""
+        """Return what belongs to a checkpoint. The caller holds the lock."""
+        self._note.settle()
         description = {
             "capacity": self._capacity,
             "fields": [
@@ -858,13 +869,10 @@ class ReplayBuffer:
             *self._transitions.pieces(),
             *self._sampler.pieces(),
             *uniforms.pieces(),
-            Piece("last_ids", None, self._last_ids.copy),
-            Piece("weights", None, self._weight_sums.copy),
+            *self._last.pieces(),
         ]
         state = {
-            "ids_issued": self._sampler.issued,
-            "stale_updates": self._stale_updates,
-            "last_batch": self._last_ids.size,
+            **self._last.state(),
             **self._sampler.state(),
             **uniforms.state(),
             **self._transitions.state(),
@@ -888,7 +896,7 @@ class ReplayBuffer:
         options["fields"] = {
             name: described_fields(part, reader.most_bytes // 4) for name, part in options["fields"]
         }
-        options["sampler"] = described_sampler(options["sampler"])
+        options["sampler"] = described_sampler(options["sampler"], SPECIFICATIONS)
         needed = 0 if isinstance(options["sampler"], Uniform) else LEAST_BYTES * capacity
         if needed > reader.most_bytes:
             raise reader.error(
@@ -898,13 +906,9 @@ class ReplayBuffer:
 
     def _restore(self, reader: Reader) -> None:
         """Become what a checkpoint says; this buffer has to be new."""
-        issued = reader.integer("ids_issued", 0, MOST_IDS)
-        self._stale_updates = reader.integer("stale_updates", 0, MOST_IDS)
-        count = reader.integer("last_batch", 0, reader.most_bytes)
-        self._last_ids = reader.array("last_ids", INT64, (count,))
-        reader.fill("weights", self._weight_sums)
         self._uniforms.restore(reader)
-        self._sampler.restore(reader, issued)
+        self._sampler.restore(reader)
+        self._last.restore(reader)
         self._transitions.restore(reader, self._sampler.most)
 
     def stats(self) -> dict[str, float]:
@@ -920,42 +924,29 @@ class ReplayBuffer:
             ``weight_max`` and ``duplicates``, the rows that were in it before;
             ``never_drawn``, the share of live rows never drawn. 0 where nothing is to be measured.
         """
-        with self._lock:
-            return self._stats()
+        with self._lock: return self._stats()  # fmt: skip
 
     def _stats(self) -> dict[str, float]:
-        slots = self._sampler.live_slots()
-        quantiles = np.zeros(5)
+        self._note.settle()
+        sampler = self._sampler
+        slots = sampler.live_slots()
         never_drawn = 0.0
         if slots.size:
-            priorities = self._sampler.priorities(slots)
-            quantiles = np.quantile(priorities, [0.05, 0.25, 0.5, 0.75, 0.95])
             never_drawn = 1.0 - float(np.mean(self._rows.drawn(slots)))
-        total, squares, lowest, highest = self._weight_sums.tolist()
-        names = ("priority_p05", "priority_p25", "priority_p50", "priority_p75", "priority_p95")
         return {
-            "size": len(self),
-            "ids_issued": self._sampler.issued,
+            "size": sampler.size,
+            "ids_issued": sampler.issued,
             "open_windows": len(self._transitions.windows),
-            **{name: float(value) for name, value in zip(names, quantiles, strict=True)},
-            "largest_priority": self._sampler.entry_priority(),
-            "stale_updates": self._stale_updates,
-            "effective_sample_size": total * total / squares if squares > 0.0 else 0.0,
-            "weight_min": lowest,
-            "weight_max": highest,
-            "duplicates": self._last_ids.size - np.unique(self._last_ids).size,
+            **quantiles(sampler.priorities(slots)),
+            "largest_priority": sampler.entry_priority(),
+            "stale_updates": sampler.stale,
+            **self._last.statistics(),
             "never_drawn": never_drawn,
         }
 
-    def _settle(self) -> None:
-        """Bring the buffer to one state, if a call was interrupted between two of them."""
-        if self._note.work is not None:
-            self._note.work()
-            self._note.work = None
-
     def _add(self, steps: Steps, errors: Floats | None) -> Ints:
         """Add steps of any streams. All checks come before the first change."""
-        self._settle()
+        self._note.settle()
         sampler = self._sampler
         priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
         made = self._transitions.add(steps, priorities, self._entry_priority())
@@ -964,32 +955,30 @@ class ReplayBuffer:
     def _add_one(self, values: list[Any], is_terminated: bool, error: float | None) -> Ints:
         """Add a step of a single stream that is a row of its own."""
         if self._note.work is not None:
-            self._settle()
+            self._note.settle()
         priority = NAN if error is None else self._sampler.priority_of(error)
         ids = np.empty(1, INT64)
-        ids[0] = self._transitions.add_one(
-            values, is_terminated, priority, self._entry_priority() if self._current else -1.0
-        )
+        ids[0] = self._transitions.add_one(values, is_terminated, priority, self._entry_priority())
         return ids
 
     def _entry_priority(self) -> float:
         """Return what new rows enter with; below 0 stands for the largest so far."""
-        return self._sampler.entry_priority() if self._current else -1.0
+        return self._sampler.entry_priority() if self._sampler.current else -1.0
 
     def _end_episode(self, streams: Ints | None) -> Ints:
-        self._settle()
+        self._note.settle()
         return self._latest_ids(self._transitions.interrupt(streams, self._entry_priority()))
 
     def _extend(self, columns: dict[str, Array], errors: Floats | None) -> Ints:
-        self._settle()
+        self._note.settle()
         sampler, count = self._sampler, len(columns["reward"])
         priorities = None if errors is None else sampler.priorities_of(errors)
         if priorities is None:
             priorities = np.full(count, sampler.entry_priority())
 
         def issue(first: int) -> None:
-            if sampler.issued == first and count:
-                sampler.append(count, priorities)
+            if sampler.issued == first:
+                sampler.append(priorities)
 
         self._transitions.extend(columns, issue)
         return self._latest_ids(count)

@@ -62,20 +62,31 @@ def column_of(block, layout, which):
     return block[start : start + layout[0, SIZE]]
 
 
+# A record of the last batch, int64[...], begins with the sum of its weights, the sum of their
+# squares, the least and the largest weight (float64); then come these, and from RECORD on the ids.
+COUNT, DRAWS, RECORD = 4, 5, 8  # rows of the batch; batches drawn so far
+
+
 @kernel
-def complete_batch(mark, rows, layout, newest, least, beta, largest, sums, block):
+def complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block):
     """Fill the block of a batch of which the slots and probabilities are there.
 
-    Where `mark`, the rows are marked as drawn. For the rest see :func:`gather_rows`,
-    :func:`ids_of` and :func:`importance_weights`.
+    Where `drawn`, the rows are marked as drawn and the batch is recorded as the last one; else only
+    its weights are. For the rest see :func:`gather_rows`, :func:`ids_of`, :func:`importance_weights`.
     """
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     ids = words_as(column_of(block, layout, IDS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     weights = words_as(column_of(block, layout, WEIGHTS), np.float32)[: slots.size]
-    gather_rows(rows, slots, layout, mark, block)
+    gather_rows(rows, slots, layout, drawn, block)
     ids_of(slots, newest, layout[0, CAPACITY], ids)
+    sums = words_as(record, np.float64)
     importance_weights(probabilities, least, beta, largest, weights, sums)
+    if drawn:
+        for i in range(slots.size):
+            record[RECORD + i] = ids[i]
+        record[COUNT] = slots.size
+        record[DRAWS] += 1
 
 
 @inner
@@ -150,44 +161,54 @@ def ids_of(slots, newest, capacity, ids):
 # for 32 rows is a sixth of the time.
 
 
+@inner
+def uniforms_of(numbers, count):
+    """Return the next uniforms of a block of numbers, the first of which counts those used."""
+    first = 1 + np.int64(numbers[0])
+    return numbers[first : first + count]
+
+
 @kernel
 def sample_masses(
-    tree, starts, uniforms, first, stratified,
-    mark, rows, layout, newest, least, beta, largest, sums, block,
+    tree, starts, numbers, stratified,
+    drawn, rows, layout, newest, least, beta, largest, record, block,
 ):  # fmt: skip
-    """Draw a batch by mass, with the uniforms from `first` on; see :func:`complete_batch`."""
+    """Draw a batch by mass, see :func:`complete_batch`, and count the uniforms it takes."""
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
-    uniforms = uniforms[first : first + slots.size]
+    uniforms = uniforms_of(numbers, slots.size)
     draw_masses(tree, starts, uniforms, stratified, slots, probabilities)
-    complete_batch(mark, rows, layout, newest, least, beta, largest, sums, block)
+    complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
+    numbers[0] += slots.size
 
 
 @kernel
 def sample_ring(
-    end, size, uniforms, first, stratified,
-    mark, rows, layout, newest, least, beta, largest, sums, block,
+    counters, numbers, stratified,
+    drawn, rows, layout, newest, least, beta, largest, record, block,
 ):  # fmt: skip
-    """Draw a batch uniformly; see :func:`draw_ring` and :func:`complete_batch`."""
+    """Draw a batch uniformly, see :func:`complete_batch`, and count the uniforms it takes."""
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
-    uniforms = uniforms[first : first + slots.size]
-    draw_ring(uniforms, stratified, end, size, layout[0, CAPACITY], slots, probabilities)
-    complete_batch(mark, rows, layout, newest, least, beta, largest, sums, block)
+    uniforms = uniforms_of(numbers, slots.size)
+    draw_ring(counters, layout[0, CAPACITY], uniforms, stratified, slots, probabilities)
+    complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
+    numbers[0] += slots.size
 
 
 @kernel
 def sample_rows(
-    keys, cells, leaf_of, alpha, constant, table, uniforms, first, stratified,
-    mark, rows, layout, newest, least, beta, largest, sums, block,
+    keys, cells, leaf_of, alpha, constant, table, numbers, stratified,
+    drawn, rows, layout, newest, least, beta, largest, record, block,
 ):  # fmt: skip
-    """Draw a batch by rank, with the uniforms from `first` on; see :func:`complete_batch`."""
+    """Draw a batch by rank, see :func:`complete_batch`, and count the uniforms it takes."""
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
-    uniforms = uniforms[first : first + slots.size]
+    uniforms = uniforms_of(numbers, slots.size)
     scratch = words_as(block[layout[0, SLOTS] + slots.size :], np.int32)
     draw_rows(
         keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
         probabilities,
     )  # fmt: skip
-    complete_batch(mark, rows, layout, newest, least, beta, largest, sums, block)
+    complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
+    numbers[0] += slots.size

@@ -42,13 +42,13 @@ class Layout(NamedTuple):
 
     size: int
     """Words of the block."""
-    record: np.dtype[Any]
+    dtype: np.dtype[Any]
     """The whole block as one record, of which each column is a field."""
     plan: Ints
     """The same for kernels, see `layout` in :mod:`_kernels`."""
 
 
-BatchCall = tuple[bool, Words, Ints, int, float, float, float, Floats, Words]
+BatchCall = tuple[bool, Words, Ints, int, float, float, float, Ints, Words]
 """The arguments of :func:`_kernels.complete_batch`, which fills the batch of a block."""
 
 
@@ -97,7 +97,7 @@ class BatchBuilder:
         newest: int,
         beta: float,
         bounds: tuple[float, float],
-        sums: Floats,
+        record: Ints,
         drawn: bool,
     ) -> tuple[Batch, BatchCall]:
         """Make room for a batch of B rows.
@@ -112,9 +112,8 @@ class BatchBuilder:
             Exponent of the weights.
         bounds : tuple of two floats
             From :meth:`Sampler.weight_bounds`.
-        sums : float64[4]
-            To be written with the weights: their sum, that of their squares, the least, the
-            largest.
+        record : int64[...]
+            To be written with what is remembered of the batch, see :class:`.LastBatch`.
         drawn : bool
             Whether to remember that the rows of this batch have been drawn.
 
@@ -122,29 +121,29 @@ class BatchBuilder:
         -------
         batch : Batch
             Its columns are contiguous and unwritten.
-        frame : BatchCall
+        call : BatchCall
             For a kernel that draws rows and fills the batch, or for :meth:`complete`.
         """
-        size, record, plan = self._layouts.get(count) or self._layout(count)
+        size, dtype, plan = self._layouts.get(count) or self._layout(count)
         block = np.empty(size, UINT64)
-        record_of_block = np.ndarray((), record, block)
+        columns = np.ndarray((), dtype, block)
         if self.plain:
-            batch = Batch.of_usual(self._usual_of(record_of_block))
+            batch = Batch.of_usual(self._usual_of(columns))
             for name in self._further:
-                setattr(batch, name, record_of_block[name])
+                setattr(batch, name, columns[name])
         else:
             names = (*self._storage.fields, *COMPUTED)
-            batch = Batch({name: record_of_block[name] for name in names})
+            batch = Batch({name: columns[name] for name in names})
         least, largest = bounds
         rows = self._storage.words
-        return batch, (drawn, rows, plan, newest, least, beta, largest, sums, block)
+        return batch, (drawn, rows, plan, newest, least, beta, largest, record, block)
 
-    def complete(self, frame: BatchCall, slots: Ints) -> None:
+    def complete(self, call: BatchCall, slots: Ints) -> None:
         """Fill a batch that has its probabilities.
 
         Parameters
         ----------
-        frame : BatchCall
+        call : BatchCall
             From :meth:`new`.
         slots : int64[B]
             Of its rows.
@@ -153,10 +152,10 @@ class BatchBuilder:
         -----
         O(B).
         """
-        plan, block = frame[2], frame[-1]
+        plan, block = call[2], call[-1]
         first = plan[0, batch_kernels.SLOTS]
         block[first : first + slots.size] = slots.view(UINT64)
-        batch_kernels.complete_batch(*frame)
+        batch_kernels.complete_batch(*call)
 
     def finished(self, batch: Batch) -> Batch:
         """Return a batch that is complete, with frames and nested columns in their places.
@@ -205,7 +204,7 @@ class BatchBuilder:
             unit = next(w for w in (8, 4, 1) if offset % w == 0 and field.nbytes % w == 0)
             parts = (field.nbytes, storage.row_size, offset, places[name])
             line[:5] = (unit, *(part // unit for part in parts))
-        record = np.dtype(
+        dtype = np.dtype(
             {
                 "names": list(fields),
                 "formats": [(field.dtype, (count, *field.shape)) for field in fields.values()],
@@ -215,6 +214,6 @@ class BatchBuilder:
         )
         if len(self._layouts) >= KEPT_LAYOUTS:
             self._layouts.clear()
-        layout = Layout(words, record, plan)
+        layout = Layout(words, dtype, plan)
         self._layouts[count] = layout
         return layout

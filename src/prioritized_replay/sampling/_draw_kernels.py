@@ -5,20 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from prioritized_replay.jit.compiling import inner, kernel
-from prioritized_replay.jit.intrinsics import words_as
 from prioritized_replay.jit.power import power
-
-ISSUED, FIRST, TOLD, STALE, LARGEST = 0, 1, 2, 3, 4
-
-
-@inner
-def enter(counters, entering, priority):
-    """Issue one id."""
-    entering[counters[ISSUED] % entering.size] = priority
-    numbers = words_as(counters, np.float64)
-    numbers[LARGEST] = max(numbers[LARGEST], priority)
-    counters[ISSUED] += 1
-
+from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, checked_update, count_update
 
 # --- batches ------------------------------------------------------------------------------
 
@@ -37,30 +25,6 @@ def stratify(uniforms, out):
 
 
 @kernel
-def priorities_of(ids, td_errors, eps, first_id, next_id, capacity, slots, priorities):
-    """Turn ids into slots and errors into priorities, abs(td_error) + eps, of rows still there.
-
-    Those have ids first_id .. next_id - 1. Returns how many they are. But where an id was never
-    issued or an error is not finite, returns -1 - i for its place i, ids first.
-    """
-    for i in range(ids.size):
-        if ids[i] < 0 or ids[i] >= next_id:
-            return -1 - i
-    for i in range(ids.size):
-        if not abs(td_errors[i]) + eps < np.inf:
-            return -1 - i
-    turn = first_id - first_id % capacity  # one division: a live id is less than two turns above
-    live = 0
-    for i in range(ids.size):
-        if ids[i] >= first_id:
-            slot = ids[i] - turn
-            slots[live] = slot - capacity if slot >= capacity else slot
-            priorities[live] = abs(td_errors[i]) + eps
-            live += 1
-    return live
-
-
-@kernel
 def mass_of(priority, alpha):
     """Return priority**alpha, positive where the priority is."""
     mass = power(priority, alpha)
@@ -75,7 +39,9 @@ def place_in(table, key):
     """
     mask = table.size - 1
     place = (key * 0x9E3779B1) & mask
-    while table[place] != -1 and table[place] != key:
+    for _ in range(mask):  # bounded, should the table be full
+        if table[place] == -1 or table[place] == key:
+            break
         place = (place + 1) & mask
     return place
 
@@ -119,10 +85,22 @@ def keep_first(keys, values, table):
 
 
 @kernel
-def draw_ring(uniforms, stratified, end, size, capacity, slots, probabilities):
-    """Draw one of the last `size` slots before `end`, modulo N, for each uniform."""
+def draw_ring(counters, capacity, uniforms, stratified, slots, probabilities):
+    """Draw one of the live slots for each uniform, all alike."""
+    issued = counters[ISSUED]
+    size = min(issued - counters[FIRST], capacity)
+    end = issued % capacity
     for i in range(uniforms.size):
         place = min(np.int64(point(uniforms, i, stratified) * size), size - 1)
         slot = end - size + place
         slots[i] = slot + capacity if slot < 0 else slot
         probabilities[i] = 1.0 / size
+
+
+@kernel
+def check_update(counters, ids, td_errors, capacity, slots, priorities):
+    """Look at an update of rows that have no priorities, and count what came too late."""
+    live = checked_update(counters, ids, td_errors, 0.0, np.inf, capacity, slots, priorities)
+    if live >= 0:
+        count_update(counters, ids.size - live, 0.0)
+    return live

@@ -42,6 +42,13 @@ from prioritized_replay.sampling._power_law_kernels import (
     mass_up_to,
     member_probability,
 )
+from prioritized_replay.sampling._ring_kernels import (
+    ISSUED,
+    TOLD,
+    checked_update,
+    count_update,
+    first_to_tell,
+)
 
 Index = np.uint64  # loops over unsigned numbers vectorise: no test for a negative index
 Ints = npt.NDArray[np.int32]
@@ -132,7 +139,7 @@ def leaf_for(tree, priority, slot):
     """Leaf to which the pair belongs, and how many rows lie left of that leaf."""
     node = tree.cells[0, ROOT]
     rows = 0
-    while tree.cells[node, LEVEL] > 0:
+    for _ in range(tree.cells[node, LEVEL]):
         j = child_for(tree, node, priority, slot)
         rows += tree.cells[node, BEFORE + j]
         node = tree.cells[node, ITEMS + j]
@@ -143,7 +150,7 @@ def leaf_for(tree, priority, slot):
 def leaf_at(tree, position):
     """Leaf that holds a position, and the entry in it."""
     node = tree.cells[0, ROOT]
-    while tree.cells[node, LEVEL] > 0:
+    for _ in range(tree.cells[node, LEVEL]):
         j = child_at(tree, node, np.int32(position))
         position -= tree.cells[node, BEFORE + j]
         node = tree.cells[node, ITEMS + j]
@@ -155,7 +162,7 @@ def position_of(tree, leaf, entry):
     """Position in the whole order of one entry of a leaf: counts summed on the way up."""
     node = leaf
     position = entry
-    while node != tree.cells[0, ROOT]:
+    for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
         parent = tree.cells[node, PARENT]
         position += tree.cells[parent, BEFORE + tree.cells[node, PLACE]]
         node = parent
@@ -586,49 +593,44 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
 
 
 @kernel
-def load_rows(keys, cells, leaf_of, slots, priorities):
-    """Build the tree of an empty order from pairs in ascending order, nodes three quarters full."""
-    tree = Tree(keys, cells, leaf_of)
-    tree.cells[0, ROWS] = len(slots)
-    tree.cells[0, FREE] = 0
-    tree.cells[0, FRESH] = 1
-    tree.cells[0, WIDTH] = INNER_WIDTH
-    first = 1  # the nodes of one level have consecutive numbers, first .. first + count - 1
-    count = nodes_for(len(slots), LEAF_WIDTH)
-    for k in range(count):
-        leaf = take_node(tree, ZERO)
-        start = k * len(slots) // count
-        size = (k + 1) * len(slots) // count - start
-        for j in range(size):
-            tree.keys[leaf, j] = priorities[start + j]
-            tree.cells[leaf, ITEMS + j] = slots[start + j]
-        tree.cells[leaf, SIZE] = size
-        adopt(tree, leaf, ZERO)
-    level = ZERO
-    while count > 1:
-        level += 1
-        parents = nodes_for(count, INNER_WIDTH)
-        for k in range(parents):
-            node = take_node(tree, level)
-            rows = ZERO
-            start = k * count // parents
-            for at in range((k + 1) * count // parents - start):
-                child = np.int32(first + start + at)
-                put_child(tree, node, at, child, rows)
-                rows += rows_under(tree, child)
-        first += count
-        count = parents
-    tree.cells[0, ROOT] = first
-    node = first
-    while tree.cells[node, LEVEL] > 0:  # nothing is below the left edge
-        tree.keys[node, 0] = -np.inf
-        node = tree.cells[node, ITEMS]
+def update_rows(keys, cells, leaf_of, counters, ids, td_errors, eps, scratch):
+    """Give rows the priorities of their errors; `scratch` is int64[8 B + BLOCK + 1] or more.
+
+    Returns how many are still there, or having changed nothing what :func:`checked_update` refuses.
+    """
+    count = ids.size
+    slots = scratch[:count]
+    priorities = words_as(scratch[count : 2 * count], np.float64)
+    live = checked_update(counters, ids, td_errors, eps, np.inf, leaf_of.size, slots, priorities)
+    if live < 0:
+        return live
+    largest = 0.0
+    if live > 0:
+        largest = place_rows(
+            keys, cells, leaf_of, slots[:live], priorities[:live], scratch[2 * count :]
+        )
+    count_update(counters, count - live, largest)
+    return live
 
 
-@inner
-def nodes_for(entries, width):
-    """How many nodes to load entries into: three quarters full, or just one that takes them all."""
-    return 1 if entries <= width else -(-entries // (width * 3 // 4))
+@kernel
+def tell_rows(keys, cells, leaf_of, counters, entering, scratch):
+    """Insert new rows at their priorities, and note that they are there.
+
+    `scratch` is int64[8 B + BLOCK + 1] or more for B new rows.
+    """
+    capacity = leaf_of.size
+    first = first_to_tell(counters, capacity)
+    issued = counters[ISSUED]
+    count = issued - first
+    slots = scratch[:count]
+    priorities = words_as(scratch[count : 2 * count], np.float64)
+    for i in range(count):
+        slots[i] = (first + i) % capacity
+        priorities[i] = entering[(first + i) & (entering.size - 1)]
+    if count > 0:
+        place_rows(keys, cells, leaf_of, slots, priorities, scratch[2 * count :])
+    counters[TOLD] = issued
 
 
 @kernel
@@ -640,20 +642,6 @@ def rows_under(tree, node):
         rows += tree.cells[node, BEFORE + last]
         node = tree.cells[node, ITEMS + last]
     return rows + tree.cells[node, SIZE]
-
-
-@kernel
-def list_rows(keys, cells, leaf_of, slots):
-    """Write all slots in rank order: the highest priority first."""
-    tree = Tree(keys, cells, leaf_of)
-    position = len(slots) - 1
-    done = 0
-    while position >= 0:
-        leaf, entry = leaf_at(tree, position)
-        for j in range(entry, -1, -1):
-            slots[done] = tree.cells[leaf, ITEMS + j]
-            done += 1
-        position -= entry + 1
 
 
 @kernel

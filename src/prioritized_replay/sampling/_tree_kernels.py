@@ -13,13 +13,23 @@ import numpy as np
 from prioritized_replay.jit.compiling import inner, kernel
 from prioritized_replay.jit.intrinsics import EIGHT, ONE, SEVEN, ZERO, Place, prefetch, words_as
 from prioritized_replay.jit.power import SMALLEST
-from prioritized_replay.sampling._draw_kernels import mass_of, point, priorities_of
+from prioritized_replay.sampling._draw_kernels import mass_of, point
+from prioritized_replay.sampling._ring_kernels import (
+    ISSUED,
+    TOLD,
+    checked_update,
+    count_update,
+    first_to_tell,
+)
 
 # --- trees of fan-out 8 -------------------------------------------------------------------
 #
 # A tree is one float64 array. `starts[k]` is where level k begins: level 0 holds the leaves,
 # one for each slot, the last level the root alone. Node j of level k + 1 has the children
-# 8 j .. 8 j + 7 of level k, which fill one 64-byte cache line.
+# 8 j .. 8 j + 7 of level k, which fill one 64-byte cache line. The root is number 0 of the array;
+# beside it, a tree of masses counts its positive leaves.
+
+POSITIVE = Place(1)  # where that count is
 
 
 @inner
@@ -32,19 +42,20 @@ def sum_of_children(tree, start, node):
     return total
 
 
+@inner
+def set_mass(tree, start, slot, mass):
+    """Write a leaf, where leaves begin at `start`, and keep up the count of positive ones."""
+    leaf = Place(start) + Place(slot)
+    tree[POSITIVE] += np.float64(mass > 0.0) - np.float64(tree[leaf] > 0.0)
+    tree[leaf] = mass
+
+
 @kernel
 def set_masses(tree, starts, slots, masses):
-    """Write leaves (of duplicates the last wins), then recompute their ancestors level by level.
-
-    Returns by how many the number of positive leaves has grown.
-    """
-    growth = 0
+    """Write leaves (of duplicates the last wins), then recompute their ancestors."""
     for i in range(slots.size):
-        leaf = Place(starts[0]) + Place(slots[i])
-        growth += int(masses[i] > 0.0) - int(tree[leaf] > 0.0)
-        tree[leaf] = masses[i]
+        set_mass(tree, starts[0], slots[i], masses[i])
     sum_up(tree, starts, slots)
-    return growth
 
 
 @inner
@@ -60,21 +71,38 @@ def sum_up(tree, starts, slots):
                 previous = node
 
 
-@kernel
-def fill_masses(tree, starts, first, stop, mass):
-    """Write one mass to the leaves first..stop-1, then recompute their ancestors.
-
-    Returns by how many the number of positive leaves has grown.
-    """
-    growth = 0
-    for leaf in range(starts[0] + first, starts[0] + stop):
-        growth += int(mass > 0.0) - int(tree[leaf] > 0.0)
-        tree[leaf] = mass
+@inner
+def sum_up_between(tree, starts, first, stop):
+    """Recompute the ancestors of the leaves first..stop-1, level by level."""
+    if stop <= first:
+        return
     for level in range(1, starts.size):
         for node in range(first >> (3 * level), ((stop - 1) >> (3 * level)) + 1):
             parent = Place(starts[level]) + Place(node)
             tree[parent] = sum_of_children(tree, starts[level - 1], node)
-    return growth
+
+
+@kernel
+def tell_masses(tree, starts, stored, counters, entering, alpha):
+    """Give new rows their priorities and masses, and note that they have them."""
+    capacity = stored.size
+    first = first_to_tell(counters, capacity)
+    issued = counters[ISSUED]
+    priority = -1.0
+    mass = 0.0
+    slot = first % capacity
+    begin = slot
+    for i in range(first, issued):
+        if entering[i & (entering.size - 1)] != priority:  # most rows enter at the same one
+            priority = entering[i & (entering.size - 1)]
+            mass = mass_of(priority, alpha)
+        stored[Place(slot)] = priority
+        set_mass(tree, starts[0], slot, mass)
+        slot = slot + 1 if slot + 1 < capacity else 0
+    to_end = min(begin + issued - first, capacity)
+    sum_up_between(tree, starts, begin, to_end)
+    sum_up_between(tree, starts, 0, begin + issued - first - to_end)
+    counters[TOLD] = issued
 
 
 @kernel
@@ -148,13 +176,12 @@ def draw_masses(tree, starts, uniforms, stratified, slots, probabilities):
 def set_priorities(tree, starts, stored, slots, priorities, alpha, most):
     """Give slots their priorities and masses priority**alpha, unless a priority is above `most`.
 
-    Of duplicates the last wins. The priorities are used up. Returns by how many the number of
-    positive leaves has grown, and the largest of the priorities; or, having changed nothing, 0 and
-    infinity.
+    Of duplicates the last wins. The priorities are used up. Returns the largest of them, or, having
+    changed nothing, infinity.
     """
     for i in range(slots.size):
         if not priorities[i] <= most:
-            return 0, np.inf
+            return np.inf
     for i in range(slots.size):
         stored[Place(slots[i])] = priorities[i]
     largest = 0.0
@@ -162,7 +189,8 @@ def set_priorities(tree, starts, stored, slots, priorities, alpha, most):
         largest = max(largest, stored[Place(slots[i])])
     for i in range(slots.size):
         priorities[i] = mass_of(priorities[i], alpha)
-    return set_masses(tree, starts, slots, priorities), largest
+    set_masses(tree, starts, slots, priorities)
+    return largest
 
 
 @inner
@@ -190,30 +218,20 @@ def set_minima(tree, starts, slots, values):
 
 
 @kernel
-def fill_minima(tree, starts, first, stop, value):
-    """Write one value to the leaves first..stop-1 of a minimum tree and recompute ancestors."""
-    for slot in range(first, stop):
-        tree[starts[0] + slot] = value
-    for level in range(1, starts.size):
-        for node in range(first >> (3 * level), ((stop - 1) >> (3 * level)) + 1):
-            tree[starts[level] + node] = least_of_children(tree, starts[level - 1], node)
-
-
-@kernel
-def update_masses(
-    tree, starts, stored, alpha, most, ids, td_errors, eps, first_id, next_id, scratch
-):
+def update_masses(tree, starts, stored, counters, alpha, most, ids, td_errors, eps, scratch):
     """Give rows the priorities of their errors; `scratch` is int64[2 B].
 
-    Returns how many are still there, or less than 0, see :func:`priorities_of`; then what
-    :func:`set_priorities` returns. Nothing has changed if the first is < 0 or the last infinite.
+    Returns how many are still there, or having changed nothing what :func:`checked_update` refuses.
     """
     slots = scratch[: ids.size]
     priorities = words_as(scratch[ids.size :], np.float64)
-    live = priorities_of(ids, td_errors, eps, first_id, next_id, stored.size, slots, priorities)
-    if live <= 0:
-        return live, 0, 0.0
-    growth, largest = set_priorities(
-        tree, starts, stored, slots[:live], priorities[:live], alpha, most
-    )
-    return live, growth, largest
+    live = checked_update(counters, ids, td_errors, eps, most, stored.size, slots, priorities)
+    if live < 0:
+        return live
+    largest = 0.0
+    if live > 0:
+        largest = set_priorities(
+            tree, starts, stored, slots[:live], priorities[:live], alpha, np.inf
+        )
+    count_update(counters, ids.size - live, largest)
+    return live

@@ -1,78 +1,87 @@
-"""Distributions over slots: which slot stands at a point of [0, 1), and with what probability P.
+"""What a sampler asks of a distribution over slots: the protocol that every distribution follows.
 
-A distribution knows the priorities it was given. It knows nothing of draw modes, of what priority
-a new row gets, or of transitions: :mod:`.sampler` joins one distribution with those.
+A distribution knows the priorities that it was given, and draws slots by them. It knows nothing of
+draw modes, of the priority with which a new row enters, or of transitions: :class:`.Sampler` joins
+one distribution with those.
+
+A new one is one file: a frozen specification, a dataclass that has a method ``distribution`` and
+is named in :data:`prioritized_replay.sampling.SPECIFICATIONS`, and a class that follows
+:class:`Distribution`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["HUGE", "TINY", "Distribution", "Fused"]
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-INT64 = np.dtype(np.int64)
-BatchCall = tuple[Any, ...]
-"""What a kernel needs to fill a batch, see :class:`Blocks`: a law hands it on unseen."""
+
 TINY = float(np.finfo(np.float64).tiny)
 HUGE = float(np.finfo(np.float64).max)
 
 
 class Distribution(Protocol):
-    """What a sampler asks of a law: slots int64[B], priorities and probabilities float64[B]."""
+    """A probability for each live slot, from priorities.
+
+    Slots are int64[B] in [0, N), priorities and probabilities float64[B]. Arguments have been
+    checked; what :meth:`set` is given is finite and >= 0, and at most :attr:`most`.
+
+    Any call may be ended in the middle, by Ctrl-C. :meth:`set` and :meth:`clear` must then be fit
+    to be called again with the same arguments, with the same result as if called once.
+    """
 
     alpha: float
+    """How much priorities count; 0 makes all slots equally likely."""
     most: float
-    """The largest priority that the law takes."""
+    """The largest priority that can be used."""
+    uses_priorities: bool
+    """Whether priorities matter. If not, each counts as 1, and none is kept in a checkpoint."""
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
 
-    def require(self, priorities: Floats, name: str) -> None:
-        """Raise ValueError, blaming the argument ``name``, at a priority that is too large."""
-
     def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
-        """Change alpha, given all live slots and the largest priority that may yet come."""
+        """Change alpha.
 
-    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
-        """Give slots their priorities, of duplicates the last; return the largest of these.
+        Parameters
+        ----------
+        alpha : float
+            >= 0.
+        slots : int64[size]
+            All live slots.
+        largest : float
+            The largest priority with which a row may yet enter.
 
-        The array of priorities is used up. Raise ValueError, blaming the argument ``name``, at one
-        that is too large.
+        Raises
+        ------
+        ValueError
+            If alpha is out of range, or a priority too large for it; nothing has changed then.
         """
 
-    def fill(self, first: int, count: int, priority: float) -> None:
-        """Give ``count`` slots from ``first`` on, modulo N, one priority."""
+    def set(self, slots: Ints, priorities: Floats) -> None:
+        """Give slots their priorities, wherever they were; of duplicates the last counts."""
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
-        """Write a slot for each uniform of [0, 1), and its probability; see :func:`_kernels.point`.
+        """Write a slot for each uniform of [0, 1), and its probability in one draw.
 
-        Some slot must be drawable.
-        """
-
-    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: BatchCall) -> None:
-        """Draw the same way with the uniforms from ``first`` on, and fill the batch of a frame."""
-
-    def update(
-        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
-    ) -> tuple[int, float]:
-        """Give rows the priorities abs(td_error) + eps, see :func:`_kernels.priorities_of`.
-
-        Returns how many are still there, or less than 0 where an id or error is refused, and the
-        largest priority. Nothing has changed if that is infinite: one was too large.
+        Where ``stratified``, uniform i of B stands for the point (i + u) / B. Some slot can be
+        drawn, or this is not called.
         """
 
     def probabilities(self, slots: Ints) -> Floats:
-        """Return P of live slots."""
+        """Return the probability of each of these live slots in one draw."""
 
     def masses(self, slots: Ints) -> Floats:
-        """Return numbers in proportion to P of live slots."""
+        """Return numbers in proportion to the probabilities of these live slots."""
 
     def priorities(self, slots: Ints) -> Floats:
-        """Return the priorities of live slots."""
+        """Return the priorities of these live slots."""
 
     def drawable(self) -> int:
         """Return how many slots have a positive probability."""
@@ -85,3 +94,22 @@ class Distribution(Protocol):
 
     def clear(self) -> None:
         """Forget all slots."""
+
+
+@runtime_checkable
+class Fused(Protocol):
+    """What a distribution may do besides, in one compiled call each, to save time.
+
+    A sampler has its own, slower way for a distribution without these. Each call does all of its
+    work or none, the counters included: see :mod:`._ring_kernels`.
+    """
+
+    def tell(self, counters: Ints, entering: Floats) -> None:
+        """Give the rows that it has not been told of their priorities, and count them as told."""
+
+    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
+        """Give rows the priorities abs(td_error) + eps and count what came too late.
+
+        Returns how many rows are still there, or below 0 what is refused, see
+        :func:`._ring_kernels.checked_update`.
+        """

@@ -1,16 +1,82 @@
-"""The proportional distribution: a sum tree over priority**alpha."""
+"""Proportional sampling: P(i) in proportion to priority_i**alpha, by a sum tree."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from prioritized_replay.batches import _batch_kernels as batch_kernels
-from prioritized_replay.sampling import _draw_kernels as draw_kernels
+from prioritized_replay.fields import arguments
+from prioritized_replay.note import Note
+from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling import _tree_kernels as tree_kernels
-from prioritized_replay.sampling.distribution import HUGE, INT64, TINY, BatchCall, Floats, Ints
+from prioritized_replay.sampling.choices import Draw, MaxPriority, Weights, require_common
+from prioritized_replay.sampling.distribution import HUGE, TINY, Floats, Ints
 from prioritized_replay.sampling.sum_tree import MinTree, SumTree
+
+__all__ = ["Proportional", "ProportionalDistribution"]
+
+
+@dataclass(frozen=True)
+class Proportional:
+    """P(i) in proportion to (abs(td_error_i) + eps)**alpha.
+
+    Schaul et al. 2015, section 3.3, first variant.
+
+    Parameters
+    ----------
+    alpha : float
+        How much prioritization: 0 is uniform. Paper: 0.6.
+    eps : float
+        Added to every abs(td_error), so that a row without error can still be drawn, >= 0.
+    draw : {"stratified", "independent", "without_replacement"}
+        ``"stratified"``: one draw from each of B equal parts of the law, as in the paper's
+        appendix B.2.1. ``"independent"``: B draws from the whole law. ``"without_replacement"``:
+        B distinct rows, with the law of drawing one after the other without putting back.
+    uniform_mix : float
+        Share of draws that are uniform: P = (1 - mix) P_prioritized + mix / N, in [0, 1].
+    weights : {"batch", "buffer", "raw"}
+        What importance weights are divided by: the largest of the batch, the largest weight
+        that any row of the buffer could have, or nothing.
+    max_priority : {"ever", "current"}
+        What a new row enters with: the largest priority seen since the buffer was empty, or
+        the largest that a row has now.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range or a choice is none of those listed.
+
+    Examples
+    --------
+    >>> Proportional(alpha=0.5)
+    Proportional(alpha=0.5, eps=0.01, draw='stratified', uniform_mix=0.0, weights='batch', \
+max_priority='ever')
+    """
+
+    alpha: float = 0.6
+    eps: float = 0.01
+    draw: Draw = "stratified"
+    uniform_mix: float = 0.0
+    weights: Weights = "batch"
+    max_priority: MaxPriority = "ever"
+
+    def __post_init__(self) -> None:
+        arguments.number("alpha", self.alpha)
+        arguments.number("eps", self.eps)
+        require_common(self)
+
+    def distribution(self, capacity: int, counters: Ints, note: Note) -> ProportionalDistribution:
+        """Return the state of a buffer that samples so."""
+        return ProportionalDistribution(
+            capacity,
+            float(self.alpha),
+            counters,
+            note,
+            track_least=self.weights == "buffer",
+            track_largest=self.max_priority == "current",
+        )
 
 
 class ProportionalDistribution:
@@ -22,16 +88,34 @@ class ProportionalDistribution:
         Number of slots N.
     alpha : float
         Exponent, >= 0.
+    counters : int64[8]
+        Of the ring.
+    note : Note
+        Where to note what an interrupted call leaves to do.
     track_least, track_largest : bool
         Whether :meth:`least_probability` or :meth:`largest_priority` will be asked for: each
         costs a tree of its own.
+
+    Notes
+    -----
+    The priorities are what is true; masses, their sums and the trees of extremes follow from them.
     """
 
+    uses_priorities = True
+
     def __init__(
-        self, capacity: int, alpha: float, *, track_least: bool, track_largest: bool
+        self,
+        capacity: int,
+        alpha: float,
+        counters: Ints,
+        note: Note,
+        *,
+        track_least: bool,
+        track_largest: bool,
     ) -> None:
         self.alpha = alpha
         self._capacity = capacity
+        self._counters, self._note = counters, note
         self._limit = HUGE / 2 / capacity  # no sum of N masses can overflow
         self.most = self._largest_for(alpha)
         self._priorities = np.zeros(capacity)
@@ -46,64 +130,62 @@ class ProportionalDistribution:
         trees = (self._masses, self._least, self._largest)
         return self._priorities.nbytes + sum(tree.nbytes for tree in trees if tree is not None)
 
-    def require(self, priorities: Floats, name: str) -> None:
-        """Raise ValueError if a mass is so large that a sum of N of them may overflow."""
-        if priorities.size and not priorities.max() <= self.most:
-            raise self._too_large(priorities, self.alpha, name)
+    @property
+    def arrays(self) -> tuple[Floats, Ints]:
+        """What kernels take as `tree` and `starts`."""
+        return self._masses.arrays
 
     def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Recompute every mass. O(N)."""
-        priorities = np.append(self._priorities[slots], largest)
         most = self._largest_for(alpha)
+        priorities = np.append(self._priorities[slots], largest)
         if not priorities.max() <= most:
-            raise self._too_large(priorities, alpha, "alpha")
-        self.alpha, self.most = alpha, most
-        self.set(slots, priorities[:-1], "alpha")
+            raise ValueError(
+                f"alpha must give priorities whose power alpha is <= {self._limit:.3g}, "
+                f"got priority {priorities.max():.6g} with alpha {alpha}"
+            )
+        self._note.work = self._recompute
+        self.alpha = alpha
+        self._recompute()
+        self._note.work = None
 
-    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
+    def set(self, slots: Ints, priorities: Floats) -> None:
         """Set masses and recompute what they are part of. O(B log N)."""
-        largest = self._masses.set_priorities(
-            self._priorities, slots, priorities, self.alpha, self.most
+        tree_kernels.set_priorities(
+            *self._masses.arrays, self._priorities, slots, priorities.copy(), self.alpha, np.inf
         )
-        if largest == np.inf:
-            raise self._too_large(priorities, self.alpha, name)
         self._track(slots)
-        return largest
 
-    def fill(self, first: int, count: int, priority: float) -> None:
-        """Set ``count`` contiguous masses. O(count + log N)."""
-        mass = draw_kernels.mass_of(priority, self.alpha)
-        to_end = min(count, self._capacity - first)
-        for start, stop in ((first, first + to_end), (0, count - to_end)):
-            if stop > start:
-                self._masses.fill(start, stop, mass)
-                self._priorities[start:stop] = priority
-                if self._least is not None:
-                    self._least.fill(start, stop, mass if mass > 0.0 else np.inf)
-                if self._largest is not None:
-                    self._largest.fill(start, stop, -priority)
+    def tell(self, counters: Ints, entering: Floats) -> None:
+        """Set the masses of new rows. O(rows + log N)."""
+        if not self._tracking:
+            tree_kernels.tell_masses(
+                *self._masses.arrays, self._priorities, counters, entering, self.alpha
+            )
+            return
+        issued = int(counters[ring.ISSUED])
+        ids = np.arange(max(int(counters[ring.TOLD]), issued - self._capacity), issued)
+        self.set(ids % self._capacity, entering[ids % entering.size])
+        counters[ring.TOLD] = issued
+
+    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
+        """Set masses from errors. O(B log N)."""
+        scratch = np.empty(2 * ids.size, np.int64)
+        if self._tracking:
+            self._note.work = self._recompute
+        live: int = tree_kernels.update_masses(
+            *self._masses.arrays, self._priorities, counters, self.alpha, self.most,
+            ids, td_errors, eps, scratch,
+        )  # fmt: skip
+        if self._tracking:
+            if live > 0:
+                self._track(scratch[:live])
+            self._note.work = None
+        return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write the slots whose shares of the sum hold these points of [0, 1). O(B log N)."""
         self._masses.draw(uniforms, stratified, slots, probabilities)
-
-    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: BatchCall) -> None:
-        """Draw and fill a batch. O(B log N)."""
-        batch_kernels.sample_masses(*self._masses.arrays, uniforms, first, stratified, *frame)
-
-    def update(
-        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
-    ) -> tuple[int, float]:
-        """Set masses from errors. O(B log N)."""
-        scratch = np.empty(2 * ids.size, INT64)
-        live, growth, largest = tree_kernels.update_masses(
-            *self._masses.arrays, self._priorities, self.alpha, self.most,
-            ids, td_errors, eps, first_id, next_id, scratch,
-        )  # fmt: skip
-        self._masses.positive += growth
-        if self._tracking and live > 0 and largest < np.inf:
-            self._track(scratch[:live])
-        return live, largest
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return mass / sum. O(B)."""
@@ -142,6 +224,14 @@ class ProportionalDistribution:
             if tree is not None:
                 tree.clear()
 
+    def _recompute(self) -> None:
+        """Compute all that follows from the priorities and alpha anew. O(N)."""
+        self.most = self._largest_for(self.alpha)
+        told = int(self._counters[ring.TOLD])
+        first = max(int(self._counters[ring.FIRST]), told - self._capacity)
+        slots = np.arange(first, told) % self._capacity
+        self.set(slots, self._priorities[slots])
+
     def _largest_for(self, alpha: float) -> float:
         """Return the largest priority whose power alpha is within the limit."""
         if alpha == 0.0:
@@ -155,9 +245,3 @@ class ProportionalDistribution:
             self._least.set(slots, np.where(masses > 0.0, masses, np.inf))
         if self._largest is not None:
             self._largest.set(slots, -self._priorities[slots])
-
-    def _too_large(self, priorities: Floats, alpha: float, name: str) -> ValueError:
-        return ValueError(
-            f"{name} must give priorities whose power alpha is <= {self._limit:.3g}, "
-            f"got priority {priorities.max():.6g} with alpha {alpha}"
-        )

@@ -1,77 +1,108 @@
-"""The rank-based distribution: exact ranks and a power law over them."""
+"""Rank-based sampling: P(i) in proportion to rank_i**-alpha, with exact ranks."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from prioritized_replay.batches import _batch_kernels as batch_kernels
-from prioritized_replay.sampling import _draw_kernels as draw_kernels
-from prioritized_replay.sampling.distribution import HUGE, INT64, BatchCall, Floats, Ints
+from prioritized_replay.fields import arguments
+from prioritized_replay.note import Note
+from prioritized_replay.sampling import _rank_kernels as rank_kernels
+from prioritized_replay.sampling import _ring_kernels as ring
+from prioritized_replay.sampling.choices import Draw, MaxPriority, Weights, require_common
+from prioritized_replay.sampling.distribution import HUGE, Floats, Ints
 from prioritized_replay.sampling.power_law import PowerLaw
-from prioritized_replay.sampling.rank_order import RankOrder
+from prioritized_replay.sampling.rank_order import RankOrder, scratch_for
+
+__all__ = ["RankBased", "RankBasedDistribution"]
+
+
+@dataclass(frozen=True)
+class RankBased:
+    """P(i) in proportion to rank(i)**-alpha, rank 1 being the largest abs(td_error).
+
+    Schaul et al. 2015, section 3.3, second variant, with exact ranks. Rows of equal priority
+    have equal probability: they share the mass of the ranks they hold together.
+
+    Parameters
+    ----------
+    alpha : float
+        How much prioritization: 0 is uniform. Paper: 0.7.
+    draw, uniform_mix, weights, max_priority
+        As in :class:`Proportional`.
+
+    Raises
+    ------
+    ValueError
+        If a number is outside its range or a choice is none of those listed.
+    """
+
+    alpha: float = 0.7
+    draw: Draw = "stratified"
+    uniform_mix: float = 0.0
+    weights: Weights = "batch"
+    max_priority: MaxPriority = "ever"
+
+    def __post_init__(self) -> None:
+        arguments.number("alpha", self.alpha)
+        require_common(self)
+
+    def distribution(self, capacity: int, counters: Ints, note: Note) -> RankBasedDistribution:
+        """Return the state of a buffer that samples so."""
+        return RankBasedDistribution(capacity, float(self.alpha))
 
 
 class RankBasedDistribution:
     """P(i) in proportion to rank(i)**-alpha with exact ranks; equal priorities share theirs.
 
-    Paper, sections 3.3 and B.2.1, where ranks are approximate.
+    Paper, sections 3.3 and B.2.1, where ranks are approximate. The order is what is true: each of
+    its changes is one compiled call.
     """
 
+    most = HUGE
+    uses_priorities = True
+
     def __init__(self, capacity: int, alpha: float) -> None:
-        self._order = RankOrder(capacity)
-        self._distribution = PowerLaw(alpha)
-        self.alpha = alpha
-        self.most = HUGE
+        self.order = RankOrder(capacity)
+        self.law = PowerLaw(alpha)
+
+    @property
+    def alpha(self) -> float:
+        """The exponent of the law over ranks."""
+        return self.law.alpha
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self._order.nbytes
-
-    def require(self, priorities: Floats, name: str) -> None:
-        """Accept every finite priority: only the order counts."""
+        return self.order.nbytes
 
     def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Change the exponent. O(1)."""
-        self._distribution = PowerLaw(alpha)
-        self.alpha = alpha
+        self.law = PowerLaw(alpha)
 
-    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
+    def set(self, slots: Ints, priorities: Floats) -> None:
         """Move or insert slots. O(B log N)."""
-        return self._order.set(slots, priorities)
+        self.order.set(slots, priorities)
 
-    def fill(self, first: int, count: int, priority: float) -> None:
-        """Move or insert contiguous slots at one priority. O(count log N)."""
-        self._order.insert_run(first, count, priority)
+    def tell(self, counters: Ints, entering: Floats) -> None:
+        """Insert new rows, where the rows of their slots were moved out. O(rows log N)."""
+        waiting = int(counters[ring.ISSUED] - counters[ring.TOLD])
+        count = min(waiting, self.order.capacity)
+        rank_kernels.tell_rows(*self.order.arrays, counters, entering, scratch_for(count, 2))
+
+    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
+        """Move rows. O(B log N)."""
+        live: int = rank_kernels.update_rows(
+            *self.order.arrays, counters, ids, td_errors, eps, scratch_for(ids.size, 2)
+        )
+        return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write the slots at these points of the law over ranks. O(B log N)."""
-        self._order.draw_into(uniforms, self._distribution, stratified, slots, probabilities)
-
-    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: BatchCall) -> None:
-        """Draw and fill a batch. O(B log N)."""
-        law = self._distribution
-        batch_kernels.sample_rows(
-            *self._order.arrays, law.alpha, law.constant, law.table,
-            uniforms, first, stratified, *frame,
-        )  # fmt: skip
-
-    def update(
-        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
-    ) -> tuple[int, float]:
-        """Move rows. O(B log N)."""
-        slots = np.empty(ids.size, INT64)
-        priorities = np.empty(ids.size)
-        live = draw_kernels.priorities_of(
-            ids, td_errors, eps, first_id, next_id, self._order.capacity, slots, priorities
-        )
-        if live <= 0:
-            return live, 0.0
-        return live, self._order.set(slots[:live], priorities[:live])
+        self.order.draw_into(uniforms, self.law, stratified, slots, probabilities)
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return P of live slots. O(B log N)."""
-        return self._order.probabilities(slots, self._distribution)
+        return self.order.probabilities(slots, self.law)
 
     def masses(self, slots: Ints) -> Floats:
         """Return P, which is in proportion to itself. O(B log N)."""
@@ -79,20 +110,20 @@ class RankBasedDistribution:
 
     def priorities(self, slots: Ints) -> Floats:
         """Return the priorities as given. O(B)."""
-        return self._order.priorities(slots)
+        return self.order.priorities(slots)
 
     def drawable(self) -> int:
         """Return the number of live slots: every rank has a positive probability."""
-        return len(self._order)
+        return len(self.order)
 
     def least_probability(self) -> float:
         """Return that of the last rank. O(log N)."""
-        return self._order.smallest_probability(self._distribution)
+        return self.order.smallest_probability(self.law)
 
     def largest_priority(self) -> float:
         """Return the priority of rank 1. O(log N)."""
-        return self._order.highest()
+        return self.order.highest()
 
     def clear(self) -> None:
         """Forget all slots."""
-        self._order.clear()
+        self.order.clear()

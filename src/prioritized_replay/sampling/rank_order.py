@@ -46,6 +46,11 @@ def most_nodes(capacity: int) -> int:
     return 1 if capacity <= LEAF_WIDTH else capacity // 22 + 64
 
 
+def scratch_for(count: int, columns: int = 0) -> Longs:
+    """Return what kernels want besides for an update of B rows, with room for further columns."""
+    return np.empty((6 + columns) * count + BLOCK + 1, np.int64)
+
+
 class RankOrder:
     """Slots 0..capacity-1 in exact order of (priority, slot), ranks and draws in O(log N).
 
@@ -66,11 +71,8 @@ class RankOrder:
     >>> order = RankOrder(4)
     >>> order.set(np.array([0, 1, 2]), np.array([0.5, 2.0, 1.0]))  # the largest of these
     2.0
-    >>> order.slots_in_order()
-    array([1, 2, 0])
-    >>> slots, probabilities = order.draw(np.array([0.0, 0.99]), PowerLaw(1.0))
-    >>> slots, probabilities.round(3)  # (1, 1/2, 1/3) / H(3)
-    (array([1, 0]), array([0.545, 0.182]))
+    >>> order.probabilities(np.array([0, 1, 2]), PowerLaw(1.0)).round(3)  # (1/3, 1, 1/2) / H(3)
+    array([0.182, 0.545, 0.273])
     """
 
     __slots__ = ("_tree", "capacity")
@@ -103,26 +105,12 @@ class RankOrder:
         self._start()
 
     def _start(self) -> None:
-        """Make the tree of no rows, as `load_rows` would: that need not be compiled for it."""
+        """Make the tree of no rows."""
         keys, cells, _ = self._tree
         cells[0] = 0  # `may_be_small` looks at it as the parent of a root
         cells[0, [ROOT, FRESH, WIDTH]] = 1, 2, INNER_WIDTH
         cells[1, [SIZE, PARENT, PLACE, LEVEL]] = 0
         keys[1, :LEAF_WIDTH] = np.inf
-
-    def rebuild(self, slots: Longs, priorities: Floats) -> None:
-        """Forget all rows and load these, O(N log N).
-
-        Parameters
-        ----------
-        slots
-            int64[B], distinct.
-        priorities
-            float64[B].
-        """
-        ascending = np.lexsort((slots, priorities))
-        self._tree.leaf_of[:] = 0
-        rank_kernels.load_rows(*self._tree, slots[ascending], priorities[ascending])
 
     def set(self, slots: Longs, priorities: Floats) -> float:
         """Give rows these priorities, wherever they were; rows not present enter. O(B log N).
@@ -139,19 +127,12 @@ class RankOrder:
         float
             The largest of these priorities.
         """
-        scratch = np.empty(6 * slots.size + BLOCK + 1, np.int64)
+        scratch = scratch_for(slots.size)
         return float(rank_kernels.place_rows(*self._tree, slots, priorities, scratch))
 
-    def insert_run(self, first_slot: int, count: int, priority: float) -> None:
-        """Enter `count` slots from `first_slot` on, around the ring, all at one priority."""
-        slots = np.arange(first_slot, first_slot + count, dtype=np.int64)
-        if first_slot + count > self.capacity:
-            slots %= self.capacity
-        priorities = np.empty(count)
-        priorities.fill(priority)  # this and no more: it runs at every step of an environment
-        self.set(slots, priorities)
-
-    def draw(self, uniforms: Floats, law: PowerLaw) -> tuple[Longs, Floats]:
+    def draw_into(
+        self, uniforms: Floats, law: PowerLaw, stratified: bool, slots: Longs, probabilities: Floats
+    ) -> None:
         """Draw one row for each uniform number, O(B log N).
 
         One number decides both the rank and, linearly, the member of its tie group: members of a
@@ -161,25 +142,16 @@ class RankOrder:
         Parameters
         ----------
         uniforms
-            float64[B] in [0, 1); ascending where the draw is stratified.
+            float64[B] in [0, 1).
         law
             Power law over the ranks.
-
-        Returns
-        -------
-        slots : int64[B]
-        probabilities : float64[B]
-            Chance of each row in one draw, > 0.
+        stratified
+            Whether uniform i stands for the point (i + u) / B.
+        slots
+            int64[B], to be written.
+        probabilities
+            float64[B], to be written: the chance of each row in one draw, > 0.
         """
-        slots = np.empty(len(uniforms), np.int64)
-        probabilities = np.empty(len(uniforms))
-        self.draw_into(uniforms, law, False, slots, probabilities)
-        return slots, probabilities
-
-    def draw_into(
-        self, uniforms: Floats, law: PowerLaw, stratified: bool, slots: Longs, probabilities: Floats
-    ) -> None:
-        """Write what :meth:`draw` returns; where `stratified`, uniform i of B gives (i + u) / B."""
         scratch = np.empty(3 * len(uniforms), np.int32)
         rank_kernels.draw_rows(
             *self._tree,
@@ -207,19 +179,6 @@ class RankOrder:
         lowest = np.array([self._slot_at(0)])
         return float(self.probabilities(lowest, law)[0])
 
-    def ranges(self, slots: Longs) -> tuple[Longs, Longs]:
-        """Tie groups of these slots (int64[B], all present).
-
-        Returns
-        -------
-        first_rank : int64[B]
-            The best rank in the group, from 1.
-        count : int64[B]
-            How many rows share the priority.
-        """
-        starts, stops = self._ranges(slots)
-        return len(self) + 1 - stops, stops - starts
-
     def _ranges(self, slots: Longs) -> tuple[Longs, Longs]:
         starts = np.empty(len(slots), np.int64)
         stops = np.empty(len(slots), np.int64)
@@ -231,12 +190,6 @@ class RankOrder:
         priorities = np.empty(len(slots))
         rank_kernels.row_priorities(*self._tree, slots, priorities)
         return priorities
-
-    def slots_in_order(self) -> Longs:
-        """All slots from rank 1 on, int64[len(self)]."""
-        slots = np.empty(len(self), np.int64)
-        rank_kernels.list_rows(*self._tree, slots)
-        return slots
 
     def highest(self) -> float:
         """Return the largest priority."""

@@ -1,7 +1,7 @@
-"""Samplers: which slots to draw, with what probability and weight; they never see a transition.
+"""The sampling state of one buffer: which ids there are, and how slots are drawn from them.
 
-:class:`Uniform`, :class:`Proportional` and :class:`RankBased` are frozen specifications.
-:class:`Sampler` is the state that a buffer builds from one of them.
+It never sees a transition. It joins one distribution with what is the same for all: the ids of the
+ring, the priority with which new rows enter, draw modes, a uniform share, and importance weights.
 """
 
 from __future__ import annotations
@@ -17,107 +17,114 @@ from numpy.typing import NDArray
 from prioritized_replay.checkpoint import manifest
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
-from prioritized_replay.fields import arguments
+from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
-from prioritized_replay.sampling.distribution import HUGE, TINY, BatchCall, Distribution
-from prioritized_replay.sampling.proportional import ProportionalDistribution
-from prioritized_replay.sampling.rank_based import RankBasedDistribution
-from prioritized_replay.sampling.specifications import Proportional, Specification, Uniform, Weights
-from prioritized_replay.sampling.uniform import UniformDistribution
+from prioritized_replay.sampling import _ring_kernels as ring
+from prioritized_replay.sampling.choices import Draw, MaxPriority, Weights
+from prioritized_replay.sampling.distribution import HUGE, TINY, Distribution, Fused
+from prioritized_replay.sampling.specifications import Specification
 from prioritized_replay.sampling.uniforms import UniformStream
+
+__all__ = ["Sampler"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 INT64 = np.dtype(np.int64)
+LEAST_ROOM = 4096  # rows that may wait until the distribution is told of them
+MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 
 
 class Sampler:
-    """The sampling state of one buffer: priorities, the law over slots, the maximum.
+    """The ids, priorities and draws of one ring of N slots.
 
-    Slots become live in ring order (:meth:`append`). New rows are only counted, or their priorities
-    kept; the law is told of all of them at once before it is next needed.
+    A new row gets its id at once, in the same compiled call that writes it. Its priority waits in
+    :attr:`entering` until the distribution is told of all such rows, before it is next needed.
 
     Parameters
     ----------
-    specification : Uniform, Proportional or RankBased
-        What to do.
+    specification : Specification
+        How to sample: :class:`Uniform`, :class:`Proportional`, :class:`RankBased` or another.
     capacity : int
         Number of slots N.
+    note : Note
+        Where to note what an interrupted call leaves to do.
+    most_per_call : int
+        How many rows may enter in one compiled call, at most.
+
+    Attributes
+    ----------
+    counters : int64[8]
+        All that is counted, see :mod:`._ring_kernels`.
+    entering : float64[...]
+        The priorities of rows that wait.
+    distribution : Distribution
+        What draws.
     """
 
-    def __init__(self, specification: Specification, capacity: int, most_per_call: int = 1) -> None:
+    def __init__(
+        self, specification: Specification, capacity: int, note: Note, most_per_call: int = 1
+    ) -> None:
         self._capacity = capacity
         self._specification = specification
-        self._stratified = specification.draw == "stratified"
-        self._distinct = specification.draw == "without_replacement"
-        self._mix = 0.0
-        self._weights: Weights = "batch"
-        self.eps = 0.0
+        self._note = note
+        option = partial(getattr, specification)
+        draw: Draw = option("draw", "stratified")
+        max_priority: MaxPriority = option("max_priority", "ever")
+        self.stratified = draw == "stratified"
+        """Whether the i-th of B draws is from the i-th of B equal parts of the distribution."""
+        self._distinct = draw == "without_replacement"
+        self._mix = float(option("uniform_mix", 0.0))
+        self._weights: Weights = option("weights", "batch")
+        self.eps = float(option("eps", 0.0))
         """What a priority is above the absolute error."""
-        self._ever = True
-        if isinstance(specification, Uniform):
-            self._distribution: Distribution = UniformDistribution(capacity)
-        else:
-            self._mix = specification.uniform_mix
-            self._weights = specification.weights
-            self._ever = specification.max_priority == "ever"
-            if isinstance(specification, Proportional):
-                self.eps = float(specification.eps)
-                self._distribution = ProportionalDistribution(
-                    capacity,
-                    float(specification.alpha),
-                    track_least=self._weights == "buffer",
-                    track_largest=not self._ever,
-                )
-            else:
-                self._distribution = RankBasedDistribution(capacity, float(specification.alpha))
-        self.plain = not self._distinct and self._mix == 0.0
-        """Whether a batch is drawn by the law alone, with replacement."""
-        self.counters = np.zeros(8, np.int64)
-        self._numbers = self.counters.view(np.float64)
-        self.entering = np.zeros(max(4096, 1 << (most_per_call - 1).bit_length()))
-
-    @property
-    def size(self) -> int:
-        return min(int(self.counters[0] - self.counters[1]), self._capacity)
-
-    @property
-    def issued(self) -> int:
-        return int(self.counters[0])
-
-    @property
-    def _next(self) -> int:
-        return int(self.counters[0]) % self._capacity
-
-    @property
-    def _pending(self) -> int:
-        return int(self.counters[0] - self.counters[2])
-
-    @property
-    def _largest_ever(self) -> float:
-        return float(self._numbers[4])
-
-    @_largest_ever.setter
-    def _largest_ever(self, v: float) -> None:
-        self._numbers[4] = v
-
-    def tell(self) -> None:
-        self._tell_pending()
-
-    def make_room(self, count: int) -> None:
-        if self._pending + count > self.entering.size:
-            self._tell_pending()
+        self.current = max_priority == "current"
+        """Whether new rows enter at the largest priority of a live row, not at the largest ever."""
+        self.direct = not self._distinct and self._mix == 0.0
+        """Whether a batch is drawn from the distribution alone, with replacement."""
+        self.counters: Ints = np.zeros(ring.COUNTERS, np.int64)
+        self._numbers: Floats = self.counters.view(np.float64)
+        room = max(LEAST_ROOM, 1 << (most_per_call - 1).bit_length())
+        self.entering: Floats = np.zeros(room)
+        self.distribution: Distribution = specification.distribution(capacity, self.counters, note)
+        self._fused = self.distribution if isinstance(self.distribution, Fused) else None
 
     @property
     def specification(self) -> Specification:
         """The specification in force, with the present alpha."""
-        return self._specification
+        specification: Any = self._specification
+        alpha = getattr(specification, "alpha", None)
+        if alpha is None or alpha == self.distribution.alpha:
+            return self._specification
+        changed: Specification = replace(specification, alpha=self.distribution.alpha)
+        return changed
+
+    @property
+    def issued(self) -> int:
+        """Number of ids given so far: the next row's id."""
+        return int(self.counters[ring.ISSUED])
+
+    @property
+    def size(self) -> int:
+        """Number of live rows."""
+        counters = self.counters
+        return min(int(counters[ring.ISSUED] - counters[ring.FIRST]), self._capacity)
+
+    @property
+    def stale(self) -> int:
+        """How many updates came too late: their rows were overwritten."""
+        return int(self.counters[ring.STALE])
+
+    @property
+    def largest_ever(self) -> float:
+        """The largest priority since the buffer was empty, 0 in an empty one."""
+        return float(self._numbers[ring.LARGEST])
 
     @property
     def alpha(self) -> float:
         """The exponent in force; :meth:`set_alpha` changes it."""
-        return self._distribution.alpha
+        return self.distribution.alpha
 
     def set_alpha(self, alpha: float, waiting: float = 0.0) -> None:
         """Change alpha, at any time. O(N) for proportional, else O(1).
@@ -127,121 +134,135 @@ class Sampler:
         alpha : float
             >= 0.
         waiting : float
-            The largest priority with which a row that is not here yet will be appended.
+            The largest priority with which a row that is not here yet will enter.
 
         Raises
         ------
         ValueError
             If alpha is out of range, or a priority, here or to come, too large for it.
         """
-        alpha = arguments.number("alpha", alpha)
-        self._tell_pending()
-        to_come = max(waiting, self._largest_ever) if self._ever else waiting
-        self._distribution.set_alpha(alpha, self.live_slots(), to_come)
-        if not isinstance(self._specification, Uniform):
-            self._specification = replace(self._specification, alpha=alpha)
+        self.tell()
+        largest = waiting if self.current else max(waiting, self.largest_ever)
+        self.distribution.set_alpha(alpha, self.live_slots(), largest)
 
     @property
     def most(self) -> float:
         """The largest priority that a row may have."""
-        return self._distribution.most
+        return self.distribution.most
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self._distribution.nbytes
+        return self.distribution.nbytes
 
     def live_slots(self) -> Ints:
         """Return the live slots, oldest first, int64[size]."""
-        return (np.arange(self.size) + (self._next - self.size)) % self._capacity
+        issued = self.issued
+        return np.arange(issued - self.size, issued) % self._capacity
 
     def priorities_of(self, td_errors: Floats, name: str = "td_errors") -> Floats:
-        """Return the priorities that these errors mean.
+        """Return the priorities that these errors mean, float64[B].
 
         Raises
         ------
         ValueError
-            If an error is not finite, or its priority too large for the law.
+            If an error is not finite, or its priority too large for the distribution.
         """
-        priorities = np.abs(td_errors) + self.eps
-        if not np.isfinite(priorities).all():
-            raise not_finite(name, td_errors, int(np.argmin(np.isfinite(priorities))))
-        self._distribution.require(priorities, name)
+        priorities = np.empty(td_errors.size)
+        most = self.distribution.most
+        place = ring.priorities_of_errors(td_errors, self.eps, most, priorities)
+        if place >= 0:
+            raise self._refused(name, td_errors, place)
+        if not self.distribution.uses_priorities:
+            priorities[:] = 1.0
         return priorities
 
     def priority_of(self, td_error: float) -> float:
         """Return the priority that one error means; see :meth:`priorities_of`."""
         priority = abs(td_error) + self.eps
-        if not priority <= self._distribution.most:
-            self.priorities_of(np.array([td_error]), "td_error")  # which says what is wrong
-        return priority
+        if not priority <= self.distribution.most:
+            raise self._refused("td_error", np.array([td_error]), 0)
+        return priority if self.distribution.uses_priorities else 1.0
 
     def entry_priority(self) -> float:
         """Return the priority that a new row gets: the largest so far, 1 in an empty buffer."""
         if self.size == 0:
             return 1.0
-        if self._ever:
-            return self._largest_ever
-        self._tell_pending()
-        return self._distribution.largest_priority()
+        if not self.current:
+            return self.largest_ever
+        self.tell()
+        return self.distribution.largest_priority()
 
-    def append(self, count: int, priorities: Floats | None = None) -> None:
-        """Make the next ``count`` slots of the ring live, replacing what was there.
+    def tell(self) -> None:
+        """Tell the distribution of the rows that wait. O(B log N).
+
+        A call that is interrupted leaves rows that wait, or are known and are told once more.
+        """
+        counters = self.counters
+        if counters[ring.ISSUED] == counters[ring.TOLD]:
+            return
+        if self._fused is not None:
+            self._fused.tell(counters, self.entering)
+            return
+        issued = self.issued
+        ids = np.arange(max(int(counters[ring.TOLD]), issued - self._capacity), issued)
+        self.distribution.set(ids % self._capacity, self.entering[ids % self.entering.size])
+        counters[ring.TOLD] = issued
+
+    def append(self, priorities: Floats) -> None:
+        """Give the next ids to rows with these priorities; of more than N the last stay.
 
         Parameters
         ----------
-        count : int
-            How many, >= 1.
-        priorities : float64[count], optional
-            Their priorities; without them all enter at :meth:`entry_priority`.
+        priorities : float64[B]
+            From :meth:`priorities_of` or :meth:`entry_priority`.
+
+        Notes
+        -----
+        O(B log N). A call that is interrupted is to be made again if no id was given: what it has
+        done is done again then.
         """
-        if priorities is None:
-            priorities = np.full(count, self.entry_priority())
-        self._tell_pending()
+        self.tell()
+        count = priorities.size
+        if not count:
+            return
         kept = min(count, self._capacity)
         end = self.issued + count
-        slots = np.arange(end - kept, end) % self._capacity
-        if isinstance(self._distribution, UniformDistribution):
-            self._distribution.fill(int(slots[0]), kept, 1.0)
-            largest = 1.0
-        else:
-            largest = self._distribution.set(slots, priorities[count - kept :].copy(), "td_errors")
-        self._largest_ever = max(self._largest_ever, largest)
-        self.counters[2] = self.counters[0] = end
+        priorities = priorities[count - kept :]
+        self.distribution.set(np.arange(end - kept, end) % self._capacity, priorities)
+        counters = self.counters.copy()
+        counters[ring.ISSUED] = counters[ring.TOLD] = end
+        counters.view(np.float64)[ring.LARGEST] = max(self.largest_ever, float(priorities.max()))
+        self.counters[:] = counters
 
-    def set(self, slots: Ints, priorities: Floats) -> None:
-        """Give live slots new priorities, of duplicates the last. O(B log N).
+    def priorities(self, slots: Ints) -> Floats:
+        """Return the priorities of live slots, float64[B]; 1 for uniform ones."""
+        self.tell()
+        return self.distribution.priorities(slots)
 
-        Parameters
-        ----------
-        slots : int64[B]
-        priorities : float64[B]
-            Finite, >= ``eps``.
+    def probabilities(self, slots: Ints) -> Floats:
+        """Return the single-draw probability P of live slots, float64[B]."""
+        self.tell()
+        if slots.size == 0:  # of an empty buffer, too, which has no distribution
+            return np.zeros(0)
+        return self._mixed(self.distribution.probabilities(slots))
+
+    def prepare(self) -> int:
+        """Make ready to draw: return how many slots have a positive probability.
 
         Raises
         ------
         ValueError
-            If a priority is too large for the law; nothing changes then.
+            If none has.
         """
-        if slots.size == 0:
-            return
-        if self._pending:
-            self._tell_pending()
-        largest = self._distribution.set(slots, priorities, "td_errors")
-        if largest > self._largest_ever:
-            self._largest_ever = largest
-
-    def priorities(self, slots: Ints) -> Floats:
-        """Return the priorities of live slots, float64[B]; 1 for uniform ones."""
-        self._tell_pending()
-        return self._distribution.priorities(slots)
-
-    def probabilities(self, slots: Ints) -> Floats:
-        """Return the single-draw law P of live slots, float64[B]."""
-        self._tell_pending()
-        if slots.size == 0:  # of an empty buffer, too, which has no law
-            return np.zeros(0)
-        return self._mixed(self._distribution.probabilities(slots))
+        self.tell()
+        drawable = self.size if self._mix else self.distribution.drawable()
+        if not drawable:
+            raise ValueError(
+                "no row can be drawn while all priorities are zero: "
+                "eps or uniform_mix must be > 0, got 0"
+            )
+        return drawable
 
     def draw(self, batch_size: int, uniforms: UniformStream, probabilities: Floats) -> Ints:
         """Draw a batch.
@@ -253,7 +274,7 @@ class Sampler:
         uniforms : UniformStream
             Where the randomness comes from.
         probabilities : float64[B]
-            To be written: the single-draw law P(i), whatever the draw mode.
+            To be written: the single-draw probability P(i), whatever the draw mode.
 
         Returns
         -------
@@ -265,14 +286,10 @@ class Sampler:
         ValueError
             If nothing is drawable, or fewer rows than a draw without replacement needs.
         """
-        if self._pending:
-            self._tell_pending()
-        drawable = self.size if self._mix else self._distribution.drawable()
-        if not drawable:
-            raise self._nothing_to_draw()
+        drawable = self.prepare()
         slots = np.empty(batch_size, INT64)
         if not self._distinct:
-            self._find(uniforms(batch_size), self._stratified, slots, probabilities)
+            self._find(uniforms(batch_size), self.stratified, slots, probabilities)
         elif batch_size <= drawable:
             self._draw_without_replacement(uniforms, slots, probabilities)
         else:
@@ -282,53 +299,59 @@ class Sampler:
             )
         return slots
 
-    def sample(self, count: int, uniforms: UniformStream, frame: BatchCall) -> None:
-        """Draw ``count`` rows and fill the batch of a frame; only where :attr:`plain`.
-
-        The same as :meth:`draw` and :meth:`Blocks.complete`, in one compiled call.
-        """
-        if self._pending:
-            self._tell_pending()
-        if not self._distribution.drawable():
-            raise self._nothing_to_draw()
-        self._distribution.sample(*uniforms.take(count), self._stratified, frame)
-
-    def update(self, ids: Ints, td_errors: Floats, first_id: int, next_id: int) -> int:
+    def update(self, ids: Ints, td_errors: Floats) -> int:
         """Give rows the priorities of their errors; of duplicates the last counts. O(B log N).
 
         Parameters
         ----------
         ids : int64[B]
         td_errors : float64[B]
-        first_id, next_id : int
-            The oldest id that is there, and the one that the next row will have.
 
         Returns
         -------
         int
-            How many are still there.
+            How many rows are still there; the others are counted as stale.
 
         Raises
         ------
         ValueError
             If an id was never issued, an error is not finite, or its priority too large for the
-            law; nothing changes then.
+            distribution; nothing changes then.
         """
-        if self._pending:
-            self._tell_pending()
-        live, largest = self._distribution.update(ids, td_errors, self.eps, first_id, next_id)
+        self.tell()
+        if self._fused is not None:
+            live = self._fused.update(self.counters, ids, td_errors, self.eps)
+        else:
+            live = self._update(ids, td_errors)
         if live < 0:
-            place = -1 - live
-            if not 0 <= ids[place] < next_id:
-                raise ValueError(f"ids must be >= 0 and < {next_id}, got {ids[place]}")
-            raise not_finite("td_errors", td_errors, place)
-        if largest > self._largest_ever:
-            if largest == np.inf:
-                self._distribution.require(
-                    np.abs(td_errors[ids >= first_id]) + self.eps, "td_errors"
-                )
-                raise AssertionError(f"a priority within {self._distribution.most} was refused")
-            self._largest_ever = largest
+            place = (-1 - live) % ids.size
+            if not 0 <= ids[place] < self.issued:
+                raise ValueError(f"ids must be >= 0 and < {self.issued}, got {ids[place]}")
+            raise self._refused("td_errors", td_errors, place)
+        return live
+
+    def _update(self, ids: Ints, td_errors: Floats) -> int:
+        """Update a distribution that can do no more than set priorities."""
+        slots, priorities = np.empty(ids.size, INT64), np.empty(ids.size)
+        live: int = ring.checked_update(
+            self.counters, ids, td_errors, self.eps, self.most, self._capacity, slots, priorities
+        )
+        if live < 0:
+            return live
+        slots, priorities = slots[:live], priorities[:live]
+        counters = self.counters.copy()
+        counters[ring.STALE] += ids.size - live
+        largest = float(priorities.max(initial=self.largest_ever))
+        counters.view(np.float64)[ring.LARGEST] = largest
+
+        def apply() -> None:
+            if live:
+                self.distribution.set(slots, priorities.copy())
+            self.counters[:] = counters
+
+        self._note.work = apply
+        apply()
+        self._note.work = None
         return live
 
     def weight_bounds(self) -> tuple[float, float]:
@@ -342,119 +365,116 @@ class Sampler:
             return 0.0, 1.0  # 1 also for a row that was named although it can not be drawn
         if self._weights == "raw":
             return 1.0 / max(self.size, 1), FLOAT32_MAX
-        self._tell_pending()
-        if not self.size or (self._mix == 0.0 and not self._distribution.drawable()):
+        self.tell()
+        if not self.size or (self._mix == 0.0 and not self.distribution.drawable()):
             return 1.0, 1.0  # there is nothing to draw, and no row's weight to refer to
         return self._least_probability(), 1.0
 
     def clear(self) -> None:
-        """Forget every slot; the next row still takes the next slot of the ring."""
-        self.counters[4] = 0
-        self.counters[1] = self.counters[2] = self.counters[0]
-        self._distribution.clear()
+        """Forget every row; the next one still gets the next id. It may be called again."""
+        counters = self.counters.copy()
+        counters[ring.FIRST] = counters[ring.TOLD] = counters[ring.ISSUED]
+        counters[ring.LARGEST] = 0
+        self.counters[:] = counters
+        self.distribution.clear()
 
     def pieces(self) -> list[Piece]:
-        """Return the priorities of live rows, oldest first, as pieces of a checkpoint.
+        """Return the pieces of a checkpoint that hold the priorities of live rows, oldest first.
 
-        Trees and order are not in it: they follow from these.
+        What follows from these, such as trees and order, is not in it.
         """
-        self._tell_pending()
-        if isinstance(self._distribution, UniformDistribution):
+        self.tell()
+        if not self.distribution.uses_priorities:
             return []
         return [
             Piece(name, None, partial(self._priorities_between, first, stop))
-            for name, first, stop in self._blocks()
+            for name, first, stop in self._blocks(self.size)
         ]
 
     def state(self) -> dict[str, Any]:
         """Return the rest of what belongs to a checkpoint, in plain values."""
-        return {"size": self.size, "largest_priority": float(self._largest_ever)}
+        return {
+            "ids_issued": self.issued,
+            "size": self.size,
+            "stale_updates": self.stale,
+            "largest_priority": self.largest_ever,
+        }
 
-    def restore(self, reader: Reader, issued: int) -> None:
-        """Become what a checkpoint says; this has to be new.
-
-        Parameters
-        ----------
-        reader : Reader
-            The checkpoint.
-        issued : int
-            How many rows were appended in all.
-        """
+    def restore(self, reader: Reader) -> None:
+        """Restore the state from a checkpoint; this sampler must be new."""
+        issued = reader.integer("ids_issued", 0, MOST_IDS)
         size = reader.integer("size", 0, min(issued, self._capacity))
-        self.counters[0] = self.counters[2] = issued
-        self.counters[1] = issued - size
-        self._largest_ever = reader.number("largest_priority", 0.0, HUGE)
-        if isinstance(self._distribution, UniformDistribution):
-            if self.size:
-                self._distribution.fill((self._next - self.size) % self._capacity, self.size, 1.0)
+        stale = reader.integer("stale_updates", 0, MOST_IDS)
+        largest = reader.number("largest_priority", 0.0, HUGE)
+        self.counters[ring.ISSUED] = self.counters[ring.TOLD] = issued
+        self.counters[ring.FIRST] = issued - size
+        self.counters[ring.STALE] = stale
+        self._numbers[ring.LARGEST] = largest
+        if size and not self.distribution.uses_priorities:
+            self.distribution.set(self.live_slots(), np.ones(size))
             return
-        for name, first, stop in self._blocks():
+        for name, first, stop in self._blocks(size):
             priorities = reader.array(name, np.float64, (stop - first,))
-            if not (priorities.min() >= 0.0 and priorities.max() <= self._largest_ever):
-                raise reader.error(f"must have {name} in [0, {self._largest_ever}]")
-            self._distribution.set(self._slots_between(first, stop), priorities, name)
+            if not (priorities.min() >= 0.0 and priorities.max() <= min(largest, self.most)):
+                raise reader.error(f"must have {name} in [0, {largest}]")
+            self.distribution.set(self._slots_between(first, stop), priorities)
 
-    def _blocks(self) -> Iterator[tuple[str, int, int]]:
+    def _blocks(self, size: int) -> Iterator[tuple[str, int, int]]:
         """Return names of blocks of live rows, oldest first, and where these begin and end."""
         each = manifest.PIECE // 8
-        for number, first in enumerate(range(0, self.size, each)):
-            yield f"priorities-{number:06d}", first, min(first + each, self.size)
+        for number, first in enumerate(range(0, size, each)):
+            yield f"priorities-{number:06d}", first, min(first + each, size)
 
     def _slots_between(self, first: int, stop: int) -> Ints:
-        return (np.arange(first, stop) + (self._next - self.size)) % self._capacity
+        oldest = self.issued - self.size
+        return np.arange(oldest + first, oldest + stop) % self._capacity
 
     def _priorities_between(self, first: int, stop: int) -> Floats:
-        return self._distribution.priorities(self._slots_between(first, stop))
+        return self.distribution.priorities(self._slots_between(first, stop))
 
-    def _nothing_to_draw(self) -> ValueError:
+    def _refused(self, name: str, td_errors: Floats, place: int) -> ValueError:
+        """Return the error that blames one TD error."""
+        error = td_errors[place]
+        if not np.isfinite(abs(error) + self.eps):
+            return ValueError(f"{name} must be finite, got {error} at position {place}")
         return ValueError(
-            "no row can be drawn while all priorities are zero: "
-            "eps or uniform_mix must be > 0, got 0"
+            f"{name} must give priorities <= {self.most:.3g} where alpha is {self.alpha}, "
+            f"got priority {abs(error) + self.eps:.6g} at position {place}"
         )
 
-    def _tell_pending(self) -> None:
-        if not self._pending:
-            return
-        ids = np.arange(max(int(self.counters[2]), self.issued - self._capacity), self.issued)
-        slots = ids % self._capacity
-        if isinstance(self._distribution, UniformDistribution):
-            self._distribution.fill(int(slots[0]), slots.size, 1.0)
-        else:
-            self._distribution.set(slots, self.entering[ids % self.entering.size], "td_error")
-        self.counters[2] = self.counters[0]
-
     def _find(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
-        """Draw by the law in force, which may have a uniform share beside its own."""
+        """Draw from the distribution, which may have a uniform share beside it."""
         if self._mix == 0.0:
-            self._distribution.draw(uniforms, stratified, slots, probabilities)
+            self.distribution.draw(uniforms, stratified, slots, probabilities)
             return
         points = uniforms
         if stratified:
             points = np.empty(uniforms.size)
             draw_kernels.stratify(uniforms, points)
-        share = 1.0 - self._mix if self._distribution.drawable() else 0.0
-        by_law = points < share
-        if by_law.any():
-            found = np.empty(np.count_nonzero(by_law), np.int64)
+        share = 1.0 - self._mix if self.distribution.drawable() else 0.0
+        prioritized = points < share
+        if prioritized.any():
+            found = np.empty(np.count_nonzero(prioritized), np.int64)
             chances = np.empty(found.size)
-            self._distribution.draw(points[by_law] / share, False, found, chances)
-            slots[by_law] = found
-        places = (points[~by_law] - share) / (1.0 - share) * self.size
+            self.distribution.draw(points[prioritized] / share, False, found, chances)
+            slots[prioritized] = found
+        places = (points[~prioritized] - share) / (1.0 - share) * self.size
         places = np.minimum(places.astype(np.int64), self.size - 1)
-        slots[~by_law] = (places + (self._next - self.size)) % self._capacity
-        probabilities[:] = self._mixed(self._distribution.probabilities(slots))
+        slots[~prioritized] = (places + (self.issued - self.size)) % self._capacity
+        probabilities[:] = self._mixed(self.distribution.probabilities(slots))
 
     def _mixed(self, probabilities: Floats) -> Floats:
         if self._mix == 0.0:
             return probabilities
-        mix = self._mix if self._distribution.drawable() else 1.0
+        mix = self._mix if self.distribution.drawable() else 1.0
         return (1.0 - mix) * probabilities + mix / max(self.size, 1)
 
     def _least_probability(self) -> float:
         if self._mix == 0.0:
-            return self._distribution.least_probability()
-        drawable = self._distribution.drawable()
-        least = self._distribution.least_probability() if drawable == self.size else 0.0
+            return self.distribution.least_probability()
+        least = 0.0
+        if self.distribution.drawable() == self.size:
+            least = self.distribution.least_probability()
         return float(self._mixed(np.array([least]))[0])
 
     def _draw_without_replacement(
@@ -479,13 +499,8 @@ class Sampler:
             attempts += missing
         rest = np.setdiff1d(self.live_slots(), slots[:drawn], assume_unique=True)
         # Masses, where nothing is mixed in: they have not underflowed as P may have.
-        rates = self._distribution.masses(rest) if self._mix == 0.0 else self.probabilities(rest)
+        rates = self.distribution.masses(rest) if self._mix == 0.0 else self.probabilities(rest)
         rest, rates = rest[rates > 0.0], rates[rates > 0.0]
         clocks = np.log(np.maximum(-np.log1p(-uniforms(rest.size)), TINY)) - np.log(rates)
         slots[drawn:] = rest[np.argsort(clocks, kind="stable")[: batch_size - drawn]]
         probabilities[:] = self.probabilities(slots)
-
-
-def not_finite(name: str, td_errors: Floats, place: int) -> ValueError:
-    """Return the error that blames one TD error."""
-    return ValueError(f"{name} must be finite, got {td_errors[place]} at position {place}")

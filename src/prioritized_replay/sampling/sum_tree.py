@@ -43,13 +43,16 @@ class SumTree:
         self._leaves = self.levels[0][:capacity]
         self.arrays = self._tree, self._starts
         """What kernels take as `tree` and `starts`."""
-        self.positive = 0
-        """How many slots have a positive mass; to be kept up by who calls kernels."""
 
     @property
     def total(self) -> float:
         """Sum of all masses. O(1)."""
-        return float(self.levels[-1][0])
+        return float(self._tree[0])
+
+    @property
+    def positive(self) -> int:
+        """Number of slots whose mass is positive. O(1)."""
+        return int(self._tree[tree_kernels.POSITIVE])
 
     @property
     def nbytes(self) -> int:
@@ -62,11 +65,7 @@ class SumTree:
 
     def set(self, slots: Ints, masses: Floats) -> None:
         """Set the masses (finite, >= 0) of ``slots``; of duplicates the last wins. O(B log N)."""
-        self.positive += tree_kernels.set_masses(self._tree, self._starts, slots, masses)
-
-    def fill(self, first: int, stop: int, mass: float) -> None:
-        """Set the slots ``first <= slot < stop`` to one mass. O(stop - first + log N)."""
-        self.positive += tree_kernels.fill_masses(self._tree, self._starts, first, stop, mass)
+        tree_kernels.set_masses(self._tree, self._starts, slots, masses)
 
     def find(self, targets: Floats) -> tuple[Ints, Floats]:
         """Find the slots whose shares of [0, total) hold the targets.
@@ -115,24 +114,9 @@ class SumTree:
             self._tree, self._starts, uniforms, stratified, slots, probabilities
         )
 
-    def set_priorities(
-        self, stored: Floats, slots: Ints, priorities: Floats, alpha: float, most: float
-    ) -> float:
-        """Set masses to priority**alpha, and the priorities in ``stored``, float64[N].
-
-        Returns the largest of the priorities, of duplicates the last; or infinity, with nothing
-        changed, if one is above ``most``. O(B log N).
-        """
-        growth, largest = tree_kernels.set_priorities(
-            self._tree, self._starts, stored, slots, priorities, alpha, most
-        )
-        self.positive += growth
-        return float(largest)
-
     def clear(self) -> None:
         """Set every mass to 0. O(N)."""
         self._tree[:] = 0.0
-        self.positive = 0
 
     def check(self) -> None:
         """Raise AssertionError, with its numbers, at a parent that is not its children's sum."""
@@ -183,10 +167,6 @@ class MinTree:
     def set(self, slots: Ints, values: Floats) -> None:
         """Set the values of ``slots``; of duplicates the last wins. O(B log N)."""
         tree_kernels.set_minima(self._tree, self._starts, slots, values)
-
-    def fill(self, first: int, stop: int, value: float) -> None:
-        """Set the slots ``first <= slot < stop`` to one value. O(stop - first + log N)."""
-        tree_kernels.fill_minima(self._tree, self._starts, first, stop, value)
 
     def clear(self) -> None:
         """Forget every value. O(N)."""

@@ -1,72 +1,99 @@
-"""The uniform distribution: every live slot alike."""
+"""Uniform sampling: every live slot alike."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from prioritized_replay.batches import _batch_kernels as batch_kernels
+from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
-from prioritized_replay.sampling.distribution import HUGE, BatchCall, Floats, Ints
+from prioritized_replay.sampling import _ring_kernels as ring
+from prioritized_replay.sampling.choices import Draw, require_choice
+from prioritized_replay.sampling.distribution import HUGE, Floats, Ints
+
+__all__ = ["Uniform", "UniformDistribution"]
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every transition alike: the baseline of every comparison.
+
+    Parameters
+    ----------
+    draw : {"stratified", "independent", "without_replacement"}
+        How a batch is drawn; see :class:`Proportional`.
+
+    Raises
+    ------
+    ValueError
+        If ``draw`` is none of the three.
+
+    Examples
+    --------
+    >>> Uniform()
+    Uniform(draw='stratified')
+    """
+
+    draw: Draw = "stratified"
+
+    def __post_init__(self) -> None:
+        require_choice("draw", self.draw, Draw)
+
+    def distribution(self, capacity: int, counters: Ints, note: Note) -> UniformDistribution:
+        """Return the state of a buffer that samples so."""
+        return UniformDistribution(capacity, counters)
 
 
 class UniformDistribution:
     """Every live slot alike; priorities are accepted and ignored, each counts as 1.
 
-    Slots are filled in ring order: the live ones are the last ``size`` before ``end``.
+    Parameters
+    ----------
+    capacity : int
+        Number of slots N.
+    counters : int64[8]
+        Of the ring: which slots are live follows from them.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.alpha = 0.0
-        self.most = HUGE
-        self._capacity = capacity
-        self._size = 0
-        self._end = 0
+    alpha = 0.0
+    most = HUGE
+    nbytes = 0
+    uses_priorities = False
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes held: none to speak of."""
-        return 0
-
-    def require(self, priorities: Floats, name: str) -> None:
-        """Accept every priority."""
+    def __init__(self, capacity: int, counters: Ints) -> None:
+        self.capacity = capacity
+        self.counters = counters
 
     def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Refuse any exponent but 0."""
         if alpha != 0.0:
             raise ValueError(f"alpha must be 0 for Uniform, got {alpha}")
 
-    def set(self, slots: Ints, priorities: Floats, name: str) -> float:
-        """Do nothing: uniform rows have no priorities of their own."""
-        return 1.0
+    def set(self, slots: Ints, priorities: Floats) -> None:
+        """Do nothing: the rows have no priorities of their own."""
 
-    def fill(self, first: int, count: int, priority: float) -> None:
-        """Count the new slots. O(1)."""
-        self._size = min(self._size + count, self._capacity)
-        self._end = (first + count) % self._capacity
+    def tell(self, counters: Ints, entering: Floats) -> None:
+        """Count new rows as told. O(1)."""
+        counters[ring.TOLD] = counters[ring.ISSUED]
+
+    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
+        """Only look at what comes, and count what comes too late. O(B)."""
+        slots, priorities = np.empty(ids.size, np.int64), np.empty(ids.size)
+        live: int = draw_kernels.check_update(
+            counters, ids, td_errors, self.capacity, slots, priorities
+        )
+        return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
         """Write equally likely live slots. O(B)."""
         draw_kernels.draw_ring(
-            uniforms, stratified, self._end, self._size, self._capacity, slots, probabilities
+            self.counters, self.capacity, uniforms, stratified, slots, probabilities
         )
-
-    def sample(self, uniforms: Floats, first: int, stratified: bool, frame: BatchCall) -> None:
-        """Draw and fill a batch. O(B)."""
-        batch_kernels.sample_ring(self._end, self._size, uniforms, first, stratified, *frame)
-
-    def update(
-        self, ids: Ints, td_errors: Floats, eps: float, first_id: int, next_id: int
-    ) -> tuple[int, float]:
-        """Only look at what comes: uniform rows have no priorities of their own. O(B)."""
-        live = draw_kernels.priorities_of(
-            ids, td_errors, eps, first_id, next_id, self._capacity,
-            np.empty(ids.size, np.int64), np.empty(ids.size),
-        )  # fmt: skip
-        return live, 1.0
 
     def probabilities(self, slots: Ints) -> Floats:
         """Return 1 / size for each slot."""
-        return np.full(slots.size, 1.0 / max(self._size, 1))
+        return np.full(slots.size, 1.0 / max(self.drawable(), 1))
 
     def masses(self, slots: Ints) -> Floats:
         """Return 1 for each slot."""
@@ -78,16 +105,15 @@ class UniformDistribution:
 
     def drawable(self) -> int:
         """Return the number of live slots."""
-        return self._size
+        return min(int(self.counters[ring.ISSUED] - self.counters[ring.FIRST]), self.capacity)
 
     def least_probability(self) -> float:
         """Return 1 / size."""
-        return 1.0 / self._size
+        return 1.0 / self.drawable()
 
     def largest_priority(self) -> float:
         """Return 1, the priority of every row of a uniform buffer."""
         return 1.0
 
     def clear(self) -> None:
-        """Forget all slots."""
-        self._size = 0
+        """Do nothing: which slots are live follows from the counters."""

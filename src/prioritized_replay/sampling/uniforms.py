@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.fields import arguments
+from prioritized_replay.note import Note
 
 __all__ = ["Moment", "Seed", "UniformStream"]
 
@@ -40,7 +41,7 @@ class Moment(NamedTuple):
     generator: Any
     """State of the bit generator, as NumPy gives it."""
     block: NDArray[np.float64]
-    """What was last drawn in advance; nobody writes to it."""
+    """What was last drawn in advance."""
     used: int
     """How much of the block is used up."""
 
@@ -65,6 +66,8 @@ class UniformStream:
         As for :func:`numpy.random.default_rng`.
     block : int
         How many are drawn at once.
+    note : Note, optional
+        Where to note what an interrupted call leaves to do.
 
     Raises
     ------
@@ -79,7 +82,7 @@ class UniformStream:
     True
     """
 
-    def __init__(self, seed: Seed, block: int = 4096) -> None:
+    def __init__(self, seed: Seed, block: int = 4096, note: Note | None = None) -> None:
         try:
             if not _is_seed(seed):
                 raise TypeError("no integer, few integers or generator")
@@ -89,37 +92,72 @@ class UniformStream:
         except (TypeError, ValueError) as error:
             got = arguments.shown(seed)
             raise ValueError(f"seed must be as for default_rng, got {got}: {error}") from None
-        self._size = block
-        self._block = np.empty(block)
-        self._used = block
+        self.size = block
+        """How many are drawn at once."""
+        self._note = Note() if note is None else note
+        # The first number says how many of the others are used up, so that a kernel which gets the
+        # block can count those it takes.
+        self._block = np.zeros(1 + block)
+        self._block[0] = block
 
     def __call__(self, count: int) -> NDArray[np.float64]:
         """Return the next ``count`` uniforms, float64[count]; never the same array twice."""
-        block, first = self.take(count)
+        block = self.block_for(count)
+        first = 1 + int(block[0])
+        block[0] += count
         return block[first : first + count]
 
-    def take(self, count: int) -> tuple[NDArray[np.float64], int]:
-        """Return an array that holds the next ``count`` uniforms, and where they begin in it."""
-        first = self._used
-        stop = first + count
-        if stop > self._size:
-            if count > self._size:
-                return self.generator.random(count), 0
-            self._block = self.generator.random(self._size)
-            first, stop = 0, count
-        self._used = stop
-        return self._block, first
+    def block_for(self, count: int) -> NDArray[np.float64]:
+        """Return an array that holds the next ``count`` uniforms, to be counted by who takes them.
+
+        Returns
+        -------
+        float64[...]
+            ``block[0]`` says how many of ``block[1:]`` are used up; whoever takes some adds to it.
+
+        Notes
+        -----
+        More than a block at once are an array of their own. If what is done with them may be
+        interrupted, the caller notes first that the stream has to :meth:`go_back`.
+        """
+        block = self._block
+        if block[0] + count <= self.size:
+            return block
+        bits = self.generator.bit_generator
+        before, old = bits.state, block
+
+        def undo() -> None:
+            if self._block is old:  # the new numbers are lost: they will be drawn again
+                bits.state = before
+
+        alone = self._note.work is None  # else the caller will go back to an earlier moment
+        if alone:
+            self._note.work = undo
+        block = np.zeros(1 + max(count, self.size))
+        self.generator.random(out=block[1:])
+        if count <= self.size:
+            self._block = block
+        if alone:
+            self._note.work = None
+        return block
 
     def moment(self) -> Moment:
         """Return where the stream stands."""
-        return Moment(self.generator.bit_generator.state, self._block, self._used)
+        return Moment(self.generator.bit_generator.state, self._block, int(self._block[0]))
+
+    def go_back(self, moment: Moment) -> None:
+        """Stand again where this stream did at some moment. It may be called again."""
+        self.generator.bit_generator.state = moment.generator
+        moment.block[0] = moment.used
+        self._block = moment.block
 
     def at(self, moment: Moment) -> UniformStream:
-        """Return a stream that stands where this one did at some moment."""
+        """Return another stream that stands where this one did at some moment."""
         stream = copy.copy(self)
         stream.generator = copy.deepcopy(self.generator)
         stream.generator.bit_generator.state = moment.generator
-        stream._block, stream._used = moment.block, moment.used
+        stream._block = moment.block.copy()
+        stream._block[0] = moment.used
         return stream
 
     def diverge(self, number: int) -> None:
@@ -130,11 +168,11 @@ class UniformStream:
         """
         entropy = self.generator.integers(1 << 63, size=4).tolist()
         self.generator = np.random.default_rng([*entropy, number])
-        self._used = self._size
+        self._block[0] = self.size
 
     def pieces(self) -> list[Piece]:
         """Return the uniforms that are left, as a piece of a checkpoint."""
-        return [Piece("uniforms", None, self._block[self._used :].copy)]
+        return [Piece("uniforms", None, self._block[1 + int(self._block[0]) :].copy)]
 
     def state(self) -> dict[str, Any]:
         """Return the rest of what belongs to a checkpoint, in plain values.
@@ -147,16 +185,17 @@ class UniformStream:
         bits = self.generator.bit_generator
         if type(bits) is not GENERATORS.get(type(bits).__name__):
             raise ValueError(f"seed must be of a generator of NumPy's own to be saved, got {bits}")
-        return {"uniforms_left": self._size - self._used, "generator": _plain(bits.state)}
+        return {"uniforms_left": self.size - int(self._block[0]), "generator": _plain(bits.state)}
 
     def restore(self, reader: Reader) -> None:
-        """Become what a checkpoint says."""
-        left = reader.integer("uniforms_left", 0, self._size)
+        """Restore the state from a checkpoint."""
+        left = reader.integer("uniforms_left", 0, self.size)
         uniforms = reader.array("uniforms", np.float64, (left,))
         if not ((uniforms >= 0.0) & (uniforms < 1.0)).all():
             raise reader.error("must have uniforms in [0, 1)")
-        self._block, self._used = np.empty(self._size), self._size - left
-        self._block[self._used :] = uniforms
+        self._block = np.zeros(1 + self.size)
+        self._block[0] = self.size - left
+        self._block[1 + self.size - left :] = uniforms
         state = reader.plain("generator")
         try:
             bits: Any = GENERATORS[state["bit_generator"]](0)

@@ -18,6 +18,7 @@ from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.fields.field import LARGEST
 from prioritized_replay.fields.nested import Structure
+from prioritized_replay.note import Note
 from prioritized_replay.storage.memory import Memory, Words
 from prioritized_replay.storage.rows import Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
@@ -26,7 +27,7 @@ from prioritized_replay.streams.autoreset import Autoreset
 from prioritized_replay.streams.n_step import OpenWindows
 from prioritized_replay.streams.staging import Staging
 
-__all__ = ["Note", "Steps", "Transitions"]
+__all__ = ["Steps", "Transitions"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -35,22 +36,6 @@ Ints = NDArray[np.int64]
 FLOAT64 = np.dtype(np.float64)
 NO_ROOM = -1 - kernels.NO_ROOM
 COMPUTED = ("discount", "terminated")  # columns of a row that no caller gives with a step
-
-
-class Note:
-    """What is left to do before a buffer may be used again, if a call was interrupted.
-
-    Attributes
-    ----------
-    work : callable or None
-        Brings the buffer to the state before or after that call; it may be interrupted and called
-        again.
-    """
-
-    __slots__ = ("work",)
-
-    def __init__(self) -> None:
-        self.work: Callable[[], None] | None = None
 
 
 class Steps(NamedTuple):

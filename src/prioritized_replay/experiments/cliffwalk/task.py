@@ -17,13 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prioritized_replay.experiments.cliffwalk import _cliffwalk_kernels as kernels
+from prioritized_replay.note import Note
+from prioritized_replay.sampling import Proportional, RankBased, Specification, Uniform
 from prioritized_replay.sampling.sampler import Sampler
-from prioritized_replay.sampling.specifications import (
-    Proportional,
-    RankBased,
-    Specification,
-    Uniform,
-)
 from prioritized_replay.sampling.uniforms import UniformStream
 
 Floats = npt.NDArray[np.float64]
@@ -259,8 +255,8 @@ def updates_to_learn(n: int, arm: Arm, features: Features, seed: int) -> int | N
     if arm == "greedy":
         return learner.learn_greedily(memory, limit) or None
 
-    sampler = Sampler(SAMPLERS[arm], walk.transitions)
-    sampler.append(walk.transitions)
+    sampler = Sampler(SAMPLERS[arm], walk.transitions, Note())
+    sampler.append(np.ones(walk.transitions))  # the ids are the slots
     uniforms = UniformStream(rng)
     size = min(10_000, walk.transitions) if arm == "uniform" else 1
     td_error = np.empty(size)
@@ -271,5 +267,5 @@ def updates_to_learn(n: int, arm: Arm, features: Features, seed: int) -> int | N
         if updates:
             return done + updates
         if arm != "uniform":
-            sampler.set(slots, sampler.priorities_of(td_error))
+            sampler.update(slots, td_error)
     return None

@@ -1,0 +1,88 @@
+"""The numbers of a ring of rows, and how a compiled loop gives a row its id.
+
+`counters`, int64[8], holds all that is counted of a ring. A row's slot is its id modulo N. The live
+rows have the ids max(FIRST, ISSUED - N) .. ISSUED - 1. A distribution knows those below TOLD; the
+priorities of the others lie in `entering`, float64[a power of two], at their ids modulo its size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prioritized_replay.jit.compiling import inner, kernel
+from prioritized_replay.jit.intrinsics import words_as
+
+ISSUED = 0  # ids given so far: the next row's id
+FIRST = 1  # the id of the first row since the buffer was cleared
+TOLD = 2  # rows with smaller ids are known to the distribution
+STALE = 3  # updates that came too late: their rows were overwritten
+LARGEST = 4  # the largest priority since the buffer was empty, bits of a float64
+COUNTERS = 8
+
+
+@inner
+def enter(counters, entering, priority):
+    """Give the next id to a row that enters with this priority. There must be room for it."""
+    issued = counters[ISSUED]
+    entering[issued & (entering.size - 1)] = priority
+    numbers = words_as(counters, np.float64)
+    numbers[LARGEST] = max(numbers[LARGEST], priority)
+    counters[ISSUED] = issued + 1
+
+
+@inner
+def first_to_tell(counters, capacity):
+    """Return the first id that a distribution has not been told of and that is still live."""
+    return max(counters[TOLD], counters[ISSUED] - capacity)
+
+
+@kernel
+def checked_update(counters, ids, td_errors, eps, most, capacity, slots, priorities):
+    """Turn ids into slots and errors into priorities, abs(td_error) + eps, of rows still there.
+
+    Returns how many they are. But where an id was never issued or an error is not finite, returns
+    -1 - i for its place i, ids first; where a priority of a live row is above `most`, -1 - B - i.
+    """
+    count = ids.size
+    issued = counters[ISSUED]
+    for i in range(count):
+        if ids[i] < 0 or ids[i] >= issued:
+            return -1 - i
+    first = max(counters[FIRST], issued - capacity)
+    for i in range(count):
+        priority = abs(td_errors[i]) + eps
+        if not priority < np.inf:
+            return -1 - i
+        if priority > most and ids[i] >= first:
+            return -1 - count - i
+    turn = first - first % capacity  # one division: a live id is less than two turns above
+    live = 0
+    for i in range(count):
+        if ids[i] >= first:
+            slot = ids[i] - turn
+            slots[live] = slot - capacity if slot >= capacity else slot
+            priorities[live] = abs(td_errors[i]) + eps
+            live += 1
+    return live
+
+
+@inner
+def count_update(counters, stale, largest):
+    """Count updates that came too late, and remember the largest priority."""
+    counters[STALE] += stale
+    numbers = words_as(counters, np.float64)
+    numbers[LARGEST] = max(numbers[LARGEST], largest)
+
+
+@kernel
+def priorities_of_errors(td_errors, eps, most, priorities):
+    """Write abs(td_error) + eps; return -1, or the place of the first that is not finite or large.
+
+    The largest float64 as `most` lets all finite ones pass.
+    """
+    for i in range(td_errors.size):
+        priority = abs(td_errors[i]) + eps
+        if not priority <= most:
+            return i
+        priorities[i] = priority
+    return -1
