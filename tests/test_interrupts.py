@@ -93,6 +93,8 @@ def add_ending(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
     step["truncated"] = np.ones_like(step["truncated"]) if replay.num_envs else True
     if replay.autoreset == "same_step":
         step["info"] = {"final_obs": step["next_obs"]}
+    if replay.autoreset == "next_step":
+        world.awaiting[:] = True
     return lambda: replay.add(**step)
 
 
@@ -142,8 +144,9 @@ def end_one(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
 
 def update(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
     issued = int(replay.stats()["ids_issued"])
-    ids = np.array([issued - 1, issued - 2, issued - 2, max(0, issued - CAPACITY - 3)])
-    return lambda: replay.update_priorities(ids, np.array([9.0, -0.5, 12.0, 3.0]))
+    ids = np.array([issued - 1, issued - 2, issued - 2, issued - CAPACITY - 3])
+    errors = np.array([9.0, -0.5, 12.0, 3.0])[ids >= 0]
+    return lambda: replay.update_priorities(ids[ids >= 0], errors)
 
 
 def alpha(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
@@ -194,7 +197,8 @@ class Outcome(NamedTuple):
 
 def outcome(replay: per.ReplayBuffer, world: World, first: int) -> Outcome:
     seen = interrupts.contents(replay)
-    return Outcome(seen, drive(replay, world, first, FURTHER))
+    # Memory for frames that was added before the call was ended stays.
+    return Outcome(seen, drive(replay, world, first, FURTHER, memory=False))
 
 
 def places(count: int, seed: int) -> Iterator[int]:
@@ -238,6 +242,8 @@ def differences(found: Outcome, expected: Outcome) -> list[str]:
     return sorted(n for n in names if found.contents.get(n) != expected.contents.get(n))
 
 
+# Python says so where an exception strikes a generator that is being closed: the call went on.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_call_that_is_ended_leaves_the_state_before_or_after_it(kind, call, tmp_path):

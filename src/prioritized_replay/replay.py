@@ -167,7 +167,7 @@ class ReplayBuffer:
         self._most_rows = count * self._n_step  # that one call of `add` can make
         self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
         self._memory = Memory(directory, max_bytes)
-        self._memory.reserve(self._sampler.nbytes)
+        self._memory.reserve("priorities", self._sampler.nbytes)
         try:
             self._transitions = Transitions(
                 self._capacity, self._structures, self._n_step, self._gamma, count, mode,

@@ -81,10 +81,18 @@ class Memory:
     ) -> None:
         self.max_bytes = None if max_bytes is None else arguments.integer("max_bytes", max_bytes)
         self.directory = None if directory is None else _usable(directory)
-        self.nbytes = 0
-        """Bytes held, those reserved for others among them."""
-        self._mappings: list[mmap.mmap] = []
-        self._paths: list[Path] = []
+        self._held: dict[str, int] = {}  # bytes counted, by the names of arrays
+        self._paths: dict[str, Path] = {}  # of files, from before they are made
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, those reserved for others among them. O(arrays)."""
+        return sum(self._held.values())
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays given out, and of files that an interrupted call has left."""
+        return list(self._held | self._paths)
 
     def words(self, name: str, count: int, beside: int = 0) -> Words:
         """Return ``count`` words that are 0 and begin with a cache line.
@@ -124,14 +132,16 @@ class Memory:
             words = words[shift : shift + count]
         else:
             words = np.ndarray(count, np.uint64, self._map(name, count * WORD))
-        self.nbytes += count * WORD + beside
+        self._held[name] = count * WORD + beside
         return words
 
-    def reserve(self, nbytes: int) -> None:
+    def reserve(self, name: str, nbytes: int) -> None:
         """Count bytes that lie elsewhere.
 
         Parameters
         ----------
+        name : str
+            What they are for.
         nbytes : int
             How many.
 
@@ -141,37 +151,29 @@ class Memory:
             If ``max_bytes`` would be passed.
         """
         self._require(nbytes)
-        self.nbytes += nbytes
+        self._held[name] = nbytes
 
-    def release(self, name: str, nbytes: int) -> None:
+    def release(self, name: str) -> None:
         """Take back an array of words that its user lets go of, and its file.
 
         Parameters
         ----------
         name : str
-            As it was called.
-        nbytes : int
-            What was counted for it, with what lay beside.
+            As it was called. A name that is not known is no error.
         """
-        self.nbytes -= nbytes
-        if self.directory is not None:
-            path = self.directory / (name + SUFFIX)
-            place = self._paths.index(path)
-            del self._paths[place], self._mappings[place]
+        self._held.pop(name, None)
+        path = self._paths.get(name)
+        if path is not None:
             with contextlib.suppress(OSError):  # Windows removes no file that is mapped
                 path.unlink()
-
-    def flush(self) -> None:
-        """Write to disk what has changed in the files. Nothing to do in RAM."""
-        for mapping in self._mappings:
-            mapping.flush()
+            self._paths.pop(name, None)
 
     def discard(self) -> None:
         """Remove the files again, where a buffer could not be made after all.
 
         Arrays in them stay valid; where a file in use cannot be removed (Windows), it stays.
         """
-        for path in self._paths:
+        for path in list(self._paths.values()):
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -186,20 +188,21 @@ class Memory:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / (name + SUFFIX)
         assert path.parent == self.directory, "a name is no path"
+        if path.exists():
+            raise FileExistsError(f"directory must have no file {path.name}, got {path}")
+        self._paths[name] = path
         with path.open("x+b", buffering=0) as file:
             try:
                 _fill(file, nbytes)
                 mapping = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_WRITE)
             except BaseException:
                 file.close()  # or Windows could not remove it
-                path.unlink()
+                self.release(name)
                 raise
         if hasattr(mmap, "MADV_RANDOM"):
             # Rows are drawn from anywhere: reading on beyond them took 12 times as long per draw
             # where memory was short (10 GB, 2 GB allowed).
             mapping.madvise(mmap.MADV_RANDOM)
-        self._mappings.append(mapping)
-        self._paths.append(path)
         return mapping
 
 

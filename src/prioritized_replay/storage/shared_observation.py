@@ -62,8 +62,7 @@ class SharedObservation:
     ) -> None:
         self.names = names
         self._named = 0  # pieces of memory that have been given a name
-        # Pieces of memory in use, by name: their words, and the bytes counted for them.
-        self._pieces: dict[str, tuple[Words, int]] = {}
+        self._pieces: dict[str, Words] = {}  # of memory, by their names
         # What a change of layout began with: see `look_for_stack`.
         self._before: tuple[Frames, list[tuple[Array, Array]]] | None = None
         self._title = f"frames-{number}"
@@ -283,16 +282,16 @@ class SharedObservation:
         name = f"{self._title}-{self._named:05d}"
         self._named += 1  # first: a name is never used twice, whatever happens to the words
         words = self._memory.words(name, count, beside)
-        self._pieces[name] = words, words.nbytes + beside
+        self._pieces[name] = words
         return words
 
     def _release_unused(self) -> None:
         """Give back the pieces of memory that hold no chunk of the frames in use."""
         used = set(map(id, self._frames.memory))
-        for name, (words, nbytes) in list(self._pieces.items()):
-            if id(words) not in used:
-                self._memory.release(name, nbytes)
-                del self._pieces[name]
+        for name in self._memory.names:
+            if name.startswith(f"{self._title}-") and id(self._pieces.get(name)) not in used:
+                self._memory.release(name)
+                self._pieces.pop(name, None)
 
     def _narrowed(self, references: Array) -> Array:
         """Return the part of rows' references that is in use, fit for a kernel."""
