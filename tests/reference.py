@@ -202,7 +202,7 @@ class ReferenceReplay:
     def _enter(
         self, rows: Sequence[dict[str, Any]], td_errors: Sequence[float | None]
     ) -> list[int]:
-        """Enter rows; one without an error at the maximum, to which earlier rows of the call add."""
+        """Enter rows: one without an error at the maximum, that of earlier rows included."""
         maximum = self.maximum() if self.priority else None
         ids = []
         for place, (row, td_error) in enumerate(zip(rows, td_errors, strict=True)):

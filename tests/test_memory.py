@@ -67,8 +67,6 @@ def test_files_hold_what_was_written(tmp_path):
     rows[:] = np.arange(10)
     frames[:] = np.arange(1000)[::-1]
 
-    memory.flush()
-
     assert files(tmp_path) == ["frames-obs-00003.words", "rows.words"]
     read = np.memmap(tmp_path / "rows.words", np.uint64, "r")
     np.testing.assert_array_equal(read, rows)
@@ -88,14 +86,14 @@ def test_files_stay_when_all_else_is_gone(tmp_path):
 def test_bytes_are_counted_up_to_the_limit(directory):
     memory = Memory(directory, max_bytes=1000)
     memory.words("rows", 50)
-    memory.reserve(200)
+    memory.reserve("priorities", 200)
     assert memory.nbytes == 600
 
     for kind in (MemoryError, ValueError, OverLimit):
         with pytest.raises(kind, match="max_bytes must be >= 1008, got 1000"):
             memory.words("frames", 51)
         with pytest.raises(kind, match="max_bytes must be >= 1001, got 1000"):
-            memory.reserve(401)
+            memory.reserve("more", 401)
 
     assert memory.nbytes == 600
     if directory is not None:
@@ -160,7 +158,7 @@ def test_what_was_made_in_vain_can_be_removed(tmp_path):
 
 
 def test_nothing_is_made_before_it_is_needed(tmp_path):
-    Memory(tmp_path / "new", max_bytes=10).reserve(10)
+    Memory(tmp_path / "new", max_bytes=10).reserve("priorities", 10)
 
     assert not (tmp_path / "new").exists()
 
@@ -296,7 +294,7 @@ def test_words_that_are_let_go_are_counted_no_more_and_leave_no_file(tmp_path):
         memory.words("gone", 8, beside=5)
         assert memory.nbytes == 101
 
-        memory.release("gone", 69)
+        memory.release("gone")
 
         assert memory.nbytes == kept.nbytes
         memory.words("gone", 1)

@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scipy import stats
 from tests.reference_rank import SortedRanks
+from tests.watched_order import WatchedOrder
 
 from prioritized_replay.sampling.power_law import PowerLaw
-from prioritized_replay.sampling.rank_order import RankOrder, most_nodes
+from prioritized_replay.sampling.rank_order import most_nodes
 
 EXTREMES = [0.0, 5e-324, 1e-300, 1e-12, 0.5, 1.0, math.nextafter(1.0, 2.0), 1e12, 1e300]
 LAST = math.nextafter(1.0, 0.0)
 
 
 def filled(priorities, capacity=None):
-    order = RankOrder(capacity or len(priorities))
+    order = WatchedOrder(capacity or len(priorities))
     order.rebuild(np.arange(len(priorities)), np.asarray(priorities, np.float64))
     return order
 
@@ -35,7 +36,7 @@ class RankOrderMachine(RuleBasedStateMachine):
 
     @initialize(capacity=st.sampled_from([1, 2, 63, 64, 65, 200, 700]))
     def make(self, capacity):
-        self.order = RankOrder(capacity)
+        self.order = WatchedOrder(capacity)
         self.twin = SortedRanks(capacity)
 
     def priorities(self, kind, count, rng):
@@ -107,7 +108,7 @@ TestRankOrderMachine = RankOrderMachine.TestCase
 
 def test_the_order_does_not_depend_on_the_history():
     rng = np.random.default_rng(5)
-    order = RankOrder(3_000)
+    order = WatchedOrder(3_000)
     priorities = np.empty(3_000)
     for _ in range(300):
         slots = rng.permutation(3_000)[: rng.integers(1, 500)]
@@ -121,7 +122,7 @@ def test_the_order_does_not_depend_on_the_history():
 @pytest.mark.parametrize("capacity", [70, 500, 5_000])
 def test_rows_that_enter_at_the_maximum_while_the_ring_overwrites(capacity):
     rng = np.random.default_rng(2)
-    order, twin = RankOrder(capacity), SortedRanks(capacity)
+    order, twin = WatchedOrder(capacity), SortedRanks(capacity)
     slot = 0
     for step in range(300):
         count = int(rng.integers(1, 60))
@@ -138,7 +139,7 @@ def test_rows_that_enter_at_the_maximum_while_the_ring_overwrites(capacity):
 
 
 def test_appends_at_the_maximum_leave_full_leaves():
-    order = RankOrder(6_400)
+    order = WatchedOrder(6_400)
     for slot in range(6_400):
         order.insert_run(slot, 1, 1.0)
     order.check()
@@ -252,7 +253,7 @@ def test_any_priorities_and_any_uniforms(priorities, uniforms):
 def test_a_large_order_survives_many_updates():
     rng = np.random.default_rng(9)
     capacity = 100_000
-    order = RankOrder(capacity)
+    order = WatchedOrder(capacity)
     priorities = rng.exponential(size=capacity)
     order.rebuild(np.arange(capacity), priorities)
     for turn in range(60):
@@ -268,13 +269,13 @@ def test_a_large_order_survives_many_updates():
 
 
 def test_memory_is_bounded():
-    assert RankOrder(1_000_000).nbytes <= 44_000_000
+    assert WatchedOrder(1_000_000).nbytes <= 44_000_000
     assert most_nodes(64) == 1
     assert most_nodes(10**7) < 500_000
 
 
 def test_an_empty_order_says_so():
-    order = RankOrder(3)
+    order = WatchedOrder(3)
     order.check()
     assert len(order) == 0
     assert order.slots_in_order().tolist() == []
@@ -305,7 +306,8 @@ def test_check_sees_a_broken_tree(row, column, value, message):
 def test_kernels_run_as_plain_python():
     program = """
 import numpy as np
-from prioritized_replay.sampling.rank_order import RankOrder
+from tests.watched_order import WatchedOrder
+
 from prioritized_replay.sampling.power_law import PowerLaw
 
 rubbish = np.random.default_rng(1).integers(0, 256, 2**20, np.uint8)
@@ -316,13 +318,13 @@ def left_behind(shape, dtype=float, empty=np.empty):
 
 turn, np.empty, empty = 0, left_behind, np.empty  # memory is as somebody left it
 for turn in range(50):
-    small = RankOrder(20)  # its root is a leaf
+    small = WatchedOrder(20)  # its root is a leaf
     for _ in range(2):
         small.set(np.arange(9), np.ones(9))
     small.check()
 np.empty = empty
 rng = np.random.default_rng(0)
-order, law = RankOrder(300), PowerLaw(0.7)
+order, law = WatchedOrder(300), PowerLaw(0.7)
 for turn in range(8):
     slots = rng.permutation(300)[:150]
     order.set(slots, np.minimum(rng.exponential(size=150), 1.0))

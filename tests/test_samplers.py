@@ -741,17 +741,32 @@ def test_the_maximum_is_read_before_anything_is_evicted(kind, policy):
 
 @by_class
 @pytest.mark.parametrize("policy", ["ever", "current"])
-def test_the_maximum_is_read_once_per_call(kind, policy):
-    """A row that brings its own error does not raise the rows that enter beside it."""
+@pytest.mark.parametrize("n_step", [1, 2, 3, 4])
+def test_a_row_enters_at_the_largest_error_before_it_whatever_n_is(kind, policy, n_step):
+    """Also at that of a window which closes in the same call."""
     sampler = kind(max_priority=policy, **({"eps": 0} if kind is per.Proportional else {}))
-    replay = per.ReplayBuffer(8, FIELDS, sampler=sampler, n_step=3)
-    zero = np.zeros(2, np.float32)
+    for errors, expected in (
+        ([100.0, None, 0.5], [100.0, 100.0, 0.5]),
+        ([5.0, 15.0, 25.0, None], [5.0, 15.0, 25.0, 25.0]),
+        ([None, 0.5, None, 7.0, None], [1.0, 0.5, 1.0, 7.0, 7.0]),
+        ([0.5, None, 0.25, None], [0.5, 0.5, 0.25, 0.5]),
+        ([0.0, None], [0.0, 0.0]),
+    ):
+        replay = per.ReplayBuffer(8, FIELDS, sampler=sampler, n_step=n_step)
+        zero = np.zeros(2, np.float32)
+        for k, error in enumerate(errors):
+            replay.add(zero, 0, 0.0, zero, k == len(errors) - 1, td_error=error)
+        ids = np.arange(len(errors))
+        np.testing.assert_array_equal(replay.priorities(ids), expected)
 
-    replay.add(zero, 0, 0.0, zero, False, td_error=100.0)
-    replay.add(zero, 0, 0.0, zero, False)
-    ids = replay.add(zero, 0, 0.0, zero, True, td_error=0.5)
 
-    np.testing.assert_array_equal(replay.priorities(ids), [100.0, 1.0, 0.5])
+def test_rows_of_several_streams_all_enter_at_the_largest_priority_before_the_call():
+    replay = per.ReplayBuffer(9, FIELDS, sampler=per.RankBased(), num_envs=3, autoreset="disabled")
+    zeros = np.zeros((3, 2), np.float32)
+    step = zeros, [0, 0, 0], [0.0, 0.0, 0.0], zeros, [False, False, False]
+    assert replay.priorities(replay.add(*step)).tolist() == [1.0, 1.0, 1.0]
+    assert replay.priorities(replay.add(*step, td_error=[4, 9, 2])).tolist() == [4.0, 9.0, 2.0]
+    assert replay.priorities(replay.add(*step)).tolist() == [9.0, 9.0, 9.0]
 
 
 @by_class
