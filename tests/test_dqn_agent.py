@@ -378,9 +378,7 @@ def test_state_of_another_optimizer_changes_nothing(optimizer, name):
     state = copy.deepcopy(before)
     ANOTHER_OPTIMIZER[name](state["optimizer"])
 
-    with pytest.raises(
-        ValueError, match="^the state must be that of this optimizer, got"
-    ):
+    with pytest.raises(ValueError, match=r"^the state must be that of this optimizer, got"):
         agent.load_state_dict(state)
 
     after = agent.state_dict()

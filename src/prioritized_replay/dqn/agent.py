@@ -5,7 +5,6 @@ the parts and acts. Axes: B batch.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +17,11 @@ from prioritized_replay.replay import Batch, ReplayBuffer
 
 @dataclass(slots=True)
 class _Update:
-    """An update from its gradient on: what an interrupted one still has to do."""
+    """An update from its step on: what an interrupted one still has to do."""
 
     number: int
     td_errors: Tensor
-    weights: Tensor
-    ids: Any
+    batch: Batch
     memory: ReplayBuffer | None  # where the priorities go
     stepped: bool = False
 
@@ -119,18 +117,18 @@ class Agent:
         Raises
         ------
         ValueError
-            A td error or the gradient is not finite. Nothing has changed then.
+            A td error or the gradient is not finite, and nothing has changed.
         """
         self._finish()
         return self._update(batch, None)
 
     def _update(self, batch: Batch, memory: ReplayBuffer | None) -> Tensor:
+        """Learn from a batch that came from ``memory``, or from elsewhere."""
         rate = None if self._learning_rate is None else self._learning_rate(self.updates)
         tensors = self._conversion.batch(batch, self.device)
         try:
             errors = self._learner.gradient(tensors)
-            ids = None if memory is None else batch.ids
-            self._open = _Update(self.updates + 1, errors, tensors.weights, ids, memory)
+            self._open = _Update(self.updates + 1, errors, tensors, memory)
         except BaseException:
             self._learner.undo()
             raise
@@ -149,9 +147,8 @@ class Agent:
         stepped = update.stepped or self._learner.stepped()
         if stepped is None and not go_on:
             raise RuntimeError(
-                "the optimizer's step was interrupted, and some parameters may have moved without "
-                "the others: call load_state_dict to go back to a checkpoint, or optimize or learn "
-                "to count the step as made and go on"
+                "the optimizer's step was interrupted and may be half made: load_state_dict goes "
+                "back to a checkpoint; optimize and learn count it as made and go on"
             )
         if stepped is not False:
             self.updates = update.number
@@ -159,9 +156,9 @@ class Agent:
                 self._learner.move_target(self.tau)
             elif self.updates % self.target_period == 0:
                 self._learner.move_target(1.0)
-            self.last_td_errors, self.last_weights = update.td_errors, update.weights
+            self.last_td_errors, self.last_weights = update.td_errors, update.batch.weights
             if update.memory is not None:
                 errors = update.td_errors
                 clipped = errors.clamp(-1.0, 1.0) if self._clip_td_errors else errors
-                update.memory.update_priorities(update.ids, clipped)
+                update.memory.update_priorities(update.batch.ids, clipped)
         self._open = None

@@ -133,12 +133,13 @@ def check_warmup(memory: Any, warmup: int) -> None:
 
 
 def check_network(network: nn.Module, conversion: Conversion, device: torch.device) -> None:
-    """Raise ValueError unless a network on a device gives A values for each observation.
+    """Move a network to a device; raise ValueError unless it gives A values per observation there.
 
     The network sees two observations of zeros, in evaluation mode. Lazy layers get their sizes.
     """
     if not isinstance(network, nn.Module):
         raise ValueError(f"online_network must be a torch.nn.Module, got {type(network).__name__}")
+    network.to(device)
     observations = conversion.tensors(conversion.blank(2), device)
     try:
         with (

@@ -202,8 +202,8 @@ class DQN(Agent):
                 shared_bias=shared_bias,
                 seed=int(network_seed.generate_state(1)[0]),
             )
-        online_network.to(place)
-        if not own:
+            online_network.to(place)
+        else:
             check_network(online_network, conversion, place)
         target_network = copy.deepcopy(online_network).requires_grad_(False).train(noisy)
         learner = make_learner(

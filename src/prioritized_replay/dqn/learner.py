@@ -54,24 +54,26 @@ class AutogradLearner:
     ) -> None:
         self.optimizer = optimizer
         self._online, self._target, self._noisy = online, target, noisy
-        self._parameters, self._buffers = list(online.parameters()), list(online.buffers())
+        self._parameters = list(online.parameters())
         self._conversion, self._device = conversion, device
         self._double, self._loss, self._gradient_clip = double, loss, gradient_clip
         self._precision: Callable[[], Any] = contextlib.nullcontext
         if precision == "bfloat16":
             self._precision = lambda: torch.autocast(device.type, torch.bfloat16)
-        pairs = [*zip(target.parameters(), self._parameters, strict=True)]
-        self._pairs = [*pairs, *zip(target.buffers(), self._buffers, strict=True)]
+        self._pair()
         # Versions of the target network before the update: torch counts changes in place.
         self._versions = [tensor._version for tensor, _ in self._pairs]
         self._before: list[Tensor] = []  # the buffers before the update
+        self._records = True
 
     def gradient(self, batch: Batch) -> Tensor:
         """Return td errors, and leave the gradient of their loss with the parameters."""
-        self._versions = [target._version for target, _ in self._pairs]
-        self._before = [buffer.clone() for buffer in self._buffers]
         if self._noisy:
             reset_noise(self._online, self._target)
+            self._pair()  # it may have made new buffers
+        self._versions = [target._version for target, _ in self._pairs]
+        self._before = [buffer.clone() for buffer in self._buffers]
+        self._records = torch.is_grad_enabled()
         with torch.no_grad():
             value = self._values(self._target, batch.next_obs, training=self._noisy)
             selector = value
@@ -91,6 +93,7 @@ class AutogradLearner:
 
     def step(self, learning_rate: float | None) -> None:
         """Move the online network against the gradient."""
+        self._before = []  # nothing to undo any more
         if learning_rate is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
@@ -101,11 +104,12 @@ class AutogradLearner:
         """Return None: optimizers move one parameter after the other and keep no record."""
         return None
 
-    @torch.no_grad()
     def undo(self) -> None:
-        """Restore the buffers, such as the running means of batch norm."""
+        """Restore buffers, such as running means of batch norm, and torch's gradient mode."""
+        torch.set_grad_enabled(self._records)  # an interruption may fall before the end of no_grad
         for buffer, before in zip(self._buffers, self._before, strict=False):
             buffer.copy_(before)
+        self._before = []
 
     @torch.no_grad()
     def move_target(self, share: float) -> None:
@@ -124,6 +128,11 @@ class AutogradLearner:
         return greedy_actions(
             self._online, self._conversion, observations, self._device, training=training
         )
+
+    def _pair(self) -> None:
+        self._buffers = list(self._online.buffers())
+        online, target = [*self._parameters, *self._buffers], self._target
+        self._pairs = [*zip([*target.parameters(), *target.buffers()], online, strict=True)]
 
     def _values(self, network: nn.Module, observations: Any, *, training: bool) -> Tensor:
         # One autocast for each pass: within one, torch would use weights again that it converted
