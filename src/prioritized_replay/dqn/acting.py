@@ -15,9 +15,11 @@ from torch import nn
 
 from prioritized_replay.dqn.conversion import Conversion
 from prioritized_replay.dqn.convolutions import ConvNetwork
+from prioritized_replay.dqn.devices import modes_kept
 from prioritized_replay.dqn.networks import QNetwork
 
 
+@modes_kept()
 def greedy_actions(
     network: nn.Module,
     conversion: Conversion,
@@ -45,7 +47,7 @@ def greedy_actions(
         Numbers from 0; add ``conversion.first_action`` for the environment.
     """
     tensors = conversion.tensors(observations, device)
-    with torch.inference_mode(), mode_of(network, training=training):
+    with torch.no_grad(), mode_of(network, training=training):
         best: npt.NDArray[np.int64] = network(tensors).argmax(dim=1).cpu().numpy()
     return best
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prioritized_replay.dqn.checks import Schedule, check_warmup
 from prioritized_replay.dqn.conversion import Conversion
+from prioritized_replay.dqn.devices import modes_kept
 from prioritized_replay.dqn.protocol import Learner
 from prioritized_replay.replay import Batch, ReplayBuffer
 
@@ -122,6 +123,7 @@ class Agent:
         self._finish()
         return self._update(batch, None)
 
+    @modes_kept()
     def _update(self, batch: Batch, memory: ReplayBuffer | None) -> Tensor:
         """Learn from a batch that came from ``memory``, or from elsewhere."""
         rate = None if self._learning_rate is None else self._learning_rate(self.updates)

@@ -64,7 +64,6 @@ class AutogradLearner:
         # Versions of the target network before the update: torch counts changes in place.
         self._versions = [tensor._version for tensor, _ in self._pairs]
         self._before: list[Tensor] = []  # the buffers before the update
-        self._records = True
 
     def gradient(self, batch: Batch) -> Tensor:
         """Return td errors, and leave the gradient of their loss with the parameters."""
@@ -73,7 +72,6 @@ class AutogradLearner:
             self._pair()  # it may have made new buffers
         self._versions = [target._version for target, _ in self._pairs]
         self._before = [buffer.clone() for buffer in self._buffers]
-        self._records = torch.is_grad_enabled()
         with torch.no_grad():
             value = self._values(self._target, batch.next_obs, training=self._noisy)
             selector = value
@@ -104,9 +102,9 @@ class AutogradLearner:
         """Return None: optimizers move one parameter after the other and keep no record."""
         return None
 
+    @torch.no_grad()
     def undo(self) -> None:
-        """Restore buffers, such as running means of batch norm, and torch's gradient mode."""
-        torch.set_grad_enabled(self._records)  # an interruption may fall before the end of no_grad
+        """Restore the buffers, such as the running means of batch norm."""
         for buffer, before in zip(self._buffers, self._before, strict=False):
             buffer.copy_(before)
         self._before = []
