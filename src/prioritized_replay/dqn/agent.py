@@ -61,7 +61,7 @@ class Agent:
         self.batch_size, self.warmup = batch_size, warmup
         self._learner, self._conversion = learner, conversion
         self._learning_rate, self._beta, self._epsilon = learning_rate, beta, epsilon
-        self._clip_td_errors = clip_td_errors
+        self.clip_td_errors = clip_td_errors
         self.updates = self.actions = 0
         self.adjust_epsilon()
         self.last_td_errors: Tensor | None = None
@@ -161,6 +161,6 @@ class Agent:
             self.last_td_errors, self.last_weights = update.td_errors, update.batch.weights
             if update.memory is not None:
                 errors = update.td_errors
-                clipped = errors.clamp(-1.0, 1.0) if self._clip_td_errors else errors
+                clipped = errors.clamp(-1.0, 1.0) if self.clip_td_errors else errors
                 update.memory.update_priorities(update.batch.ids, clipped)
         self._open = None

@@ -236,13 +236,29 @@ class DQN(Agent):
         )
         self.online_network, self.target_network = online_network, target_network
         self.precision: Precision = precision
-        self._loss: Loss = loss
+        self._double, self._loss = double, loss
+        self._gradient_clip = math.inf if gradient_clip is None else gradient_clip
         self._generator = np.random.default_rng(explore_seed)
 
     @property
     def gamma(self) -> float:
         """Discount of one step, as the buffer applies it."""
         return self.memory_buffer.gamma
+
+    @property
+    def double(self) -> bool:
+        """Whether the targets are those of Double DQN."""
+        return self._double
+
+    @property
+    def loss(self) -> Loss:
+        """Loss of a td error."""
+        return self._loss
+
+    @property
+    def gradient_clip(self) -> float:
+        """Largest norm of the gradient; infinite without a bound."""
+        return self._gradient_clip
 
     @property
     def last_loss(self) -> Tensor | None:
