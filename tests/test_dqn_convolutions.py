@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from prioritized_replay.dqn.convolutions import ConvNetwork, Convolution, Image
+from prioritized_replay.dqn.fast.learner import PerceptronLearner
 from prioritized_replay.dqn.fast.perceptron import Perceptron
-from prioritized_replay.dqn.learner import AutogradPasses, PerceptronPasses
+from prioritized_replay.dqn.learner import AutogradLearner
 from prioritized_replay.dqn.networks import QNetwork, make_network
 
 ATARI = spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -193,9 +194,9 @@ def test_seeds_fix_the_weights_and_leave_the_global_generator_alone():
 
 
 @pytest.mark.parametrize(
-    ("space", "passes"), [(ATARI, AutogradPasses), (MINATAR, PerceptronPasses)]
+    ("space", "learner"), [(ATARI, AutogradLearner), (MINATAR, PerceptronLearner)]
 )
-def test_the_agent_trains_them_its_way(space, passes):
+def test_the_agent_trains_them_its_way(space, learner):
     import prioritized_replay as per
     from prioritized_replay.dqn import DQN
 
@@ -212,7 +213,7 @@ def test_the_agent_trains_them_its_way(space, passes):
         agent.optimize()
         losses.append(float(agent.last_td_errors.abs().mean()))
 
-    assert isinstance(agent._passes, passes)
+    assert isinstance(agent._learner, learner)
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
     assert agent.act(np.stack(obs[:3])).shape == (3,)
     assert agent.act(obs[0], greedy=True) == agent.act(np.stack(obs[:1]), greedy=True)[0]

@@ -5,8 +5,7 @@ import torch
 from gymnasium import spaces
 
 import prioritized_replay as per
-from prioritized_replay.dqn import devices
-from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn import DQN, devices
 
 CPU = torch.device("cpu")
 BOX = spaces.Box(-1.0, 1.0, (3,))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from prioritized_replay.dqn.td import td_error, td_loss, td_loss_gradient, td_target
+from prioritized_replay.dqn.fast.learner import td_loss_gradient
+from prioritized_replay.dqn.td import td_error, td_loss, td_target
 
 GAMMA = 0.9
 REWARD = torch.tensor([1.0, -2.0, 3.0])

@@ -8,10 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prioritized_replay.dqn.agent import DQN
     from prioritized_replay.dqn.convolutions import ConvNetwork
+    from prioritized_replay.dqn.dqn import DQN
     from prioritized_replay.dqn.networks import QNetwork, make_network
-    from prioritized_replay.dqn.td import td_error, td_loss, td_loss_gradient, td_target
 
 __all__ = [
     "DQN",
@@ -20,18 +19,16 @@ __all__ = [
     "make_network",
     "td_error",
     "td_loss",
-    "td_loss_gradient",
     "td_target",
 ]
 
 _MODULE = {
-    "DQN": "dqn.agent",
+    "DQN": "dqn.dqn",
     "ConvNetwork": "dqn.convolutions",
     "QNetwork": "dqn.networks",
     "make_network": "dqn.networks",
     "td_error": "dqn.td",
     "td_loss": "dqn.td",
-    "td_loss_gradient": "dqn.td",
     "td_target": "dqn.td",
 }
 

@@ -1,4 +1,4 @@
-"""What torch's devices can do here: which there are, which compute in bfloat16, what is 0.
+"""Devices and precisions that torch can use here, and how it treats numbers near 0.
 
 Knows torch's devices and settings; knows no network and no agent.
 """
@@ -66,12 +66,12 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def subnormal_as_zero() -> Iterator[None]:
-    """Let this thread take numbers too small for full precision (float32: below 1e-38) as 0.
+    """Treat numbers too small for full precision (float32: below 1e-38) as 0 in this thread.
 
-    Adam's mean of a gradient that has become 0 (a dead unit's) shrinks to such a number and stays
-    one, and a processor takes many times as long for each.
+    Adam's mean of a gradient that has become 0 (that of a dead unit) shrinks to such a number and
+    stays there, and a processor takes many times as long for each.
     """
-    if _SUBNORMAL * 1.0 == 0.0:  # so it is already, by the user's choice
+    if _flushes_subnormal():  # the user has chosen this already
         yield
         return
     torch.set_flush_denormal(True)
@@ -79,3 +79,22 @@ def subnormal_as_zero() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
+
+
+@contextlib.contextmanager
+def modes_kept() -> Iterator[None]:
+    """Restore torch's modes of this thread where an exception leaves them as they should not be.
+
+    A ``with`` block restores them too, but not if Ctrl-C comes right before it ends.
+    """
+    records, flushes = torch.is_grad_enabled(), _flushes_subnormal()
+    try:
+        yield
+    except BaseException:
+        torch.set_grad_enabled(records)
+        torch.set_flush_denormal(flushes)
+        raise
+
+
+def _flushes_subnormal() -> bool:
+    return _SUBNORMAL * 1.0 == 0.0

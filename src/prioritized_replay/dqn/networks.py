@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prioritized_replay.dqn.conversion import count_actions
 from prioritized_replay.dqn.convolutions import (
     ConvNetwork,
     Convolution,
@@ -163,8 +164,8 @@ def make_network(
     Raises
     ------
     ValueError
-        The action space is not a list of numbered actions (a continuous one, for example), or no
-        network, or not the named one, fits the observation space.
+        The action space is not Discrete (a continuous one, for example), or no network, or not the
+        named one, fits the observation space.
 
     Examples
     --------
@@ -224,20 +225,3 @@ def _fitting(space: spaces.Space) -> str:  # type: ignore[type-arg]
         "observation_space must be Box or Discrete, a Box of one or two axes or of images of 3x3 "
         f"pixels or more, got {space}"
     )
-
-
-def count_actions(action_space: spaces.Space) -> int:  # type: ignore[type-arg]
-    """Return A, the number of actions.
-
-    Raises
-    ------
-    ValueError
-        The actions are not numbered from 0.
-    """
-    if not isinstance(action_space, spaces.Discrete):
-        raise ValueError(
-            f"action_space must be Discrete: DQN needs numbered actions, got {action_space}"
-        )
-    if action_space.start != 0:
-        raise ValueError(f"action_space must start at 0, got {action_space}")
-    return int(action_space.n)

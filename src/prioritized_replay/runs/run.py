@@ -14,11 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.text import Text
 
+from prioritized_replay.dqn.acting import greedy_actions
+from prioritized_replay.dqn.conversion import Conversion
 from prioritized_replay.dqn.networks import make_network
 from prioritized_replay.envs.make import make_env, spec_of
 from prioritized_replay.envs.recording import record_gif
@@ -35,7 +36,7 @@ from prioritized_replay.runs.display import (
 )
 from prioritized_replay.runs.folder import CURVE, EVALUATION, METRICS, Model, RunFolder, check_free
 from prioritized_replay.training.config import TrainConfig
-from prioritized_replay.training.evaluation import Evaluation, evaluate, greedy_actions
+from prioritized_replay.training.evaluation import Evaluation, evaluate
 from prioritized_replay.training.loop import Stopped, Training
 from prioritized_replay.training.room import bytes_available
 
@@ -370,9 +371,9 @@ def evaluate_run(
     state = folder.load_model(model)
     torch.set_num_threads(config.threads)  # as in training: more would mostly wait for each other
     env = make_env(config.env_id, sticky_actions=config.sticky_actions)
-    space = env.observation_space
+    conversion = Conversion(env.observation_space, env.action_space)
     network = make_network(
-        space,
+        env.observation_space,
         env.action_space,
         network=config.network,
         hidden_sizes=config.hidden_sizes,
@@ -401,7 +402,9 @@ def evaluate_run(
         return
 
     def policy(observation: Any) -> int:
-        return int(greedy_actions(network, np.asarray(observation, dtype=space.dtype)[None])[0])
+        observations, _ = conversion.observations(observation)
+        best = greedy_actions(network, conversion, observations)[0]
+        return conversion.first_action + int(best)
 
     with console.status("recording an episode"):
         recording = record_gif(

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn import DQN
 
 
 class Collector(Protocol):

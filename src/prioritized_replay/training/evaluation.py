@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from prioritized_replay.dqn.acting import greedy_actions, mode_of
+from prioritized_replay.dqn.conversion import Conversion
 from prioritized_replay.envs.make import make_env
 
 Float64s = npt.NDArray[np.float64]
@@ -106,14 +108,12 @@ def evaluate(
         raise ValueError(f"epsilon must be in [0, 1], got {epsilon}")
     children = np.random.SeedSequence(seed).spawn(episodes + 1)
     envs = [make_env(env_id, sticky_actions=sticky_actions) for _ in range(min(num_envs, episodes))]
-    was_training = network.training
-    network.eval()
     try:
-        returns, lengths, capped = _play(
-            network, envs, children[:-1], epsilon, max_steps, torch.device(device)
-        )
+        with mode_of(network, training=False):
+            returns, lengths, capped = _play(
+                network, envs, children[:-1], epsilon, max_steps, torch.device(device)
+            )
     finally:
-        network.train(was_training)
         for env in envs:
             env.close()
     return Evaluation(
@@ -142,8 +142,9 @@ def _play(
     generators = [np.random.default_rng(seed) for seed in seeds] if epsilon > 0.0 else []
     waiting = iter(range(len(seeds)))
     playing: list[int] = []  # playing[e] is the number of the episode in envs[e]
-    space = envs[0].observation_space
-    observations = np.zeros((len(envs), *space.shape), dtype=space.dtype)  # type: ignore[misc]
+    conversion = Conversion(envs[0].observation_space, envs[0].action_space)
+    first, count = conversion.first_action, conversion.num_actions
+    observations: list[Any] = [None] * len(envs)
 
     def begin(e: int) -> int | None:
         episode = next(waiting, None)
@@ -156,12 +157,13 @@ def _play(
         assert episode is not None  # there are at most as many environments as episodes
         playing.append(episode)
     while playing:
-        actions = greedy_actions(network, observations[: len(playing)], device).tolist()
+        batch = conversion.stacked(observations[: len(playing)])
+        actions = (first + greedy_actions(network, conversion, batch, device)).tolist()
         for e in reversed(range(len(playing))):
             episode = playing[e]
             action = actions[e]
             if generators and generators[episode].random() < epsilon:
-                action = int(generators[episode].integers(envs[e].action_space.n))  # type: ignore[attr-defined]
+                action = first + int(generators[episode].integers(count))
             observations[e], reward, terminated, truncated, _ = envs[e].step(action)
             returns[episode] += reward
             lengths[episode] += 1
@@ -178,27 +180,6 @@ def _play(
                 else:
                     playing[e] = following
     return returns, lengths, capped
-
-
-def greedy_actions(
-    network: nn.Module, observations: npt.NDArray[Any], device: str | torch.device = "cpu"
-) -> Int64s:
-    """Return the action of the highest value for each observation.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        From observations (E, ...) to action values (E, A).
-    observations : array[E, ...]
-
-    Returns
-    -------
-    int64[E]
-    """
-    with torch.inference_mode():
-        values = network(torch.from_numpy(observations).to(device))
-        best: Int64s = values.argmax(dim=1).cpu().numpy()
-    return best
 
 
 def interquartile_mean(values: Float64s) -> float:

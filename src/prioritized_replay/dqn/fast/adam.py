@@ -1,6 +1,6 @@
 """Adam over one tensor of all parameters, in one compiled loop.
 
-Knows torch's Adam and what it keeps; knows no network, no loss and no schedule.
+Knows torch's Adam and its state; knows no network, no loss and no schedule.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,8 @@ class FlatAdam(torch.optim.Adam):
     ----------
     parameters : torch.nn.Parameter, float32[P]
         Contiguous, as is its ``grad``.
-    eps : float
-        Added to the root of the second moment.
+    eps : float, optional
+        Added to the root of the second moment, by default 1e-8.
 
     Notes
     -----
@@ -45,8 +45,20 @@ class FlatAdam(torch.optim.Adam):
     tensor([0.5000, 1.5000, 1.0000])
     """
 
-    def __init__(self, parameters: nn.Parameter, *, eps: float = 1e-8) -> None:
-        super().__init__([parameters], eps=eps, fused=True)
+    def __init__(self, parameters: nn.Parameter, *, eps: float | None = None) -> None:
+        super().__init__([parameters], eps=1e-8 if eps is None else eps, fused=True)
+
+    @property
+    def steps(self) -> int | None:
+        """Steps made so far, None where torch makes the next one itself.
+
+        The compiled loop counts a step in the same call that makes it, torch does not.
+        """
+        (group,) = self.param_groups
+        state = self.state.get(group["params"][0])
+        if not state or any(group[name] for name in _TORCHS_ALONE):
+            return None
+        return int(state["step"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the state of this or of torch's Adam.

@@ -1,4 +1,4 @@
-"""The two ways through the networks, and the precision of one of them."""
+"""The two learners, and the precision of one of them."""
 
 import copy
 
@@ -10,9 +10,10 @@ from torch import nn
 from torch.testing import assert_close
 
 import prioritized_replay as per
-from prioritized_replay.dqn import devices
-from prioritized_replay.dqn.agent import DQN
-from prioritized_replay.dqn.learner import AutogradPasses, PerceptronPasses
+from prioritized_replay.dqn import DQN, devices
+from prioritized_replay.dqn.conversion import Conversion
+from prioritized_replay.dqn.fast.learner import PerceptronLearner
+from prioritized_replay.dqn.learner import AutogradLearner
 from prioritized_replay.dqn.networks import QNetwork
 from prioritized_replay.replay import Batch
 
@@ -49,37 +50,51 @@ def batch(rows=40, spread=1.0):
     )
 
 
-def gradient(way):
-    return torch.cat([parameter.grad.flatten() for parameter in way.parameters])
+def by_autograd(online, target, **options):
+    optimizer = torch.optim.SGD(online.parameters(), lr=0.1)
+    conversion = Conversion(BOX, TWO)
+    return AutogradLearner(online, target, optimizer, conversion, device=CPU, **options)
+
+
+def directly(online, target, **options):
+    return PerceptronLearner(online, target, Conversion(BOX, TWO), device=CPU, **options)
+
+
+def gradient(learner):
+    (group,) = learner.optimizer.param_groups
+    return torch.cat([parameter.grad.flatten() for parameter in group["params"]])
 
 
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("loss", ["huber", "squared"])
 def test_both_ways_give_the_same_errors_and_gradient(double, loss, dueling):
-    by_autograd = AutogradPasses(*networks(dueling), CPU, "float32")
-    directly = PerceptronPasses(*networks(dueling))
+    plain = by_autograd(*networks(dueling), double=double, loss=loss)
+    fast = directly(*networks(dueling), double=double, loss=loss)
     drawn = batch(spread=2.0)
 
-    expected = by_autograd.errors(drawn, double=double, loss=loss)
-    errors = directly.errors(drawn, double=double, loss=loss)
+    expected = plain.gradient(drawn)
+    errors = fast.gradient(drawn)
 
     assert (expected.abs() > 1.0).any()  # so that huber differs from squared
     assert_close(errors, expected)
-    assert_close(gradient(directly), gradient(by_autograd))
+    assert_close(gradient(fast), gradient(plain))
     assert not errors.requires_grad
     assert not expected.requires_grad
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_mixing_moves_the_target_by_that_share(share):
-    for way in (AutogradPasses, PerceptronPasses):
+    for way in (by_autograd, directly):
         online, target = networks()
         ends = [
             (1.0 - share) * old + share * new
             for old, new in zip(target.parameters(), online.parameters(), strict=True)
         ]
-        way(online, target, *((CPU, "float32") if way is AutogradPasses else ())).mix(share)
+        learner = way(online, target)
+        learner.gradient(batch())
+        learner.move_target(share)
+        learner.move_target(share)  # once for each gradient
 
         for now, end in zip(target.parameters(), ends, strict=True):
             assert_close(now, end.detach(), rtol=1e-6 if share < 1.0 else 0.0, atol=1e-7)
@@ -89,7 +104,7 @@ def test_full_copies_take_the_buffers_along():
     online, target = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     online.running_mean.fill_(5.0)
 
-    AutogradPasses(online, target, CPU, "float32").mix(1.0)
+    by_autograd(online, target).move_target(1.0)
 
     assert torch.equal(target.running_mean, online.running_mean)
 
@@ -97,14 +112,14 @@ def test_full_copies_take_the_buffers_along():
 @has_bfloat16
 @pytest.mark.parametrize("double", [False, True])
 def test_bfloat16_comes_close_to_float32_and_stores_none(double):
-    exact = AutogradPasses(*networks(), CPU, "float32")
+    exact = by_autograd(*networks(), double=double, loss="squared")
     online, target = networks()
     seen = []
     online.layers[2].register_forward_hook(lambda *call: seen.append(call[-1].dtype))
-    half = AutogradPasses(online, target, CPU, "bfloat16")
+    half = by_autograd(online, target, precision="bfloat16", double=double, loss="squared")
 
-    expected = exact.errors(batch(), double=double, loss="squared")
-    errors = half.errors(batch(), double=double, loss="squared")
+    expected = exact.gradient(batch())
+    errors = half.gradient(batch())
 
     assert set(seen) == {torch.bfloat16}
     # 8 bits of mantissa, three layers
