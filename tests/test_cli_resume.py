@@ -90,7 +90,7 @@ def test_the_resumed_learner_is_the_one_that_was_stopped(stopped, monkeypatch):
 
     def run(self, **options):
         seen.append(self.agent.online_network.state_dict())
-        seen.append((self.step, self.agent.updates, len(self._recent)))
+        seen.append((self.step, self.agent.updates, len(self.learnt.returns)))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Training, "run", run)

@@ -15,6 +15,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 FRAME_SKIP = 4
 _MOST_FRAMES = 108_000  # half an hour of play
+MOST_STEPS = _MOST_FRAMES // FRAME_SKIP
+"""Steps after which a game is cut off."""
 _SEEDS = 2**31 - 1
 
 

@@ -133,10 +133,10 @@ def spec_of(env_id: str) -> EnvSpec:
     ValueError, ImportError
         As for :func:`make_env`.
     """
-    package, _, name = env_id.rpartition(":")  # Gymnasium's way to name a package to import
+    name = env_id.rpartition(":")[2]
     try:
-        if package:
-            import_module(package)
+        if module := module_of(env_id):  # Gymnasium's way to name a module to import
+            import_module(module)
         if _namespace(name) in _PACKAGES:
             _import_package(name)
         return gymnasium.spec(name)
@@ -148,6 +148,41 @@ def spec_of(env_id: str) -> EnvSpec:
             f"env_id must be a registered Gymnasium environment, got {env_id!r}"
             + (f"; near names: {near}" if near else "")
         ) from error
+
+
+def step_limit(env_id: str) -> int | None:
+    """Return the steps after which an environment itself ends an episode; None if it never does.
+
+    This is the time limit that Gymnasium's registry names. An environment without one may still
+    end its episodes, at a goal for example; nothing is known of when.
+
+    Raises
+    ------
+    ValueError, ImportError
+        As for :func:`make_env`.
+
+    Examples
+    --------
+    >>> step_limit("CartPole-v1"), step_limit("CliffWalking-v1")
+    (500, None)
+    """
+    spec = spec_of(env_id)
+    if _is_atari(spec):
+        from prioritized_replay.envs.atari import MOST_STEPS
+
+        return MOST_STEPS
+    return spec.max_episode_steps
+
+
+def module_of(env_id: str) -> str:
+    """Return the module that an id like ``my_envs:Room-v0`` asks to import, or an empty text.
+
+    Examples
+    --------
+    >>> module_of("my_envs:Room-v0"), module_of("CartPole-v1")
+    ('my_envs', '')
+    """
+    return env_id.rpartition(":")[0]
 
 
 def _import_package(env_id: str) -> None:
