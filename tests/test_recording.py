@@ -6,7 +6,11 @@ import pytest
 from PIL import Image
 
 from prioritized_replay.envs import recording
-from prioritized_replay.envs.recording import record_gif
+
+
+def record_gif(policy, env_id, path, **settings):
+    with path.open("wb") as file:
+        return recording.record_gif(policy, env_id, file, **settings)
 
 
 class Counter(gymnasium.Env):

@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`per ... | head`); nothing can be said to it, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return _complain(name, error, 1)
+    except (OSError, MemoryError) as error:
+        return _complain(name, str(error) or "there is not enough memory", 1)
     except SystemExit as end:  # tyro, after showing the help
         sys.stdout.flush()
         return int(end.code or 0)
@@ -125,13 +125,13 @@ def _train(words: Sequence[str]) -> int:
             env_id = parse("per train", "any other", f"{about} {hint}").env_id
     with _refusing():
         options = parse(f"per train {env_id}", env_id, about)
-        config, keeping = options.config(), options.keeping()
+        config, policy = options.config(), options.policy()
     console = _console()
     with _refusing(), console.status("starting"):
         from prioritized_replay.runs.run import Run
 
         path, overwrite = options.path(), options.overwrite
-        run = Run.begin(config, path, overwrite=overwrite, keeping=keeping, console=console)
+        run = Run.begin(config, path, overwrite=overwrite, policy=policy, console=console)
     return run.train()
 
 
@@ -157,8 +157,8 @@ def _resume(words: Sequence[str], name: str) -> int:
             from prioritized_replay.runs.folder import RunFolder
             from prioritized_replay.runs.run import Run
 
-            folder = RunFolder.open(path)
-        kept = dataclasses.asdict(folder.config) | dataclasses.asdict(folder.keeping)
+            folder = RunFolder.open(path, named=words)
+        kept = dataclasses.asdict(folder.config) | dataclasses.asdict(folder.policy)
         about = f"Go on with the run in {path}, whose settings are the defaults here."
         options = _parse(
             TrainOptions,
@@ -167,12 +167,12 @@ def _resume(words: Sequence[str], name: str) -> int:
             default=TrainOptions(**kept),
             description=about,
         )
-        options.check_same(folder.config, folder.keeping.steps)
+        options.check_same(folder.config, folder.policy.steps)
         if folder.is_complete(options.steps):
             print(f"{path} is complete: {options.steps:,} steps were made, and evaluated.")
             return 0
         with console.status("starting"):
-            run = Run.resume(folder, options.keeping(), console)
+            run = Run.resume(folder, options.policy(), console)
     return run.train()
 
 
@@ -196,7 +196,7 @@ def _evaluate(words: Sequence[str]) -> int:
     console = _console()
     with _refusing():
         with console.status("starting"):
-            from prioritized_replay.runs.run import evaluate_run
+            from prioritized_replay.runs.evaluate import evaluate_run
 
         evaluate_run(
             options.run,
@@ -204,6 +204,7 @@ def _evaluate(words: Sequence[str]) -> int:
             model=options.model,
             seed=options.seed,
             max_steps=options.max_steps,
+            named=() if options.env_id is None else (options.env_id,),
             gif=options.gif,
             console=console,
         )

@@ -12,8 +12,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import torch
 
 from prioritized_replay.checkpoint.files import FILE, CheckpointError, following, sync_folder
 from prioritized_replay.replay import ReplayBuffer
+from prioritized_replay.runs.tensors import tensors_in
 
 # Putting the manifest in place is the commit: it names a learner's file and a replay's manifest by
 # their digests. Meanwhile the older pair stays whole: learners have numbers in their names, and
@@ -204,46 +203,15 @@ class RunCheckpoint:
         return [match for name in os.listdir(self.folder) if (match := _LEARNER.fullmatch(name))]
 
 
-def tensors_in(data: bytes) -> Any:
-    """Return the tensors and plain values that ``torch.save`` made these bytes of.
-
-    They are on the CPU. Nothing is executed, and no tensor claims more than the data has.
-
-    Raises
-    ------
-    Exception
-        It is something else; what torch raises on damaged data is of many kinds.
-    """
-    with zipfile.ZipFile(io.BytesIO(data)) as parts:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
-            raise ValueError("it is compressed")  # torch does not: it would unpack to anything
-    value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    if not all(tensor.is_contiguous() for tensor in _tensors(value)):
-        raise ValueError("a tensor is larger than its numbers")
-    return value
-
-
 def _learner(data: bytes, path: Path) -> State:
     """Return what was saved as the learner, if it is nothing but tensors and plain values."""
     try:
         state = tensors_in(data)
         if not isinstance(state, dict):
             raise ValueError("it is no dict")
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {said}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
     return state
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _manifest(body: State) -> bytes:

@@ -1,23 +1,26 @@
-"""How far a run is to go, and what it keeps for going on.
-
-Knows names and bounds; knows nothing of files or of training.
-"""
+"""When a run saves checkpoints, and how many steps it is to make."""
 
 from dataclasses import dataclass
+
+from prioritized_replay.training.bounds import Within
+
+_STEPS = Within(1, 10**12)
+_EVERY = Within(0, 10**12)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointPolicy:
-    """How far a run is to go and what it keeps for going on: nothing that changes what it learns.
+    """How many steps a run makes and when it saves checkpoints; neither changes what it learns.
 
     Attributes
     ----------
     steps : int
         Environment steps; more than those of the configuration where the run was made longer.
     checkpoint_every : int or None
-        Environment steps between checkpoints, 0 for none; None goes by time.
+        Environment steps between checkpoints; 0: there are none. None goes by time: the first
+        after 30 seconds of training, then one every 5 minutes.
     keep_checkpoint : bool
-        Whether the checkpoint outlives the end of the run.
+        Whether the checkpoint stays when the run is complete.
 
     Raises
     ------
@@ -30,13 +33,8 @@ class CheckpointPolicy:
     keep_checkpoint: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("checkpoint_every", 0)):
-            value = getattr(self, name)
-            if value is None and name == "checkpoint_every":
-                continue
-            if type(value) is not int:
-                raise TypeError(f"{name} must be a whole number, got {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        _STEPS.check("steps", self.steps, int)
+        if self.checkpoint_every is not None:
+            _EVERY.check("checkpoint_every", self.checkpoint_every, int)
         if not isinstance(self.keep_checkpoint, bool):
             raise TypeError(f"keep_checkpoint must be True or False, got {self.keep_checkpoint!r}")
