@@ -538,7 +538,8 @@ def test_the_recorded_episode_is_played_by_the_model(trained, here, monkeypatch)
     network = cartpole_network()
     for weights in network.parameters():
         weights.data = torch.randn(weights.shape, generator=generator)
-    RunFolder.open(copied(trained, here)).save_model("best", network.state_dict())
+    with RunWriter.claim(RunFolder.open(copied(trained, here))) as writer:
+        writer.save_model("best", network.state_dict())
     assert main(["evaluate", ".", "--episodes", "1", "--gif", "a.gif"]) == 0
     observations = torch.randn(200, 4, generator=generator)
     expected = network(observations).argmax(dim=1).tolist()

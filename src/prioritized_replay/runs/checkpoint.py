@@ -20,6 +20,7 @@ import torch
 from prioritized_replay.checkpoint.files import FILE, CheckpointError, following, sync_folder
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.runs.tensors import tensors_in
+from prioritized_replay.training.room import bytes_available
 
 # Putting the manifest in place is the commit: it names a learner's file and a replay's manifest by
 # their digests. Meanwhile the older pair stays whole: learners have numbers in their names, and
@@ -30,6 +31,7 @@ _REPLAY, _PREVIOUS = "replay", "previous"
 _REPLAYS_MANIFEST = "MANIFEST.json"
 _FORMAT = "prioritized-replay run checkpoint"
 _VERSION = 1
+_LARGEST_LEARNER = 1 << 33
 _LONGEST = {_MANIFEST: 1 << 16, _REPLAYS_MANIFEST: 1 << 26}
 
 State = dict[str, Any]
@@ -71,6 +73,10 @@ class RunCheckpoint:
         disk needs room for both learners and for what changed; where it knows no hard links, for
         the replay twice.
         """
+        if self.folder.is_symlink():
+            raise OSError(
+                f"{self.folder} must be a folder, got a link: put the folder itself there"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         number = following({int(match[1]) for match in self._learners()})
         file = self.folder / f"learner.g{number}.pt"
@@ -112,6 +118,11 @@ class RunCheckpoint:
         """
         manifest = self._parsed()
         path = self.folder / manifest["learner"]["file"]
+        most = min(_LARGEST_LEARNER, bytes_available() or _LARGEST_LEARNER)
+        if manifest["learner"]["bytes"] > most:
+            raise CheckpointError(
+                f"{path} must have at most {most:,} bytes, got {manifest['learner']['bytes']:,}"
+            )
         data = _read(path, manifest["learner"]["bytes"])
         if _sha256(data) != manifest["learner"]["sha256"]:
             raise CheckpointError(f"{path} is damaged or missing: its checksum is another")
@@ -124,6 +135,9 @@ class RunCheckpoint:
 
     def remove(self) -> None:
         """Remove the checkpoint, and what unfinished ones have left, and nothing else."""
+        if self.folder.is_symlink():
+            self.folder.unlink()  # where it leads to is not ours
+            return
         (self.folder / _MANIFEST).unlink(missing_ok=True)
         (self.folder / f"{_MANIFEST}.new").unlink(missing_ok=True)
         for match in self._learners():

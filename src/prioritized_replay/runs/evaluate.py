@@ -15,6 +15,7 @@ from rich.text import Text
 from prioritized_replay.dqn.networks import make_network
 from prioritized_replay.envs.make import make_env, spec_of, step_limit
 from prioritized_replay.envs.recording import Recording, record_gif
+from prioritized_replay.runs.console import say
 from prioritized_replay.runs.files import replace_file
 from prioritized_replay.runs.folder import Model, RunFolder
 from prioritized_replay.training.bounds import Within
@@ -164,8 +165,3 @@ def say_scores(console: Console, evaluation: Evaluation, threshold: float | None
     for name, value, remark in rows:
         number = Text(f"{value:>8.1f}", style="bold" if name == "mean return" else "")
         console.print(Text.assemble(f"  {name:<12}", number, f"   {remark}"), soft_wrap=True)
-
-
-def say(console: Console, line: str) -> None:
-    """Print a line as it is: not wrapped, and without colours or markup."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

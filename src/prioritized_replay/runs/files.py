@@ -70,13 +70,17 @@ def read_file(path: Path, most: int) -> bytes:
     """
     # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(path, flags), "rb") as file:
-        found = os.fstat(file.fileno())
+    descriptor = os.open(path, flags)
+    try:
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(f"{path} is no regular file")
         if found.st_size > most:
             raise ValueError(f"{path} must have at most {most:,} bytes, got {found.st_size:,}")
-        return file.read(found.st_size)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(found.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path) -> Any:

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from prioritized_replay.envs.make import spec_of
 from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
+from prioritized_replay.runs.console import say
 from prioritized_replay.runs.display import REPLAY_NAMES, Display, PlainLines, Resumed, live
-from prioritized_replay.runs.evaluate import say, say_default_limit
+from prioritized_replay.runs.evaluate import say_default_limit
 from prioritized_replay.runs.folder import RunFolder, check_free
 from prioritized_replay.runs.panel import LivePanel
 from prioritized_replay.runs.signals import heeding, ignoring

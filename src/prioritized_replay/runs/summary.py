@@ -8,8 +8,9 @@ import shlex
 
 from rich.console import Console
 
+from prioritized_replay.runs.console import say
 from prioritized_replay.runs.display import clock_time
-from prioritized_replay.runs.evaluate import say, say_scores
+from prioritized_replay.runs.evaluate import say_scores
 from prioritized_replay.runs.folder import CURVE, EVALUATION, Model, RunFolder
 from prioritized_replay.runs.metrics import METRICS
 from prioritized_replay.training.evaluation import Evaluation

@@ -80,8 +80,8 @@ class RunWriter:
     ) -> Self:
         """Make the folder, with ``config.json`` and metrics without rows.
 
-        Ctrl-C is put off until the folder is whole. A process that is killed meanwhile leaves a
-        folder that ``overwrite`` replaces.
+        If that fails, or Ctrl-C comes meanwhile, a folder that was not there before is removed. A
+        process that is killed meanwhile leaves a folder that ``overwrite`` replaces.
 
         Parameters
         ----------
@@ -103,27 +103,27 @@ class RunWriter:
         check_free(path, overwrite=overwrite)
         folder = RunFolder(path, config, policy or CheckpointPolicy(steps=config.steps))
         is_new = not (path / CONFIG).exists()
-        with put_off():
-            path.mkdir(parents=True, exist_ok=True)
-            if (path / METRICS).is_file():
-                with (path / METRICS).open("rb") as old:
-                    _lock(old.fileno(), path)
-            _remove(folder, but=CONFIG)
-            try:
+        run: Self | None = None
+        try:
+            with put_off():
+                path.mkdir(parents=True, exist_ok=True)
+                if (path / METRICS).is_file():
+                    with (path / METRICS).open("rb") as old:
+                        _lock(old.fileno(), path)
+                _remove(folder, but=CONFIG)
                 _write_config(folder, _versions())
                 run = cls(folder, (path / METRICS).open("x", newline="", encoding="utf-8"))
-                try:
-                    _lock(run._metrics.fileno(), path)
-                    write_header(run._metrics)
-                    run._metrics.flush()
-                    run._log_events()
-                except BaseException:
-                    run.close()
-                    raise
-            except BaseException:
-                if is_new:
-                    _remove(folder)
-                raise
+                _lock(run._metrics.fileno(), path)
+                write_header(run._metrics)
+                run._metrics.flush()
+                run._log_events()
+        except BaseException:
+            if run is not None:
+                run.close()
+            if is_new and path.is_dir():
+                _remove(folder)
+                _remove_empty(path)
+            raise
         return run
 
     @classmethod
@@ -279,8 +279,7 @@ class RunWriter:
         """Remove the run: its files, and the folder if nothing else is in it."""
         self.close()
         _remove(self.folder)
-        if not any(self.folder.path.iterdir()):
-            self.folder.path.rmdir()
+        _remove_empty(self.folder.path)
 
     def close(self) -> None:
         """Close the files; the folder can still be read."""
@@ -311,6 +310,11 @@ def _remove(folder: RunFolder, but: str = "") -> None:
     for file in own_files(folder.path):
         if file.name != but:
             file.unlink(missing_ok=True)
+
+
+def _remove_empty(path: Path) -> None:
+    if not any(path.iterdir()):
+        path.rmdir()
 
 
 def _write_config(folder: RunFolder, versions: dict[str, str]) -> None:

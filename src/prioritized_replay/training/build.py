@@ -122,3 +122,19 @@ def check_memory(
     )
     if found != expected:
         raise ValueError(f"fields of the replay must be {expected}, got {found}")
+
+
+def check_trainable(config: TrainConfig) -> None:
+    """Check that an agent can be made for the environment of a configuration.
+
+    Raises
+    ------
+    ValueError, ImportError
+        As for :class:`~prioritized_replay.training.Training`.
+    """
+    env = make_training_env(config)
+    try:
+        # A small memory will do: it is not filled.
+        make_agent(config, env, make_memory(config, env, 0, capacity=config.warmup), 0)
+    finally:
+        env.close()

@@ -156,7 +156,7 @@ class TrainSettings:
     """Chance of a random action in every evaluation."""
 
     eval_max_steps: Annotated[int | None, Within(1, MOST_EPISODE_STEPS)] = None
-    """Steps that cut off an episode of an evaluation; None: the environment's limit, or 5000."""
+    """Steps that cut off an episode of an evaluation; None: the environment's limit, or 1000."""
 
     envs: Annotated[int, Within(1, 4_096)] = 1
     """Environments stepped side by side; every count of steps is of all of them together."""

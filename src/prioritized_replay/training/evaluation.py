@@ -19,7 +19,7 @@ from prioritized_replay.training.statistics import bootstrap, interquartile_mean
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
-DEFAULT_MAX_STEPS = 5_000
+DEFAULT_MAX_STEPS = 1_000
 """Steps after which an episode is cut off where neither the environment nor the caller does."""
 
 
@@ -87,7 +87,7 @@ def evaluate(
     max_steps : int, optional
         Steps after which an episode is cut off. By default only the environment's own time limit
         does that, and where it has none (``CliffWalking-v1``, for example) an episode is cut off
-        after 5,000 steps: a policy that walks in circles would play it for ever.
+        after 1,000 steps: a policy that walks in circles would play it for ever.
     sticky_actions : float, optional
         As for :func:`~prioritized_replay.envs.make_env`.
     device : str or torch.device
