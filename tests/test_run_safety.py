@@ -394,6 +394,34 @@ def test_a_network_that_became_nan_leaves_models_and_checkpoint_as_they_were(
     assert "best model: step 400" in out, "the last evaluation before it"
 
 
+def test_a_run_that_diverges_ends_with_one_line_and_keeps_its_checkpoint(here, capsys, monkeypatch):
+    log = RunWriter.log
+
+    def broken(self, report, seconds):
+        log(self, report, seconds)
+        if report.step == 800:
+            with torch.no_grad():
+                for weights in made.training.agent.online_network.parameters():
+                    weights.fill_(float("nan"))
+
+    init = Training.__init__
+
+    def made(self, *args):
+        init(self, *args)
+        made.training = self
+
+    monkeypatch.setattr(Training, "__init__", made)
+    monkeypatch.setattr(RunWriter, "log", broken)
+    assert main([*NEW, "--checkpoint-every", "400"]) == 1
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert "must be finite" in err
+    assert out.count("numbers that are not finite") == 1
+    state, _ = RunCheckpoint(Path("run/checkpoint")).load()
+    assert state["training"]["counts"]["step"] == 400
+    assert RunFolder.open(Path("run")).load_model("last")
+
+
 def test_a_best_network_is_finite(monkeypatch):
     training = Training(preset("CartPole-v1", steps=700, warmup=600, eval_every=300))
     with torch.no_grad():

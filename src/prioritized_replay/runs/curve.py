@@ -1,7 +1,4 @@
-"""The learning curve of a run, drawn from its metrics.
-
-Knows matplotlib and columns of numbers; knows nothing of how they came about.
-"""
+"""The learning curve of a run, drawn from its metrics."""
 
 from collections.abc import Mapping
 from typing import BinaryIO

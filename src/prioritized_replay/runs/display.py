@@ -23,7 +23,7 @@ REPLAY_NAMES = {"rank": "rank-based", "proportional": "proportional", "uniform":
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where an earlier process left a run: its step, of how many, and the best (mean, step)."""
+    """Where a run is resumed: its step, the steps of the whole run, the best (mean, step)."""
 
     step: int
     steps: int
@@ -31,7 +31,7 @@ class Resumed:
 
 
 class Display(Protocol):
-    """Shows a run from its start to its end; used as a context manager."""
+    """What shows a run from its start to its end; a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -43,7 +43,7 @@ class Display(Protocol):
     ) -> None: ...
 
     def show(self, progress: Progress) -> None:
-        """Show where the run stands."""
+        """Show a report."""
 
 
 class PlainLines:
@@ -145,7 +145,7 @@ class Clock:
 
 
 def live(console: Console) -> bool:
-    """Whether a panel can be redrawn there: a terminal, and not a dumb one."""
+    """Return whether a console can redraw a panel: it is a terminal, and not a dumb one."""
     return console.file.isatty() and not console.is_dumb_terminal
 
 

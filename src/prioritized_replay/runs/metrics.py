@@ -119,8 +119,9 @@ def rows_until(path: Path, step: int) -> Kept:
         The file cannot be read.
     """
     kept: list[bytes] = []
+    size = 0
     with path.open("rb") as file:
-        while line := file.readline(_LONGEST_LINE):
+        while (line := file.readline(_LONGEST_LINE)) and size < _LARGEST:
             try:
                 cells = line.decode("ascii").rstrip("\r\n").split(",")
                 whole = line.endswith(b"\n") and len(cells) == len(COLUMNS)
@@ -130,6 +131,7 @@ def rows_until(path: Path, step: int) -> Kept:
             if not (whole and mine):
                 break
             kept.append(line)
+            size += len(line)
     return Kept(max(len(kept) - 1, 0), b"".join(kept))
 
 

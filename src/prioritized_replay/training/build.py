@@ -6,7 +6,7 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from prioritized_replay import Proportional, RankBased, Uniform
-from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn import DQN
 from prioritized_replay.envs.make import make_env, make_vector, plays_vectors_only
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.schedules import constant, linear

@@ -1,4 +1,4 @@
-"""How good a network is: complete episodes, played greedily, and what their returns say.
+"""Evaluation of a network: complete episodes, played greedily, and statistics of their returns.
 
 Knows Gymnasium and a network that gives action values; knows nothing of training or replay.
 Axes: E episodes played side by side, A actions.
@@ -64,11 +64,11 @@ def evaluate(
     sticky_actions: float | None = None,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
-    """Play complete episodes and return what they gave.
+    """Play complete episodes and return their statistics.
 
-    Every episode has a seed of its own, made from ``seed`` and its number, and all of them are
-    played to their end: the result does not depend on ``num_envs``, and short episodes are not
-    counted more often than long ones.
+    Every episode has a seed of its own, made from ``seed`` and its number, and is played to its
+    end. So the result does not depend on ``num_envs``, and short episodes are not counted more
+    often than long ones.
 
     Parameters
     ----------

@@ -149,6 +149,9 @@ class Training:
         ------
         Stopped
             :meth:`stop` was called.
+        FloatingPointError
+            The agent's td errors or its gradient are not finite: it has diverged, or the
+            environment gave such numbers.
 
         Notes
         -----
@@ -282,8 +285,16 @@ class Training:
         trainings = self.step // config.train_every - before // config.train_every
         if trainings and len(agent.memory_buffer) >= config.warmup:
             for _ in range(trainings * config.updates_per_train):
-                agent.optimize()
-                self.learnt.add_update(agent)
+                self._optimize()
+
+    def _optimize(self) -> None:
+        try:
+            self.agent.optimize()
+        except ValueError as error:
+            if "must be finite" not in str(error):
+                raise
+            raise FloatingPointError(f"step {self.step:,}: {error}") from error
+        self.learnt.add_update(self.agent)
 
     def _owes(self, period: int) -> bool:
         """Whether a multiple of a period was reached since the last report."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from prioritized_replay.dqn.agent import DQN
+from prioritized_replay.dqn import DQN
 from prioritized_replay.dqn.td import Loss, td_loss
 from prioritized_replay.training.evaluation import Evaluation
 

@@ -2,11 +2,13 @@
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import itertools
 import json
 import math
 import re
+from typing import get_args
 
 import pytest
 
@@ -238,3 +240,18 @@ def test_no_number_of_the_configuration_was_left_without_bounds():
 def test_networks_that_no_machine_holds_are_refused(sizes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         TrainConfig(env_id="CartPole-v1", hidden_sizes=sizes)
+
+
+@pytest.mark.parametrize(
+    ("ours", "module", "theirs"),
+    [
+        ("Loss", "td", "Loss"),
+        ("Precision", "devices", "Precision"),
+        ("Network", "networks", "NetworkName"),
+        ("Optimizer", "agent", "OptimizerName"),
+    ],
+)
+def test_the_choices_are_those_of_the_agent(ours, module, theirs):
+    """Declared here too, for the configuration is read without torch."""
+    agent = importlib.import_module(f"prioritized_replay.dqn.{module}")
+    assert get_args(getattr(config_module, ours)) == get_args(getattr(agent, theirs))

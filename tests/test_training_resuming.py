@@ -37,7 +37,7 @@ GOES_ON = """
 import io, json, sys
 from pathlib import Path
 import torch
-from tests.test_dqn_resuming import batches
+from tests.test_training_resuming import batches
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.training.loop import Training
