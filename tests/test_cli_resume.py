@@ -15,7 +15,7 @@ import torch
 from tests.test_cli import PER, refused, stop_at
 
 from prioritized_replay.cli import main
-from prioritized_replay.runs import run as run_module
+from prioritized_replay.runs import checkpoint_policy
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.runs.folder import RunFolder
 from prioritized_replay.runs.writer import RunWriter
@@ -187,8 +187,8 @@ def test_checkpoints_come_at_the_reports_that_reach_a_multiple(here, monkeypatch
     saved.clear()
     assert main([*NEW, "--overwrite"]) == 0
     assert saved == [], "a short run goes by time"
-    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
-    monkeypatch.setattr(run_module, "_SHARE", 0.0)
+    monkeypatch.setattr(checkpoint_policy, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_policy, "SHARE", 0.0)
     assert main([*NEW, "--overwrite"]) == 0
     assert saved == [500, 600, 1_000, 1_200]
 

@@ -19,7 +19,7 @@ from tests.test_cli import refused
 from tests.waiting import ended
 
 from prioritized_replay.cli import main
-from prioritized_replay.runs import run as run_module
+from prioritized_replay.runs import checkpoint_policy, records
 from prioritized_replay.runs import writer as writer_module
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.runs.files import read_file, replace_file
@@ -469,11 +469,11 @@ def test_what_only_was_to_become_a_run_is_as_good_as_empty(tmp_path):
 
 def killed_at_line(last, path, overwrite):
     """Make a folder in a process that is killed at its line k; return whether it came so far."""
-    file, lines = writer_module.__file__, 0
+    files, lines = {writer_module.__file__, records.__file__}, 0
 
     def trace(frame, event, argument):
         nonlocal lines
-        if frame.f_code.co_filename != file:
+        if frame.f_code.co_filename not in files:
             return None
         if event == "line":
             lines += 1
@@ -525,7 +525,7 @@ def test_ctrl_c_in_a_short_piece_of_work_comes_after_it():
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_ctrl_c_while_the_folder_is_made_leaves_nothing_half_done(tmp_path, monkeypatch, overwrite):
-    real = writer_module._versions
+    real = writer_module.versions
     path = tmp_path / "run"
     if overwrite:
         RunWriter.create(path, CONFIG).close()
@@ -534,7 +534,7 @@ def test_ctrl_c_while_the_folder_is_made_leaves_nothing_half_done(tmp_path, monk
         signal.raise_signal(signal.SIGINT)
         return real()
 
-    monkeypatch.setattr(writer_module, "_versions", versions)
+    monkeypatch.setattr(writer_module, "versions", versions)
     with pytest.raises(KeyboardInterrupt):
         RunWriter.create(path, CONFIG, overwrite=overwrite)
     assert path.exists() == overwrite
@@ -564,7 +564,7 @@ def test_the_first_checkpoint_comes_early_and_between_two_reports(here, monkeypa
         real(self, learner, replay)
 
     monkeypatch.setattr(RunCheckpoint, "save", save)
-    monkeypatch.setattr(run_module, "_FIRST", 0.0)
+    monkeypatch.setattr(checkpoint_policy, "FIRST", 0.0)
     assert main(NEW) == 0
     assert steps == [1]
     steps.clear()
@@ -578,7 +578,8 @@ def test_the_first_checkpoint_comes_early_and_between_two_reports(here, monkeypa
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_run_killed_after_its_first_checkpoint_can_be_resumed(here):
     program = (
-        "import sys; from prioritized_replay.runs import run; run._FIRST = 0.2;"
+        "import sys; from prioritized_replay.runs import checkpoint_policy as policy;"
+        "policy.FIRST = 0.2;"
         "from prioritized_replay.cli import main; sys.exit(main())"
     )
     words = [*NEW, "--steps", "1000000", "--eval-every", "1000000"]

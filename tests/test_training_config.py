@@ -13,6 +13,7 @@ from typing import get_args
 import pytest
 
 from prioritized_replay.training import config as config_module
+from prioritized_replay.training.bounds import kinds_of
 from prioritized_replay.training.config import TrainConfig, TrainSettings
 from prioritized_replay.training.presets import preset
 
@@ -208,7 +209,7 @@ def test_every_field_has_a_text_below_it():
 
 
 NUMBERS = [
-    name for name, (_, within, _) in config_module._kinds().items() if within and name != "seed"
+    name for name, (_, within, _) in kinds_of(TrainSettings).items() if within and name != "seed"
 ]
 
 
@@ -217,7 +218,7 @@ NUMBERS = [
 def test_every_number_has_an_upper_bound(field, value):
     """A file with ``"batch_size": 1e12`` is refused before anything is made of it."""
     given = (value,) if field == "hidden_sizes" else value
-    whole = config_module._kinds()[field][0] is int
+    whole = kinds_of(TrainSettings)[field][0] is int
     error = TypeError if whole and isinstance(value, float) else ValueError
     with pytest.raises(error, match=rf"^{field} must be .*got {re.escape(str(value))}$"):
         TrainConfig(**{"env_id": "CartPole-v1", field: given})
@@ -225,7 +226,7 @@ def test_every_number_has_an_upper_bound(field, value):
 
 def test_no_number_of_the_configuration_was_left_without_bounds():
     numbers = {
-        name for name, (kind, _, _) in config_module._kinds().items() if kind in (int, float)
+        name for name, (kind, _, _) in kinds_of(TrainSettings).items() if kind in (int, float)
     }
     assert numbers == {*NUMBERS, "seed"}
 

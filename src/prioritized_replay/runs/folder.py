@@ -7,7 +7,7 @@ are JSON, metrics CSV, models are loaded as plain tensors.
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,15 @@ import torch
 from prioritized_replay.envs.make import module_of
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
-from prioritized_replay.runs.files import is_unfinished, one_line, read_file, read_json
+from prioritized_replay.runs.files import is_unfinished, read_file
 from prioritized_replay.runs.metrics import METRICS, read_metrics
+from prioritized_replay.runs.records import (
+    CONFIG,
+    EVALUATION,
+    is_config,
+    read_config,
+    was_evaluated,
+)
 from prioritized_replay.runs.tensors import tensors_in
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.training.room import bytes_available
@@ -26,12 +33,9 @@ from prioritized_replay.training.state import is_finite
 Model = Literal["best", "last"]
 State = dict[str, torch.Tensor]
 
-CONFIG = "config.json"
 CURVE = "learning_curve.png"
-EVALUATION = "evaluation.json"
 CHECKPOINT = "checkpoint"
 EVENTS = "events.out.tfevents.*"
-FORMAT = 2
 _LARGEST_MODEL = 1 << 33
 _BESIDE_NUMBERS = 1 << 20  # bytes of a model's file that are no numbers, at most
 
@@ -87,29 +91,17 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             reason = f"it has no {CONFIG}" if path.is_dir() else "there is no such folder"
             raise FileNotFoundError(f"{path} is not a run: {reason}")
-        try:
-            content = read_json(path / CONFIG)
-            if content["format"] != FORMAT:
-                raise ValueError(f"format must be {FORMAT}, got {content['format']!r}")
-            config = TrainConfig.from_dict(content["config"])
-            policy = {"steps": config.steps, **content["checkpoint_policy"]}
-            folder = cls(path, config, CheckpointPolicy(**policy))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{path / CONFIG} cannot be read: {one_line(error)}") from error
+        config, policy = read_config(path / CONFIG)
         if module_of(config.env_id) and config.env_id not in named:
             raise ValueError(
                 f"{path / CONFIG} asks to import the module {module_of(config.env_id)!r}: if you "
                 f"trust it, name the environment {config.env_id} on the command line"
             )
-        return folder
+        return cls(path, config, policy)
 
     def is_complete(self, steps: int) -> bool:
         """Return whether the run made so many steps and was evaluated then."""
-        try:
-            content = read_json(self.path / EVALUATION)
-            return bool(content.get("steps", self.config.steps) >= steps)
-        except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-            return False
+        return was_evaluated(self.path / EVALUATION, steps, self.config.steps)
 
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
         """Return every column of ``metrics.csv``, float64[reports] each; an empty cell is NaN.
@@ -207,15 +199,7 @@ def holds_run(path: Path) -> bool:
     """Return whether a folder is that of a run, be it half made or damaged."""
     if not (path / CONFIG).is_file():
         return False
-    return (path / METRICS).is_file() or _is_of_a_run(path / CONFIG)
-
-
-def _is_of_a_run(config: Path) -> bool:
-    try:
-        content: Any = read_json(config)
-        return isinstance(content, dict) and {"format", "config"} <= content.keys()
-    except (OSError, ValueError, RecursionError):
-        return False
+    return (path / METRICS).is_file() or is_config(path / CONFIG)
 
 
 def own_files(path: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 Connects the loop, the folder and the display; knows no command line.
 """
 
-import math
 import signal
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Self
 from rich.console import Console
 
 from prioritized_replay.envs.make import spec_of
-from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
+from prioritized_replay.runs.checkpoint_policy import CheckpointClock, CheckpointPolicy
 from prioritized_replay.runs.console import say
 from prioritized_replay.runs.display import REPLAY_NAMES, Display, PlainLines, Resumed, live
 from prioritized_replay.runs.evaluate import say_default_limit
@@ -28,10 +27,6 @@ from prioritized_replay.training.loop import Stopped, Training
 from prioritized_replay.training.room import bytes_available
 from prioritized_replay.training.state import is_finite
 
-_FIRST = 30.0  # seconds of training until the first checkpoint
-_SECONDS = 300.0  # between later checkpoints by time
-_SHARE = 20.0  # and so many times as long as the last one took
-
 
 class Run:
     """A training with its folder; :meth:`begin` makes a new one, :meth:`resume` goes on with one.
@@ -45,10 +40,17 @@ class Run:
         Where progress and summary are shown.
     seconds : float
         What the run has taken so far.
+    resumed : Resumed, optional
+        Where a run is resumed.
     """
 
     def __init__(
-        self, training: Training, writer: RunWriter, console: Console, seconds: float = 0.0
+        self,
+        training: Training,
+        writer: RunWriter,
+        console: Console,
+        seconds: float = 0.0,
+        resumed: Resumed | None = None,
     ) -> None:
         self._training = training
         self._writer = writer
@@ -56,15 +58,12 @@ class Run:
         self._config = training.config
         self._console = console
         self._threshold = spec_of(training.config.env_id).reward_threshold
-        self._saved = time.perf_counter()  # when a checkpoint was last tried
-        self._began = self._saved - seconds
-        self._saving = 0.0  # seconds that it took
-        self._tried = training.step  # and the step it was at
-        self._safe: int | None = None  # step of the checkpoint that is there
-        self._first_due = self._saved + _FIRST
+        self._began = time.perf_counter() - seconds
+        self._resumed = resumed
+        self._safe = None if resumed is None else resumed.step  # step of the checkpoint there is
+        self._clock = CheckpointClock(self._folder.policy, training.step, saved=resumed is not None)
         self._leaving = False
         self._said_infinite = False
-        self._resumed: Resumed | None = None
 
     @classmethod
     def begin(
@@ -146,12 +145,10 @@ class Run:
                 raise ValueError(f"{folder.checkpoint.folder} cannot be used: {error}") from error
             writer.resume_from(training.reported, rows)
             writer.set_policy(policy)
-            run = cls(training, writer, console, seconds)
             best = training.best_evaluation
-            run._safe = training.step
-            run._resumed = Resumed(
-                training.step, training.steps, (best.mean, training.best_step) if best else None
-            )
+            known = (best.mean, training.best_step) if best else None
+            resumed = Resumed(training.step, training.steps, known)
+            run = cls(training, writer, console, seconds, resumed)
             run._save_models()
         except BaseException:
             writer.close()
@@ -209,23 +206,14 @@ class Run:
                 self._writer.log(progress, time.perf_counter() - self._began)
                 if progress.evaluation is not None:
                     self._save_models()
-                if progress.step < progress.steps and self._owes_checkpoint():
+                if progress.step < progress.steps and self._clock.is_due(progress.step):
                     self._save_checkpoint()
                 display.show(progress)
 
-    def _owes_checkpoint(self) -> bool:
-        every = self._folder.policy.checkpoint_every
-        if every is None:
-            since = time.perf_counter() - self._saved
-            return since >= max(_SECONDS, _SHARE * self._saving)
-        return every > 0 and self._training.step // every > self._tried // every
-
     def _save_first_checkpoint(self) -> None:
         """Save a first checkpoint early: until then, a run that is killed has to begin again."""
-        if time.perf_counter() >= self._first_due:
-            self._first_due = math.inf
-            if self._safe is None and self._folder.policy.checkpoint_every != 0:
-                self._save_checkpoint()
+        if self._clock.first_is_due():
+            self._save_checkpoint()
 
     def _keeps_checkpoint(self) -> bool:
         policy = self._folder.policy
@@ -234,7 +222,6 @@ class Run:
     def _save_checkpoint(self) -> None:
         """Save a checkpoint; where that fails, say so and go on: the older one is still there."""
         began, training, folder = time.perf_counter(), self._training, self._folder
-        self._tried = training.step
         if not self._is_finite():
             return
         try:
@@ -251,8 +238,7 @@ class Run:
                 self._console,
                 f"Careful: the checkpoint at step {training.step:,} was not written: {error}",
             )
-        self._saved = time.perf_counter()
-        self._saving = self._saved - began
+        self._clock.tried(training.step, began)
 
     def _save_last_checkpoint(self) -> None:
         """Save a checkpoint of a run that was stopped; a second Ctrl-C gives that up."""

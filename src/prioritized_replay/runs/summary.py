@@ -11,8 +11,9 @@ from rich.console import Console
 from prioritized_replay.runs.console import say
 from prioritized_replay.runs.display import clock_time
 from prioritized_replay.runs.evaluate import say_scores
-from prioritized_replay.runs.folder import CURVE, EVALUATION, Model, RunFolder
+from prioritized_replay.runs.folder import CURVE, Model, RunFolder
 from prioritized_replay.runs.metrics import METRICS
+from prioritized_replay.runs.records import EVALUATION
 from prioritized_replay.training.evaluation import Evaluation
 from prioritized_replay.training.loop import Training
 

@@ -3,14 +3,10 @@
 Knows files and their formats; knows nothing of learning, screens or command lines.
 """
 
-import json
 import os
-import platform
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO
@@ -20,12 +16,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
 from prioritized_replay.runs.curve import draw_learning_curve
-from prioritized_replay.runs.files import read_json, replace_file, replace_text
+from prioritized_replay.runs.files import replace_file
 from prioritized_replay.runs.folder import (
-    CONFIG,
     CURVE,
-    EVALUATION,
-    FORMAT,
     Model,
     RunFolder,
     check_free,
@@ -39,6 +32,14 @@ from prioritized_replay.runs.metrics import (
     rows_until,
     write_header,
     write_row,
+)
+from prioritized_replay.runs.records import (
+    CONFIG,
+    EVALUATION,
+    versions,
+    versions_in,
+    write_config,
+    write_evaluation,
 )
 from prioritized_replay.runs.signals import put_off
 from prioritized_replay.training.config import TrainConfig
@@ -111,7 +112,7 @@ class RunWriter:
                     with (path / METRICS).open("rb") as old:
                         _lock(old.fileno(), path)
                 _remove(folder, but=CONFIG)
-                _write_config(folder, _versions())
+                write_config(path / CONFIG, config, folder.policy, versions())
                 run = cls(folder, (path / METRICS).open("x", newline="", encoding="utf-8"))
                 _lock(run._metrics.fileno(), path)
                 write_header(run._metrics)
@@ -201,10 +202,11 @@ class RunWriter:
 
     def set_policy(self, policy: CheckpointPolicy) -> None:
         """Write down how many steps the run is to make from now on, and what it saves."""
-        if policy != self.folder.policy:
-            content = read_json(self.folder.path / CONFIG)
-            self.folder.policy = policy
-            _write_config(self.folder, content.get("versions", {}))
+        folder = self.folder
+        if policy != folder.policy:
+            made_with = versions_in(folder.path / CONFIG)
+            write_config(folder.path / CONFIG, folder.config, policy, made_with)
+            folder.policy = policy
 
     def sync_metrics(self) -> None:
         """Force to disk what was logged."""
@@ -251,21 +253,7 @@ class RunWriter:
 
     def save_evaluation(self, evaluation: Evaluation, **about: Any) -> None:
         """Write the reported evaluation with all its episodes, and what else is said about it."""
-        low, high = evaluation.interval
-        content = {
-            **about,
-            "episodes": len(evaluation.returns),
-            "mean": evaluation.mean,
-            "std": evaluation.std,
-            "iqm": evaluation.iqm,
-            "interval_95": [low, high],
-            "min": float(evaluation.returns.min()),
-            "max": float(evaluation.returns.max()),
-            "cut_off": evaluation.capped,
-            "returns": evaluation.returns.tolist(),
-            "lengths": evaluation.lengths.tolist(),
-        }
-        replace_text(self.folder.path / EVALUATION, json.dumps(content, indent=2) + "\n")
+        write_evaluation(self.folder.path / EVALUATION, evaluation, about)
 
     def save_curve(self, title: str, threshold: float | None) -> None:
         """Draw the learning curve from the metrics; see :func:`draw_learning_curve`."""
@@ -317,16 +305,6 @@ def _remove_empty(path: Path) -> None:
         path.rmdir()
 
 
-def _write_config(folder: RunFolder, versions: dict[str, str]) -> None:
-    content = {
-        "format": FORMAT,
-        "config": folder.config.to_dict(),
-        "checkpoint_policy": asdict(folder.policy),
-        "versions": versions,
-    }
-    replace_text(folder.path / CONFIG, json.dumps(content, indent=2) + "\n")
-
-
 def _lock(file: int, path: Path) -> None:
     """Lock an open ``metrics.csv`` for this process, until it is closed or the process ends."""
     if sys.platform == "win32":
@@ -337,9 +315,3 @@ def _lock(file: int, path: Path) -> None:
         raise FileExistsError(f"{path} holds a run that goes on in another process") from None
     except OSError:  # not every file system knows locks
         return
-
-
-def _versions() -> dict[str, str]:
-    packages = ("prioritized-replay", "numpy", "numba", "torch", "gymnasium")
-    found = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found}

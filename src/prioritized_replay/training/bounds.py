@@ -1,7 +1,13 @@
-"""The bounds of a number that a user, or a file that is read back, may give."""
+"""The bounds of a number that a user, or a file that is read back, may give.
+
+They are written beside a field, as ``Annotated[int, Within(1, 100)]``.
+"""
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -47,3 +53,31 @@ class Within:
         raise ValueError(
             f"{field} must be {'>' if self.open_below else '>='} {self.low:g}, got {value}"
         )
+
+
+class Kind(NamedTuple):
+    """What a field takes."""
+
+    type: Any
+    """Its type, that of its items where it is a tuple, or a Literal with its choices."""
+    within: Within | None
+    """The bounds of a number."""
+    optional: bool
+    """Whether it may be None."""
+
+
+@cache
+def kinds_of(settings: type) -> dict[str, Kind]:
+    """Return what each field of a dataclass takes, as its annotations say."""
+    found = {}
+    for field, hint in get_type_hints(settings, include_extras=True).items():
+        within = None
+        if get_origin(hint) is Annotated:
+            hint, within = get_args(hint)
+        optional = get_origin(hint) in (Union, UnionType)
+        if optional:
+            (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
+        if get_origin(hint) is tuple:
+            hint = get_args(hint)[0]
+        found[field] = Kind(hint, within, optional)
+    return found

@@ -8,11 +8,9 @@ import difflib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
-from prioritized_replay.training.bounds import Within
+from prioritized_replay.training.bounds import Within, kinds_of
 
 Replay = Literal["rank", "proportional", "uniform"]
 Loss = Literal["huber", "squared"]
@@ -203,7 +201,7 @@ class TrainConfig(TrainSettings):
     """
 
     def __post_init__(self) -> None:
-        for field, (kind, within, optional) in _kinds().items():
+        for field, (kind, within, optional) in kinds_of(TrainSettings).items():
             value = getattr(self, field)
             if value is None and optional:
                 continue
@@ -289,23 +287,6 @@ class TrainConfig(TrainSettings):
         if isinstance(sizes, list):
             values = {**values, "hidden_sizes": tuple(sizes)}
         return cls(**values)
-
-
-@cache
-def _kinds() -> dict[str, tuple[Any, Within | None, bool]]:
-    """Return what each field takes: its type or choices, its bounds, and whether also None."""
-    found = {}
-    for field, hint in get_type_hints(TrainSettings, include_extras=True).items():
-        within = None
-        if get_origin(hint) is Annotated:
-            hint, within = get_args(hint)
-        optional = get_origin(hint) in (Union, UnionType)
-        if optional:
-            (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
-        if get_origin(hint) is tuple:
-            hint = get_args(hint)[0]
-        found[field] = hint, within, optional
-    return found
 
 
 def _near(name: str, known: set[str]) -> str:

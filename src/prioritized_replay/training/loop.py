@@ -26,7 +26,14 @@ from prioritized_replay.training.collectors import Collector, ManyEnvironments, 
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.training.evaluation import Evaluation, evaluate
 from prioritized_replay.training.progress import Progress
-from prioritized_replay.training.state import Learnt, State, is_finite, restored, state_of
+from prioritized_replay.training.state import (
+    Learnt,
+    State,
+    is_finite,
+    progress_of,
+    restored,
+    state_of,
+)
 
 _STACKED = 4  # images of an observation of ALE
 
@@ -170,7 +177,8 @@ class Training:
             if evaluating or self._owes(report_every):
                 seconds = math.nan if started is None else time.perf_counter() - started
                 evaluation, is_best = self._select() if evaluating else (None, False)
-                progress = self._progress((self.step - since) / seconds, evaluation, is_best)
+                pace = (self.step - since) / seconds
+                progress = progress_of(self, pace, evaluation, is_best)
                 self.learnt.clear()
                 self.reported = since = self.step
                 yield progress
@@ -305,26 +313,6 @@ class Training:
             number, self._stop = self._stop, None
             raise Stopped(number)
 
-    def _progress(self, pace: float, evaluation: Evaluation | None, is_best: bool) -> Progress:
-        agent, learnt = self.agent, self.learnt
-        return Progress(
-            step=self.step,
-            steps=self.steps,
-            updates=agent.updates,
-            episodes=self.episodes,
-            mean_return=float(np.mean(learnt.returns)) if learnt.returns else math.nan,
-            last_return=learnt.returns[-1] if learnt.returns else math.nan,
-            epsilon=agent.epsilon,
-            beta=agent.beta,
-            learning_rate=agent.learning_rate,
-            loss=learnt.mean_loss(self.config.loss),
-            td_error=learnt.mean_td_error(),
-            effective_sample_size=_effective_sample_size(agent.last_weights),
-            steps_per_second=pace,
-            evaluation=evaluation,
-            is_best=is_best,
-        )
-
     def close(self) -> None:
         """Close the environment; the agent stays usable."""
         self._env.close()
@@ -362,9 +350,3 @@ class Training:
             )
         finally:
             self._evaluating = False
-
-
-def _effective_sample_size(weights: Tensor | None) -> float:
-    if weights is None:
-        return math.nan
-    return float(weights.sum() ** 2 / weights.square().sum())

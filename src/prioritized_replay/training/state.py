@@ -1,4 +1,4 @@
-"""What a training has to keep besides its replay: for its next report, and to be resumed.
+"""The state of a training besides its replay: for its next report, and for being resumed.
 
 Knows the parts of a training and tensors; knows nothing of environments or files.
 """
@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prioritized_replay.dqn import DQN
 from prioritized_replay.dqn.td import Loss, td_loss
 from prioritized_replay.training.evaluation import Evaluation
+from prioritized_replay.training.progress import Progress
 
 if TYPE_CHECKING:
     from prioritized_replay.training.loop import Training
@@ -65,6 +67,30 @@ class Learnt:
     def mean_td_error(self) -> float:
         """Return the mean abs(td error) of the updates; NaN if there are none."""
         return float(torch.cat(self.errors).abs().mean()) if self.errors else math.nan
+
+
+def progress_of(
+    training: Training, pace: float, evaluation: Evaluation | None, is_best: bool
+) -> Progress:
+    """Return the report of a training at its present step."""
+    agent, learnt = training.agent, training.learnt
+    return Progress(
+        step=training.step,
+        steps=training.steps,
+        updates=agent.updates,
+        episodes=training.episodes,
+        mean_return=float(np.mean(learnt.returns)) if learnt.returns else math.nan,
+        last_return=learnt.returns[-1] if learnt.returns else math.nan,
+        epsilon=agent.epsilon,
+        beta=agent.beta,
+        learning_rate=agent.learning_rate,
+        loss=learnt.mean_loss(training.config.loss),
+        td_error=learnt.mean_td_error(),
+        effective_sample_size=_effective_sample_size(agent.last_weights),
+        steps_per_second=pace,
+        evaluation=evaluation,
+        is_best=is_best,
+    )
 
 
 def is_finite(state: Mapping[str, Tensor]) -> bool:
@@ -164,3 +190,9 @@ def _row_of_numbers(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.ndim != 1 or not value.is_floating_point():
         raise ValueError(f"{name} must be a tensor of a row of numbers")
     return value
+
+
+def _effective_sample_size(weights: Tensor | None) -> float:
+    if weights is None:
+        return math.nan
+    return float(weights.sum() ** 2 / weights.square().sum())
