@@ -15,9 +15,10 @@ import torch
 from tests.test_cli import PER, refused, stop_at
 
 from prioritized_replay.cli import main
-from prioritized_replay.runs import run as run_module
+from prioritized_replay.runs import checkpoint_policy
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.runs.folder import RunFolder
+from prioritized_replay.runs.writer import RunWriter
 from prioritized_replay.training.loop import Training
 
 TINY = (
@@ -90,7 +91,7 @@ def test_the_resumed_learner_is_the_one_that_was_stopped(stopped, monkeypatch):
 
     def run(self, **options):
         seen.append(self.agent.online_network.state_dict())
-        seen.append((self.step, self.agent.updates, len(self._recent)))
+        seen.append((self.step, self.agent.updates, len(self.learnt.returns)))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Training, "run", run)
@@ -155,8 +156,7 @@ def test_what_cannot_be_resumed_is_one_line(stopped, capsys):
     (stopped / "config.json").write_text(config.replace('"n_step": 2', '"n_step": 3'))
     assert "n_step of the replay must be 3, got 2" in refused(capsys, *RESUME)
     (stopped / "config.json").write_text(config)
-    with RunFolder.open(stopped) as other:
-        other.claim()
+    with RunWriter.claim(RunFolder.open(stopped)):
         if sys.platform != "win32":
             assert "goes on in another process" in refused(capsys, *RESUME)
     (stopped / "checkpoint" / "replay" / "MANIFEST.json").unlink()
@@ -187,8 +187,8 @@ def test_checkpoints_come_at_the_reports_that_reach_a_multiple(here, monkeypatch
     saved.clear()
     assert main([*NEW, "--overwrite"]) == 0
     assert saved == [], "a short run goes by time"
-    monkeypatch.setattr(run_module, "_SECONDS", 0.0)
-    monkeypatch.setattr(run_module, "_SHARE", 0.0)
+    monkeypatch.setattr(checkpoint_policy, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint_policy, "SHARE", 0.0)
     assert main([*NEW, "--overwrite"]) == 0
     assert saved == [500, 600, 1_000, 1_200]
 
@@ -202,7 +202,7 @@ def test_a_kept_checkpoint_makes_a_longer_run(here, capsys):
     assert "2,000 steps, resumed at step 1,400" in capsys.readouterr().out
     assert [row["step"] for row in rows()][-3:] == ["1500", "1800", "2000"]
     assert RunFolder.open(Path("run")).config.steps == 1_400, "the schedules' end"
-    assert RunFolder.open(Path("run")).keeping.steps == 2_000
+    assert RunFolder.open(Path("run")).policy.steps == 2_000
     assert Path("run/checkpoint/checkpoint.json").is_file()
     assert main([*RESUME]) == 0
     assert "run is complete: 2,000 steps" in capsys.readouterr().out
@@ -285,10 +285,8 @@ def test_killed_at_random_moments_a_run_comes_to_its_end(here):
             assert int(at.replace(",", "")) == reached[-1]
         reached.append(counts["step"])
         words = RESUME
-    folder = RunFolder.open(Path("run"))
-    folder.claim()
-    folder.go_on(counts["reported"], state["rows"])
-    folder.close()
+    with RunWriter.claim(RunFolder.open(Path("run"))) as writer:
+        writer.resume_from(counts["reported"], state["rows"])
     steps = [int(row["step"]) for row in rows()]
     assert reached[-1] > reached[1]
     assert steps == sorted({*range(500, reached[-1] + 1, 500), *range(600, reached[-1] + 1, 600)})

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prioritized_replay.experiments.cliffwalk import _cliffwalk_kernels as kernels
+from prioritized_replay.experiments.cliffwalk import _kernels as kernels
 from prioritized_replay.experiments.cliffwalk import task as blind_cliffwalk
 from prioritized_replay.experiments.cliffwalk.command import (
     CliffwalkConfig,

@@ -13,7 +13,7 @@ from prioritized_replay.benchmarks.bench import BenchConfig
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
-from prioritized_replay.runs.folder import COLUMNS
+from prioritized_replay.runs.metrics import COLUMNS
 from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
 
 ROOT = Path(__file__).parent.parent

@@ -349,3 +349,23 @@ def test_what_is_no_part_of_a_replay_is_in_nobodys_way(saved, replay):
     saved.save(learner(7), replay)
     saved.remove()
     assert names(saved.folder) == {"replay/mine.npy"}
+
+
+def test_a_learner_whose_lists_share_themselves_is_refused_at_once(tmp_path, replay):
+    shared = [1]
+    for _ in range(60):
+        shared = [shared, shared]
+    checkpoint = RunCheckpoint(tmp_path)
+    checkpoint.save({"a": shared}, replay)
+
+    def load():
+        with pytest.raises(CheckpointError, match=r"is damaged: a list, tuple or dict in it is us"):
+            checkpoint.load()
+
+    ended(load)
+
+
+def test_a_learner_larger_than_memory_is_not_read(saved, monkeypatch):
+    monkeypatch.setattr(run_checkpoint, "bytes_available", lambda: 1_000)
+    with pytest.raises(CheckpointError, match="must have at most 1,000 bytes, got"):
+        saved.load()

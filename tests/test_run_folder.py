@@ -20,7 +20,9 @@ from tests.waiting import ended
 
 import prioritized_replay as per
 from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
-from prioritized_replay.runs.folder import COLUMNS, RunFolder
+from prioritized_replay.runs.folder import RunFolder
+from prioritized_replay.runs.metrics import COLUMNS
+from prioritized_replay.runs.writer import RunWriter
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.training.presets import preset
 
@@ -34,12 +36,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_the_configuration_comes_back_equal(path):
-    RunFolder.create(path, CONFIG).close()
+    RunWriter.create(path, CONFIG).close()
     assert RunFolder.open(path).config == CONFIG
 
 
 def test_config_json_names_versions_and_no_place_of_this_machine(path):
-    RunFolder.create(path, CONFIG).close()
+    RunWriter.create(path, CONFIG).close()
     text = (path / "config.json").read_text()
     versions = json.loads(text)["versions"]
     assert versions["torch"] == torch.__version__
@@ -51,7 +53,7 @@ def test_config_json_names_versions_and_no_place_of_this_machine(path):
 
 def test_metrics_come_back_and_a_missing_number_is_an_empty_cell(path):
     judged = evaluation(10.0, 20.0, 60.0)
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         run.log(progress(500, loss=math.nan), seconds=1.5)
         assert len((path / "metrics.csv").read_text().splitlines()) == 2, (
             "must not wait in a buffer"
@@ -72,7 +74,7 @@ def test_metrics_come_back_and_a_missing_number_is_an_empty_cell(path):
 
 
 def test_tensorboard_reads_the_events(path):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         run.log(progress(500, loss=math.nan), seconds=1.0)
         run.log(progress(1_000, evaluation=evaluation(30.0)), seconds=2.0)
     (file,) = path.glob("events.out.tfevents.*")
@@ -89,7 +91,7 @@ def test_tensorboard_reads_the_events(path):
 
 
 def test_models_are_plain_tensors_and_come_back_equal(path):
-    run = RunFolder.create(path, CONFIG)
+    run = RunWriter.create(path, CONFIG)
     run.save_model("best", STATE)
     plain = torch.load(path / "best_model.pt", weights_only=True)
     loaded = RunFolder.open(path).load_model("best")
@@ -107,31 +109,31 @@ class Trap:
 
 def test_a_model_that_carries_code_is_refused_and_not_run(path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         torch.save({"weights": Trap()}, path / "best_model.pt")
         (path / "last_model.pt").write_bytes(pickle.dumps(Trap()))
         for model in ("best", "last"):
             with pytest.raises(ValueError, match=f"{model}_model.pt is damaged or not a model"):
-                run.load_model(model)
+                run.folder.load_model(model)
     assert not Path("sprung").exists()
 
 
 def test_a_damaged_model_is_one_sentence(path):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         run.save_model("last", STATE)
         whole = (path / "last_model.pt").read_bytes()
         for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
             (path / "last_model.pt").write_bytes(whole[:length])
             with pytest.raises(ValueError, match=r"last_model\.pt is damaged") as caught:
-                run.load_model("last")
+                run.folder.load_model("last")
             assert "\n" not in str(caught.value)
         torch.save([1, 2], path / "last_model.pt")
         with pytest.raises(ValueError, match="holds no named tensors"):
-            run.load_model("last")
+            run.folder.load_model("last")
 
 
 def test_a_model_that_is_larger_than_its_file_is_refused(path):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         torch.save({"a": torch.ones(1).expand(1 << 40)}, path / "best_model.pt")
         torch.save({"a": torch.zeros(1000)}, path / "whole.pt")
         with (
@@ -142,13 +144,13 @@ def test_a_model_that_is_larger_than_its_file_is_refused(path):
                 packed.writestr(part.filename, parts.read(part))
         for model in ("best", "last"):
             with pytest.raises(ValueError, match=f"{model}_model.pt is damaged or not a model"):
-                run.load_model(model)
+                run.folder.load_model(model)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs the right to make links there")
 def test_nothing_is_written_through_a_link(path, tmp_path):
     (tmp_path / "theirs").write_text("precious")
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         for name in ("last_model.pt", "last_model.pt.unfinished"):
             (path / name).symlink_to(tmp_path / "theirs")
         run.save_model("last", STATE)
@@ -157,31 +159,33 @@ def test_nothing_is_written_through_a_link(path, tmp_path):
 
 
 def test_a_missing_model_says_which_there_is(path):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         with pytest.raises(FileNotFoundError, match=r"has no best model$"):
-            run.load_model("best")
+            run.folder.load_model("best")
         run.save_model("last", STATE)
         with pytest.raises(FileNotFoundError, match="has no best model; it has the last one"):
-            run.load_model("best")
+            run.folder.load_model("best")
 
 
 def test_a_save_that_fails_leaves_the_older_model_whole(path, monkeypatch):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         run.save_model("last", STATE)
 
         def half(state, file):
-            file.write_bytes(b"half")
+            file.write(b"half")
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(torch, "save", half)
         with pytest.raises(OSError, match="No space left"):
             run.save_model("last", {})
-        assert torch.equal(run.load_model("last")["layers.0.weight"], STATE["layers.0.weight"])
+        assert torch.equal(
+            run.folder.load_model("last")["layers.0.weight"], STATE["layers.0.weight"]
+        )
     assert not list(path.glob("*.unfinished"))
 
 
 def test_the_evaluation_is_kept_with_every_episode(path):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         run.save_evaluation(evaluation(1.0, 2.0, 6.0), model="best")
     content = json.loads((path / "evaluation.json").read_text())
     assert content["model"] == "best"
@@ -192,7 +196,7 @@ def test_the_evaluation_is_kept_with_every_episode(path):
 
 
 def test_an_earlier_run_is_replaced_only_when_asked_and_other_files_stay(path):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         run.log(progress(500), seconds=1.0)
         run.save_model("best", STATE)
         run.save_evaluation(evaluation(1.0))
@@ -201,12 +205,12 @@ def test_an_earlier_run_is_replaced_only_when_asked_and_other_files_stay(path):
     before = {file: file.read_bytes() for file in path.iterdir()}
 
     with pytest.raises(FileExistsError, match="add --overwrite to replace it"):
-        RunFolder.create(path, CONFIG)
+        RunWriter.create(path, CONFIG)
     assert {file: file.read_bytes() for file in path.iterdir()} == before
 
     other = TrainConfig(env_id="Acrobot-v1")
-    with RunFolder.create(path, other, overwrite=True) as run:
-        assert not run.has_model("best")
+    with RunWriter.create(path, other, overwrite=True) as run:
+        assert not run.folder.has_model("best")
     names = {file.name for file in path.iterdir() if "tfevents" not in file.name}
     assert names == {"config.json", "metrics.csv", "notes.txt"}
     assert len(list(path.glob("*tfevents*"))) == 1
@@ -218,21 +222,21 @@ def test_what_is_no_run_is_never_replaced(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("years of work")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileExistsError, match="something other than a run"):
-        RunFolder.create(tmp_path, CONFIG, overwrite=overwrite)
+        RunWriter.create(tmp_path, CONFIG, overwrite=overwrite)
     with pytest.raises(FileExistsError, match="is a file"):
-        RunFolder.create(tmp_path / "thesis.tex", CONFIG, overwrite=overwrite)
+        RunWriter.create(tmp_path / "thesis.tex", CONFIG, overwrite=overwrite)
     assert {file.name for file in tmp_path.iterdir()} == {"thesis.tex", "config.json"}
 
 
 def test_an_empty_folder_may_be_used(tmp_path):
-    RunFolder.create(tmp_path, CONFIG).close()
+    RunWriter.create(tmp_path, CONFIG).close()
     assert RunFolder.open(tmp_path).config == CONFIG
 
 
 def test_discard_removes_the_run_and_nothing_else(path):
-    RunFolder.create(path, CONFIG).discard()
+    RunWriter.create(path, CONFIG).discard()
     assert not path.exists()
-    run = RunFolder.create(path, CONFIG)
+    run = RunWriter.create(path, CONFIG)
     (path / "notes.txt").write_text("mine")
     run.discard()
     assert [file.name for file in path.iterdir()] == ["notes.txt"]
@@ -254,17 +258,17 @@ def test_opening_what_is_no_run(tmp_path):
         b"[]",
         b"null",
         b"{}",
-        b'{"format": 2, "config": {"env_id": "CartPole-v1"}}',
-        b'{"format": 1, "config": {}}',
-        b'{"format": 1, "config": [1]}',
-        b'{"format": 1, "config": {"env_id": "CartPole-v1", "gama": 0.9}}',
-        b'{"format": 1, "config": {"env_id": "CartPole-v1", "gamma": 9}}',
-        b'{"format": 1, "config": {"env_id": "CartPole-v1", "steps": "many"}}',
-        b'{"format": 1, "config": ' + b"[" * 100_000,
+        b'{"format": 1, "config": {"env_id": "CartPole-v1"}}',
+        b'{"format": 2, "config": {}}',
+        b'{"format": 2, "config": [1]}',
+        b'{"format": 2, "config": {"env_id": "CartPole-v1", "gama": 0.9}}',
+        b'{"format": 2, "config": {"env_id": "CartPole-v1", "gamma": 9}}',
+        b'{"format": 2, "config": {"env_id": "CartPole-v1", "steps": "many"}}',
+        b'{"format": 2, "config": ' + b"[" * 100_000,
     ],
 )
 def test_a_damaged_configuration_is_one_sentence(path, content):
-    RunFolder.create(path, CONFIG).close()
+    RunWriter.create(path, CONFIG).close()
     (path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json cannot be read") as caught:
         RunFolder.open(path)
@@ -274,7 +278,7 @@ def test_a_damaged_configuration_is_one_sentence(path, content):
 
 @pytest.mark.parametrize("content", ["", "step\n1\n", "a,b\n1,2\n"])
 def test_damaged_metrics_are_one_sentence(path, content):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         run.log(progress(500), seconds=1.0)
     whole = (path / "metrics.csv").read_text()
     (path / "metrics.csv").write_text(content or whole.replace("20.5", "2o.5"))
@@ -287,7 +291,7 @@ def steps_in(path):
 
 
 def logged(path, steps):
-    with RunFolder.create(path, CONFIG) as run:
+    with RunWriter.create(path, CONFIG) as run:
         for step in steps:
             run.log(progress(step), seconds=1.0)
 
@@ -298,9 +302,8 @@ def test_going_on_drops_what_came_after_the_checkpoint(path, torn):
     logged(path, [500, 1_000, 1_500])
     with (path / "metrics.csv").open("a") as file:
         file.write(torn)
-    run = RunFolder.open(path)
-    run.claim()
-    run.go_on(reported=1_000, rows=2)
+    run = RunWriter.claim(RunFolder.open(path))
+    run.resume_from(reported=1_000, rows=2)
     with run:
         run.log(progress(1_700, loss=7.0), seconds=2.0)
         assert run.rows == 3
@@ -311,9 +314,8 @@ def test_going_on_drops_what_came_after_the_checkpoint(path, torn):
 
 def test_tensorboard_drops_it_too(path):
     logged(path, [500, 1_000, 1_500])
-    run = RunFolder.open(path)
-    run.claim()
-    run.go_on(reported=1_000, rows=2)
+    run = RunWriter.claim(RunFolder.open(path))
+    run.resume_from(reported=1_000, rows=2)
     run.close()
     newest = max(path.glob("events.out.tfevents.*"), key=lambda file: file.stat().st_mtime_ns)
     starts = [
@@ -328,67 +330,63 @@ def test_tensorboard_drops_it_too(path):
 def test_going_on_without_a_gap_or_not_at_all(path, rows):
     logged(path, [500, 1_000, 1_500])
     before = (path / "metrics.csv").read_bytes()
-    run = RunFolder.open(path)
-    run.claim()
+    run = RunWriter.claim(RunFolder.open(path))
     with pytest.raises(ValueError, match=rf"must have {rows} reports up to step 1000, got 2"):
-        run.go_on(reported=1_000, rows=rows)
+        run.resume_from(reported=1_000, rows=rows)
     run.close()
     assert (path / "metrics.csv").read_bytes() == before
     (path / "metrics.csv").unlink()
     with pytest.raises(ValueError, match=r"metrics\.csv cannot be read: it is missing"):
-        RunFolder.open(path).claim()
+        RunWriter.claim(RunFolder.open(path))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_one_process_at_a_time(path):
-    with RunFolder.create(path, CONFIG):
+    with RunWriter.create(path, CONFIG):
         with pytest.raises(FileExistsError, match="a run that goes on in another process"):
-            RunFolder.open(path).claim()
+            RunWriter.claim(RunFolder.open(path))
         with pytest.raises(FileExistsError, match="a run that goes on in another process"):
-            RunFolder.create(path, CONFIG, overwrite=True)
-    RunFolder.create(path, CONFIG, overwrite=True).close()
+            RunWriter.create(path, CONFIG, overwrite=True)
+    RunWriter.create(path, CONFIG, overwrite=True).close()
 
 
 def test_how_far_a_run_is_to_go_comes_back(path):
-    RunFolder.create(path, CONFIG, keeping=CheckpointPolicy(steps=7, checkpoint_every=3)).close()
+    RunWriter.create(path, CONFIG, policy=CheckpointPolicy(steps=7, checkpoint_every=3)).close()
     run = RunFolder.open(path)
-    assert run.keeping == CheckpointPolicy(steps=7, checkpoint_every=3)
+    assert run.policy == CheckpointPolicy(steps=7, checkpoint_every=3)
     before = json.loads((path / "config.json").read_text())
-    run.keep(CheckpointPolicy(steps=9, keep_checkpoint=True))
+    with RunWriter.claim(run) as writer:
+        writer.set_policy(CheckpointPolicy(steps=9, keep_checkpoint=True))
     after = json.loads((path / "config.json").read_text())
-    assert RunFolder.open(path).keeping == CheckpointPolicy(steps=9, keep_checkpoint=True)
-    assert {**before, "keeping": None} == {**after, "keeping": None}
-    # A run of before there were checkpoints.
-    del after["keeping"]
-    (path / "config.json").write_text(json.dumps(after))
-    assert RunFolder.open(path).keeping == CheckpointPolicy(steps=CONFIG.steps)
-    after["keeping"] = {"steps": -1}
+    assert RunFolder.open(path).policy == CheckpointPolicy(steps=9, keep_checkpoint=True)
+    assert {**before, "checkpoint_policy": None} == {**after, "checkpoint_policy": None}
+    after["checkpoint_policy"] = {"steps": -1}
     (path / "config.json").write_text(json.dumps(after))
     with pytest.raises(ValueError, match="steps must be >= 1, got -1"):
         RunFolder.open(path)
 
 
 def test_overwriting_and_discarding_take_the_checkpoint_too(path):
-    run = RunFolder.create(path, CONFIG)
+    run = RunWriter.create(path, CONFIG)
     replay = per.ReplayBuffer.for_spaces(spaces.Discrete(2), spaces.Discrete(2), 4)
-    run.checkpoint.save({"a": 1}, replay)
+    run.folder.checkpoint.save({"a": 1}, replay)
     run.close()
-    run = RunFolder.create(path, CONFIG, overwrite=True)
+    run = RunWriter.create(path, CONFIG, overwrite=True)
     assert not (path / "checkpoint").exists()
-    run.checkpoint.save({"a": 1}, replay)
+    run.folder.checkpoint.save({"a": 1}, replay)
     run.discard()
     assert not path.exists()
 
 
 def test_a_run_is_complete_when_it_was_evaluated_at_its_end(path):
-    with RunFolder.create(path, CONFIG) as run:
-        assert not run.is_complete(100)
+    with RunWriter.create(path, CONFIG) as run:
+        assert not run.folder.is_complete(100)
         run.save_evaluation(evaluation(1.0), steps=100)
-        assert run.is_complete(100)
-        assert not run.is_complete(101)
+        assert run.folder.is_complete(100)
+        assert not run.folder.is_complete(101)
         for content in ("{", "[" * 100_000):
             (path / "evaluation.json").write_text(content)
-            assert not run.is_complete(100)
+            assert not run.folder.is_complete(100)
 
 
 @pytest.mark.parametrize("name", ["config.json", "evaluation.json", "metrics.csv"])
@@ -400,10 +398,9 @@ def test_what_is_huge_is_not_read_whole(path, name):
         with pytest.raises(ValueError, match=r"config\.json cannot be read: .* at most"):
             RunFolder.open(path)
         return
-    run = RunFolder.open(path)
-    assert not run.is_complete(100)
-    run.claim()
-    run.go_on(reported=500, rows=1)
+    run = RunWriter.claim(RunFolder.open(path))
+    assert not run.folder.is_complete(100)
+    run.resume_from(reported=500, rows=1)
     run.close()
 
 
@@ -416,9 +413,8 @@ def test_nothing_waits_for_a_pipe(path, name):
 
     def look():
         with contextlib.suppress(FileNotFoundError, ValueError):
-            run = RunFolder.open(path)
-            assert not run.is_complete(500)
-            run.claim()
-            run.close()
+            folder = RunFolder.open(path)
+            assert not folder.is_complete(500)
+            RunWriter.claim(folder).close()
 
     ended(look)

@@ -1,7 +1,7 @@
-"""The command ``per``: words of the command line to calls, and every refusal to one line.
+"""The command ``per``: reads the command line, calls what it names, prints errors as one line.
 
-Knows names, options and exit codes; knows nothing of how anything is done. Imports what a command
-needs when that command runs: ``per --help`` answers at once, and without the extras installed.
+Knows names, options and exit codes. Imports what a command needs only when that command runs: so
+``per --help`` answers at once, also where the extras are not installed.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ Prioritized experience replay: train with it, judge the result, reproduce the pa
 
 commands:
   train ENV_ID         train a Double DQN; tuned for CartPole-v1, LunarLander-v3, ALE/Pong-v5, ...
-  evaluate RUN         play with a trained model: mean, IQM, confidence interval, a GIF
+  evaluate RUN         play with a trained model: mean return, IQM, 95 % interval, a GIF
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
   bench                time and memory beside other replay libraries: tables, JSON, figures
 
   per train --resume RUN   go on with a run that was stopped or killed
-  per COMMAND --help   every option of a command, with its default
+  per COMMAND --help   every option of a command, what it does and its default
   per --version        the version of the package
 
 start with:
@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`per ... | head`); nothing can be said to it, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        return _complain(name, error, 1)
+    except (OSError, MemoryError, FloatingPointError) as error:
+        return _complain(name, " ".join(str(error).split()) or "there is not enough memory", 1)
     except SystemExit as end:  # tyro, after showing the help
         sys.stdout.flush()
         return int(end.code or 0)
@@ -125,18 +125,18 @@ def _train(words: Sequence[str]) -> int:
             env_id = parse("per train", "any other", f"{about} {hint}").env_id
     with _refusing():
         options = parse(f"per train {env_id}", env_id, about)
-        config, keeping = options.config(), options.keeping()
+        config, policy = options.config(), options.policy()
     console = _console()
     with _refusing(), console.status("starting"):
         from prioritized_replay.runs.run import Run
 
         path, overwrite = options.path(), options.overwrite
-        run = Run.begin(config, path, overwrite=overwrite, keeping=keeping, console=console)
+        run = Run.begin(config, path, overwrite=overwrite, policy=policy, console=console)
     return run.train()
 
 
 def _resumed_in(words: Sequence[str]) -> str | None:
-    """Return the run that is to be resumed, since its settings are the defaults then."""
+    """Return the run to resume, if there is one; its settings are then the defaults."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         name = following if word == "--resume" else word.removeprefix("--resume=")
         if name != word and name:
@@ -157,8 +157,8 @@ def _resume(words: Sequence[str], name: str) -> int:
             from prioritized_replay.runs.folder import RunFolder
             from prioritized_replay.runs.run import Run
 
-            folder = RunFolder.open(path)
-        kept = dataclasses.asdict(folder.config) | dataclasses.asdict(folder.keeping)
+            folder = RunFolder.open(path, named=words)
+        kept = dataclasses.asdict(folder.config) | dataclasses.asdict(folder.policy)
         about = f"Go on with the run in {path}, whose settings are the defaults here."
         options = _parse(
             TrainOptions,
@@ -167,17 +167,17 @@ def _resume(words: Sequence[str], name: str) -> int:
             default=TrainOptions(**kept),
             description=about,
         )
-        options.check_same(folder.config, folder.keeping.steps)
+        options.check_same(folder.config, folder.policy.steps)
         if folder.is_complete(options.steps):
             print(f"{path} is complete: {options.steps:,} steps were made, and evaluated.")
             return 0
         with console.status("starting"):
-            run = Run.resume(folder, options.keeping(), console)
+            run = Run.resume(folder, options.policy(), console)
     return run.train()
 
 
 def _preset_in(words: Sequence[str]) -> Any:
-    """Return the preset that is asked for, since it makes the defaults; a wrong one is not."""
+    """Return the preset that is asked for; it makes the defaults. tyro refuses a wrong name."""
     from prioritized_replay.training.presets import PresetName
 
     for word, following in zip(words, [*words[1:], ""], strict=True):
@@ -196,7 +196,7 @@ def _evaluate(words: Sequence[str]) -> int:
     console = _console()
     with _refusing():
         with console.status("starting"):
-            from prioritized_replay.runs.run import evaluate_run
+            from prioritized_replay.runs.evaluate import evaluate_run
 
         evaluate_run(
             options.run,
@@ -204,6 +204,7 @@ def _evaluate(words: Sequence[str]) -> int:
             model=options.model,
             seed=options.seed,
             max_steps=options.max_steps,
+            named=() if options.env_id is None else (options.env_id,),
             gif=options.gif,
             console=console,
         )
@@ -278,7 +279,7 @@ def _need(*modules: str) -> None:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Turn what cannot be done as asked into one line; not for the inside of a training."""
+    """Turn errors about what the user asked for into one line; not for use inside a training."""
     try:
         yield
     except (ValueError, OverflowError) as error:
@@ -293,8 +294,10 @@ def _refusing() -> Iterator[None]:
         raise _Refused(error) from error
 
 
+# tyro prints what is wrong in a box. It has no public way to ask for the message: its version 1.0
+# has a hook, which is private and may change in any release.
 def _parse(kind: type[T], words: Sequence[str], name: str, **settings: Any) -> T:
-    """Let tyro read the words; what it rejects becomes one line instead of its box."""
+    """Let tyro read the words; an error is one line instead of tyro's box."""
     import tyro
 
     said = io.StringIO()

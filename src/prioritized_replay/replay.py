@@ -326,6 +326,26 @@ class ReplayBuffer:
         """Bytes of memory reserved for rows, frames, priorities and their structures."""
         return self._memory.nbytes
 
+    def bytes_when_full(self, stack: int = 1) -> int:
+        """Return about how many bytes :attr:`nbytes` will be when the buffer is full.
+
+        Parameters
+        ----------
+        stack : int
+            Images of one observation, of which each step brings a new one. Until the first steps
+            are added, the buffer itself cannot know that.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field((4, 84, 84), "uint8"), "action": per.Field((), "int64"),
+        ...           "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(1_000, fields)
+        >>> replay.bytes_when_full() // replay.bytes_when_full(stack=4)
+        3
+        """
+        return self._memory.nbytes + self._transitions.bytes_to_come(stack)
+
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled."""
         return self._sampler.size

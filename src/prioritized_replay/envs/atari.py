@@ -1,4 +1,4 @@
-"""Atari games as a network is shown them: alone, or several side by side.
+"""Atari games, prepared for a network as in the DQN papers: one, or several side by side.
 
 Knows ale_py's vector environment and Gymnasium; knows nothing of networks, replay or training.
 Axes: E games side by side.
@@ -15,6 +15,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 FRAME_SKIP = 4
 _MOST_FRAMES = 108_000  # half an hour of play
+MOST_STEPS = _MOST_FRAMES // FRAME_SKIP
+"""Steps after which a game is cut off."""
 _SEEDS = 2**31 - 1
 
 
@@ -26,26 +28,26 @@ def atari_vector(
     end_on_life_loss: bool = False,
     **pictures: Any,
 ) -> VectorEnv[Any, Any, Any]:
-    """Make E games in one vector environment, which begin anew in the step of an end.
+    """Make E games in one vector environment; a game that ends is reset in the same step.
 
     An action is held for 4 frames, of which the last two are merged by their maximum, made grey and
     84x84; an observation is the latest 4 of these, uint8[4, 84, 84]. At first the earlier ones are
-    black. A game begins with up to 30 frames in which nothing is done, and is cut off after
-    108,000. Rewards are the game's own.
+    black. A game begins with up to 30 frames without an action, and is cut off after 108,000
+    frames. Rewards are the game's own.
 
     Parameters
     ----------
     settings : mapping
-        ``game``, the name of the ROM, and if they are to be other than ale_py's defaults
-        ``repeat_action_probability`` and ``full_action_space``, as in Gymnasium's registry.
+        As in Gymnasium's registry: ``game``, the name of the ROM; optionally
+        ``repeat_action_probability`` and ``full_action_space``.
     num_envs : int
         E.
     threads : int
-        That play them.
+        How many threads play them.
     end_on_life_loss : bool
         See :class:`LifeByLife`.
     **pictures
-        How frames are prepared, in ale_py's words, where not as above.
+        ale_py's options for preparing frames, where not as above.
     """
     kept = ("game", "repeat_action_probability", "full_action_space", "mode", "difficulty")
     games: VectorEnv[Any, Any, Any] = AtariVectorEnv(
@@ -65,10 +67,10 @@ def atari_vector(
 
 
 class LifeByLife(VectorWrapper):
-    """Episodes that end where a life is lost, in games that go on.
+    """Ends an episode where a life is lost, while the game goes on.
 
-    ale_py's ``life_loss_info`` terminates these steps, but gives an observation of another step as
-    their final one: it is put right here. ``info["game_over"]`` says where whole games ended.
+    ale_py's ``life_loss_info`` terminates these steps, but their final observation is that of
+    another step; this wrapper corrects it. ``info["game_over"]`` says where whole games ended.
 
     Parameters
     ----------

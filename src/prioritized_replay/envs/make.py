@@ -1,4 +1,4 @@
-"""Environments by name: any of Gymnasium's, with Atari games as a network is shown them.
+"""Environments by name: any of Gymnasium's; Atari games come as small stacked grey images.
 
 Knows Gymnasium, ale_py and minatar; knows nothing of networks, replay or training.
 Axes: E environments side by side.
@@ -20,13 +20,13 @@ _STICKY = {"ALE": "repeat_action_probability", "MinAtar": "sticky_action_prob"}
 def make_env(
     env_id: str, *, sticky_actions: float | None = None, render_mode: str | None = None
 ) -> gymnasium.Env[Any, Any]:
-    """Make one environment, with one clear line where that fails.
+    """Make one environment; where that fails, the error is one clear line.
 
     Parameters
     ----------
     env_id : str
-        A Gymnasium environment, for example CartPole-v1. Games of ALE are shown as a network is to
-        see them: grey, 84x84, four frames to an observation.
+        A Gymnasium environment, for example CartPole-v1. An observation of an ALE game is the
+        latest four images, grey and 84x84. An id like ``my_envs:Room-v0`` imports ``my_envs``.
     sticky_actions : float, optional
         For ALE and MinAtar: the chance that an action is replaced by the one before. By default
         the environment's own.
@@ -73,7 +73,7 @@ def make_vector(
     end_on_life_loss: bool = False,
     threads: int = 1,
 ) -> VectorEnv[Any, Any, Any]:
-    """Make E environments that are stepped side by side, and begin anew in the step of an end.
+    """Make E environments that are stepped side by side and reset themselves (SAME_STEP).
 
     Parameters
     ----------
@@ -121,22 +121,22 @@ def make_vector(
 
 
 def plays_vectors_only(env_id: str) -> bool:
-    """Whether one environment, too, is best had from :func:`make_vector`: so it is for ALE."""
+    """Return whether even a single environment is best made by :func:`make_vector` (ALE games)."""
     return _is_atari(spec_of(env_id))
 
 
 def spec_of(env_id: str) -> EnvSpec:
-    """Return what Gymnasium knows of an environment, after importing the package it comes with.
+    """Return Gymnasium's entry for an environment, after importing the package that has it.
 
     Raises
     ------
     ValueError, ImportError
         As for :func:`make_env`.
     """
-    package, _, name = env_id.rpartition(":")  # Gymnasium's way to name a package to import
+    name = env_id.rpartition(":")[2]
     try:
-        if package:
-            import_module(package)
+        if module := module_of(env_id):  # Gymnasium's way to name a module to import
+            import_module(module)
         if _namespace(name) in _PACKAGES:
             _import_package(name)
         return gymnasium.spec(name)
@@ -148,6 +148,41 @@ def spec_of(env_id: str) -> EnvSpec:
             f"env_id must be a registered Gymnasium environment, got {env_id!r}"
             + (f"; near names: {near}" if near else "")
         ) from error
+
+
+def step_limit(env_id: str) -> int | None:
+    """Return the steps after which an environment itself ends an episode; None if it never does.
+
+    This is the time limit that Gymnasium's registry names. An environment without one may still
+    end its episodes, at a goal for example; nothing is known of when.
+
+    Raises
+    ------
+    ValueError, ImportError
+        As for :func:`make_env`.
+
+    Examples
+    --------
+    >>> step_limit("CartPole-v1"), step_limit("CliffWalking-v1")
+    (500, None)
+    """
+    spec = spec_of(env_id)
+    if _is_atari(spec):
+        from prioritized_replay.envs.atari import MOST_STEPS
+
+        return MOST_STEPS
+    return spec.max_episode_steps
+
+
+def module_of(env_id: str) -> str:
+    """Return the module that an id like ``my_envs:Room-v0`` asks to import, or an empty text.
+
+    Examples
+    --------
+    >>> module_of("my_envs:Room-v0"), module_of("CartPole-v1")
+    ('my_envs', '')
+    """
+    return env_id.rpartition(":")[0]
 
 
 def _import_package(env_id: str) -> None:

@@ -1,7 +1,4 @@
-"""A picture of what a MinAtar game shows.
-
-Knows an observation, bool[10, 10, C], and colours; knows nothing of networks or training.
-"""
+"""Pictures of MinAtar games, made from their observations, bool[10, 10, C]."""
 
 from typing import Any
 

@@ -1,13 +1,12 @@
-"""A played episode as an animated GIF.
+"""One episode, played by a policy, as an animated GIF.
 
-Knows Gymnasium's rendering, a policy and Pillow; knows nothing of training.
+Knows Gymnasium's rendering and Pillow; knows nothing of training.
 """
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import gymnasium
 import numpy as np
@@ -34,7 +33,7 @@ class Recording:
 def record_gif(
     policy: Callable[[Any], int],
     env_id: str,
-    path: Path,
+    file: BinaryIO,
     *,
     seed: int,
     sticky_actions: float | None = None,
@@ -47,14 +46,14 @@ def record_gif(
     policy : callable
         From an observation to an action.
     env_id : str
-    path : pathlib.Path
-        The file to write; its folder must exist.
+    file : binary file
+        Open for writing.
     seed : int
         Of the environment.
     sticky_actions : float, optional
         As for :func:`~prioritized_replay.envs.make_env`.
     max_steps : int
-        Where to stop an environment that never ends.
+        Where to stop an episode that does not end before.
 
     Raises
     ------
@@ -96,8 +95,8 @@ def record_gif(
     hundredths = np.round(np.arange(len(frames)) * stride / rate * 100)
     pauses = [10 * int(pause) for pause in np.diff(hundredths)] + [1000]  # the end: worth a look
     first, rest = frames[0], frames[1:]
-    first.save(path, "GIF", save_all=True, append_images=rest, duration=pauses, loop=0)
-    return Recording(total, steps, len(frames), path.stat().st_size)
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=pauses, loop=0)
+    return Recording(total, steps, len(frames), file.tell())
 
 
 def _frame(env: gymnasium.Env[Any, Any]) -> Image.Image:

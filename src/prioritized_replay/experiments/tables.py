@@ -6,22 +6,27 @@ Knows text and types; knows nothing of what the numbers mean.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+from prioritized_replay.runs.files import read_file, replace_text
 
 Row = TypeVar("Row")
 
+_LARGEST = 1 << 28
+
 # How a cell is read, by the annotation of its field. An empty cell is NaN or None, a truth value 1
 # or 0: so every reader of CSV files understands them.
-_READ: dict[str, Callable[[str], Any]] = {
-    "str": str,
-    "int": int,
-    "int | None": lambda cell: int(cell) if cell else None,
-    "float": lambda cell: float(cell or "nan"),
-    "bool": lambda cell: bool(int(cell)),
+_READ: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    int | None: lambda cell: int(cell) if cell else None,
+    float: lambda cell: float(cell or "nan"),
+    bool: lambda cell: bool(int(cell)),
 }
 
 
@@ -47,14 +52,15 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = read_file(path, _LARGEST).decode("utf-8").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     names = columns(kind)
     table = csv.reader(lines)
     if next(table, names) != names:
         raise ValueError(f"{path} does not have the columns {', '.join(names)}")
-    read = [_READ[str(field.type)] for field in fields(kind)]  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    read = [_READ[hints[name]] for name in names]
     rows = []
     for cells in table:
         try:
@@ -65,19 +71,31 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def write_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
-    """Replace a file by these rows, in one step."""
-    beside = path.with_suffix(".part")
-    beside.write_text(",".join(columns(kind)) + "\n", encoding="utf-8")
-    append_rows(beside, kind, rows)
-    beside.replace(path)
+    """Put a file of these rows in place of the one at ``path``, in one step."""
+    replace_text(path, _lines(kind, rows, header=True))
 
 
 def append_rows(path: Path, kind: type[Row], rows: Sequence[Row]) -> None:
-    """Add rows to the end of a file."""
-    names = columns(kind)
+    """Add rows to the end of a file.
+
+    Raises
+    ------
+    OSError
+        ``path`` is a link, or cannot be written.
+    """
+    if path.is_symlink():
+        raise OSError(f"{path} must be a file, got a link: put the file itself there")
     with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
+        file.write(_lines(kind, rows, header=False))
+
+
+def _lines(kind: type[Row], rows: Sequence[Row], *, header: bool) -> str:
+    names, text = columns(kind), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(names)
+    writer.writerows([_cell(getattr(row, name)) for name in names] for row in rows)
+    return text.getvalue()
 
 
 def _cell(value: Any) -> Any:

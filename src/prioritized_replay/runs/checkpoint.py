@@ -12,8 +12,6 @@ import json
 import os
 import re
 import shutil
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,8 @@ import torch
 
 from prioritized_replay.checkpoint.files import FILE, CheckpointError, following, sync_folder
 from prioritized_replay.replay import ReplayBuffer
+from prioritized_replay.runs.tensors import tensors_in
+from prioritized_replay.training.room import bytes_available
 
 # Putting the manifest in place is the commit: it names a learner's file and a replay's manifest by
 # their digests. Meanwhile the older pair stays whole: learners have numbers in their names, and
@@ -31,6 +31,7 @@ _REPLAY, _PREVIOUS = "replay", "previous"
 _REPLAYS_MANIFEST = "MANIFEST.json"
 _FORMAT = "prioritized-replay run checkpoint"
 _VERSION = 1
+_LARGEST_LEARNER = 1 << 33
 _LONGEST = {_MANIFEST: 1 << 16, _REPLAYS_MANIFEST: 1 << 26}
 
 State = dict[str, Any]
@@ -72,6 +73,10 @@ class RunCheckpoint:
         disk needs room for both learners and for what changed; where it knows no hard links, for
         the replay twice.
         """
+        if self.folder.is_symlink():
+            raise OSError(
+                f"{self.folder} must be a folder, got a link: put the folder itself there"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         number = following({int(match[1]) for match in self._learners()})
         file = self.folder / f"learner.g{number}.pt"
@@ -113,6 +118,11 @@ class RunCheckpoint:
         """
         manifest = self._parsed()
         path = self.folder / manifest["learner"]["file"]
+        most = min(_LARGEST_LEARNER, bytes_available() or _LARGEST_LEARNER)
+        if manifest["learner"]["bytes"] > most:
+            raise CheckpointError(
+                f"{path} must have at most {most:,} bytes, got {manifest['learner']['bytes']:,}"
+            )
         data = _read(path, manifest["learner"]["bytes"])
         if _sha256(data) != manifest["learner"]["sha256"]:
             raise CheckpointError(f"{path} is damaged or missing: its checksum is another")
@@ -125,6 +135,9 @@ class RunCheckpoint:
 
     def remove(self) -> None:
         """Remove the checkpoint, and what unfinished ones have left, and nothing else."""
+        if self.folder.is_symlink():
+            self.folder.unlink()  # where it leads to is not ours
+            return
         (self.folder / _MANIFEST).unlink(missing_ok=True)
         (self.folder / f"{_MANIFEST}.new").unlink(missing_ok=True)
         for match in self._learners():
@@ -204,46 +217,15 @@ class RunCheckpoint:
         return [match for name in os.listdir(self.folder) if (match := _LEARNER.fullmatch(name))]
 
 
-def tensors_in(data: bytes) -> Any:
-    """Return the tensors and plain values that ``torch.save`` made these bytes of.
-
-    They are on the CPU. Nothing is executed, and no tensor claims more than the data has.
-
-    Raises
-    ------
-    Exception
-        It is something else; what torch raises on damaged data is of many kinds.
-    """
-    with zipfile.ZipFile(io.BytesIO(data)) as parts:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
-            raise ValueError("it is compressed")  # torch does not: it would unpack to anything
-    value = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    if not all(tensor.is_contiguous() for tensor in _tensors(value)):
-        raise ValueError("a tensor is larger than its numbers")
-    return value
-
-
 def _learner(data: bytes, path: Path) -> State:
     """Return what was saved as the learner, if it is nothing but tensors and plain values."""
     try:
         state = tensors_in(data)
         if not isinstance(state, dict):
             raise ValueError("it is no dict")
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {said}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
     return state
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
 
 
 def _manifest(body: State) -> bytes:

@@ -1,10 +1,7 @@
-"""The learning curve of a run, drawn from its metrics.
-
-Knows matplotlib and columns of numbers; knows nothing of how they came about.
-"""
+"""The learning curve of a run, drawn from its metrics."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +14,7 @@ _BLUE, _ORANGE, _GREY = "#2a6fbb", "#d9622b", "#6b6b6b"
 
 def draw_learning_curve(
     metrics: Mapping[str, npt.NDArray[np.float64]],
-    path: Path,
+    file: BinaryIO,
     *,
     title: str,
     threshold: float | None = None,
@@ -28,8 +25,8 @@ def draw_learning_curve(
     ----------
     metrics : mapping of str to float64[reports]
         As ``RunFolder.metrics`` returns them.
-    path : pathlib.Path
-        The file to write.
+    file : binary file
+        Open for writing.
     title : str
     threshold : float, optional
         The return from which the environment counts as solved.
@@ -82,7 +79,7 @@ def draw_learning_curve(
         handletextpad=0.5,
         columnspacing=1.5,
     )
-    figure.savefig(path)
+    figure.savefig(file, format="png")
 
 
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,7 +1,4 @@
-"""What the command line takes for ``per train`` and ``per evaluate`` beyond the configuration.
-
-Knows names, defaults and help texts, in tyro's terms; knows nothing of what is done with them.
-"""
+"""The options of ``per train`` and ``per evaluate``: names, defaults and help texts for tyro."""
 
 import re
 from dataclasses import dataclass, fields
@@ -11,13 +8,13 @@ from typing import Annotated, Literal
 import tyro
 
 from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
-from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training.config import TrainConfig, TrainSettings
 from prioritized_replay.training.presets import PresetName
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TrainConfig):
-    """Every field of the configuration, and where the run is kept."""
+class TrainOptions(TrainSettings):
+    """Every setting of a training, and where the run is kept; :meth:`config` checks them."""
 
     env_id: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV_ID")]
     """Gymnasium environment, for example CartPole-v1 or ALE/Pong-v5."""
@@ -35,20 +32,17 @@ class TrainOptions(TrainConfig):
     """Go on with the run in that folder, which was stopped or killed; --steps may be raised."""
 
     checkpoint_every: int | None = None
-    """Steps between checkpoints, 0 for none ever; None: every 5 minutes, and when it is stopped."""
+    """Steps between checkpoints, 0: none; None: after 30 s, every 5 minutes, and when stopped."""
 
     keep_checkpoint: bool = False
     """Keep the checkpoint at the end of the run, to make the run longer later on."""
 
-    def __post_init__(self) -> None:
-        """Check nothing: :meth:`config` does, and says it in one line, where tyro draws a box."""
-
     def config(self) -> TrainConfig:
-        """Return the checked configuration."""
+        """Return the configuration; it checks all values."""
         return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
 
-    def keeping(self) -> CheckpointPolicy:
-        """Return how far the run is to go, and what it keeps for going on."""
+    def policy(self) -> CheckpointPolicy:
+        """Return how many steps the run is to make, and when it saves checkpoints."""
         return CheckpointPolicy(
             steps=self.steps,
             checkpoint_every=self.checkpoint_every,
@@ -56,18 +50,18 @@ class TrainOptions(TrainConfig):
         )
 
     def check_same(self, run: TrainConfig, least: int) -> None:
-        """Raise unless these are the settings of a run, of which only the steps may be raised.
+        """Check that these are the settings of a run; only its steps may be raised.
 
         Parameters
         ----------
         run : TrainConfig
         least : int
-            Steps that the run is to make so far.
+            Steps that the run was to make until now.
 
         Raises
         ------
         ValueError
-            The first setting that is another.
+            A setting is another; the message names the first one.
         """
         if self.overwrite:
             raise ValueError("--overwrite replaces a run and --resume goes on with it: choose one")
@@ -96,7 +90,7 @@ class TrainOptions(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Which run is judged, and how."""
+    """Which run is evaluated, and how."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run, as `per train` named it."""
@@ -112,6 +106,9 @@ class EvaluateOptions:
 
     max_steps: int | None = None
     """Steps after which an episode is cut off; None: as in the run's own evaluations."""
+
+    env_id: Annotated[str | None, tyro.conf.arg(metavar="MODULE:ENV_ID")] = None
+    """Needed where the run's environment names a module to import: its code runs if you say so."""
 
     gif: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Record one more episode as an animated picture."""

@@ -1,78 +1,69 @@
-"""A run from its first step to its summary: it trains, shows, keeps, and stops cleanly.
+"""A run from its first step to its summary: it trains, shows, saves, and stops cleanly.
 
-Knows the loop, the folder and the display, and connects them; knows no command line.
+Connects the loop, the folder and the display; knows no command line.
 """
 
-import os
-import shlex
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Self
 
-import torch
 from rich.console import Console
-from rich.text import Text
 
-from prioritized_replay.dqn.acting import greedy_actions
-from prioritized_replay.dqn.conversion import Conversion
-from prioritized_replay.dqn.networks import make_network
-from prioritized_replay.envs.make import make_env, spec_of
-from prioritized_replay.envs.recording import record_gif
-from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
-from prioritized_replay.runs.curve import draw_learning_curve
-from prioritized_replay.runs.display import (
-    REPLAY_NAMES,
-    Display,
-    LivePanel,
-    PlainLines,
-    Resumed,
-    clock_time,
-    live,
-)
-from prioritized_replay.runs.folder import CURVE, EVALUATION, METRICS, Model, RunFolder, check_free
+from prioritized_replay.envs.make import spec_of
+from prioritized_replay.runs.checkpoint_policy import CheckpointClock, CheckpointPolicy
+from prioritized_replay.runs.console import say
+from prioritized_replay.runs.display import REPLAY_NAMES, Display, PlainLines, Resumed, live
+from prioritized_replay.runs.evaluate import say_default_limit
+from prioritized_replay.runs.folder import RunFolder, check_free
+from prioritized_replay.runs.panel import LivePanel
+from prioritized_replay.runs.signals import heeding, ignoring
+from prioritized_replay.runs.summary import say_result, say_stopped
+from prioritized_replay.runs.writer import RunWriter
 from prioritized_replay.training.config import TrainConfig
-from prioritized_replay.training.evaluation import Evaluation, evaluate
+from prioritized_replay.training.evaluation import Evaluation
 from prioritized_replay.training.loop import Stopped, Training
 from prioritized_replay.training.room import bytes_available
-
-_SECONDS = 300.0  # between checkpoints by time
-_SHARE = 20.0  # and so many times as long as the last one took
+from prioritized_replay.training.state import is_finite
 
 
 class Run:
-    """A training, ready to go; :meth:`begin` makes a new one, :meth:`resume` takes up an old one.
+    """A training with its folder; :meth:`begin` makes a new one, :meth:`resume` goes on with one.
 
     Parameters
     ----------
     training : Training
-    folder : RunFolder
-        Made or claimed for it.
+    writer : RunWriter
+        Of the folder that was made or claimed for it.
     console : rich.console.Console
         Where progress and summary are shown.
     seconds : float
-        That the run has taken so far.
+        What the run has taken so far.
+    resumed : Resumed, optional
+        Where a run is resumed.
     """
 
     def __init__(
-        self, training: Training, folder: RunFolder, console: Console, seconds: float = 0.0
+        self,
+        training: Training,
+        writer: RunWriter,
+        console: Console,
+        seconds: float = 0.0,
+        resumed: Resumed | None = None,
     ) -> None:
         self._training = training
-        self._folder = folder
+        self._writer = writer
+        self._folder = writer.folder
         self._config = training.config
         self._console = console
         self._threshold = spec_of(training.config.env_id).reward_threshold
-        self._saved = time.perf_counter()  # when a checkpoint was last tried
-        self._began = self._saved - seconds
-        self._saving = 0.0  # seconds that it took
-        self._tried = training.step  # and the step it was at
-        self._safe: int | None = None  # step of the checkpoint that is there
+        self._began = time.perf_counter() - seconds
+        self._resumed = resumed
+        self._safe = None if resumed is None else resumed.step  # step of the checkpoint there is
+        self._clock = CheckpointClock(self._folder.policy, training.step, saved=resumed is not None)
         self._leaving = False
-        self._resumed: Resumed | None = None
+        self._said_infinite = False
 
     @classmethod
     def begin(
@@ -81,10 +72,10 @@ class Run:
         path: Path,
         *,
         overwrite: bool,
-        keeping: CheckpointPolicy,
+        policy: CheckpointPolicy,
         console: Console,
     ) -> Self:
-        """Make a new run: the environment is known to work and the folder is made.
+        """Make a new run: its training, which tries out the environment, and then its folder.
 
         Parameters
         ----------
@@ -93,7 +84,7 @@ class Run:
             The run folder.
         overwrite : bool
             Whether an earlier run there is replaced.
-        keeping : CheckpointPolicy
+        policy : CheckpointPolicy
         console : rich.console.Console
 
         Raises
@@ -106,21 +97,27 @@ class Run:
         began = time.perf_counter()
         check_free(path, overwrite=overwrite)
         training = Training(config)
-        folder = RunFolder.create(path, config, overwrite=overwrite, keeping=keeping)
-        run = cls(training, folder, console, time.perf_counter() - began)
+        try:
+            writer = RunWriter.create(path, config, overwrite=overwrite, policy=policy)
+        except BaseException:
+            training.close()
+            raise
+        run = cls(training, writer, console, time.perf_counter() - began)
         run._warn_of_memory()
+        if config.eval_max_steps is None:
+            say_default_limit(console, config.env_id, "--eval-max-steps")
         return run
 
     @classmethod
-    def resume(cls, folder: RunFolder, keeping: CheckpointPolicy, console: Console) -> Self:
-        """Take up a run where its last complete checkpoint was made.
+    def resume(cls, folder: RunFolder, policy: CheckpointPolicy, console: Console) -> Self:
+        """Go on with a run from its last complete checkpoint.
 
         Parameters
         ----------
         folder : RunFolder
-            Of the run, which is not complete.
-        keeping : CheckpointPolicy
-            What holds from now on.
+            Of a run that is not complete.
+        policy : CheckpointPolicy
+            In force from now on.
         console : rich.console.Console
 
         Raises
@@ -133,56 +130,54 @@ class Run:
         ImportError, MemoryError, OSError
             What it needs is not there.
         """
-        if folder.is_complete(folder.keeping.steps) and not folder.checkpoint.exists():
+        if folder.is_complete(folder.policy.steps) and not folder.checkpoint.exists():
             raise ValueError(
                 f"{folder.path} is complete and its checkpoint was removed: "
                 "only a run with --keep-checkpoint can be made longer"
             )
-        folder.claim()
+        writer = RunWriter.claim(folder)
         try:
             state, memory = folder.checkpoint.load()
-            training = Training(folder.config, keeping.steps)
             try:
-                training.restore(state["training"], memory)
+                training = Training.resume(folder.config, state["training"], memory, policy.steps)
                 seconds, rows = float(state["seconds"]), int(state["rows"])
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{folder.checkpoint.folder} cannot be used: {error}") from error
-            folder.go_on(training.reported, rows)
-            folder.keep(keeping)
-            run = cls(training, folder, console, seconds)
+            writer.resume_from(training.reported, rows)
+            writer.set_policy(policy)
             best = training.best_evaluation
-            run._safe = training.step
-            run._resumed = Resumed(
-                training.step, training.steps, (best.mean, training.best_step) if best else None
-            )
+            known = (best.mean, training.best_step) if best else None
+            resumed = Resumed(training.step, training.steps, known)
+            run = cls(training, writer, console, seconds, resumed)
             run._save_models()
         except BaseException:
-            folder.close()
+            writer.close()
             raise
         return run
 
     def _warn_of_memory(self) -> None:
         needed, available = self._training.replay_bytes, bytes_available()
         if available is not None and needed > available:
-            self._say(
+            say(
+                self._console,
                 f"Careful: the replay will need {needed / 2**30:.1f} GiB of memory when it is "
-                f"full, and {available / 2**30:.1f} GiB are free: choose a smaller --capacity."
+                f"full, and {available / 2**30:.1f} GiB are free: choose a smaller --capacity.",
             )
 
     def train(self) -> int:
-        """Train, evaluate the best model, and say what came out; Ctrl-C and SIGTERM keep it.
+        """Train, evaluate the best model and say how good it is; Ctrl-C and SIGTERM stop and save.
 
         Returns
         -------
         int
             Exit code: 0, or 128 plus the number of the signal that stopped the run.
         """
-        with self._folder, _heeding(self._on_signal):
+        with self._writer, heeding(self._on_signal):
             try:
                 try:
                     self._learn()
                 finally:
-                    self._keep()
+                    self._save_all()
                 if self._keeps_checkpoint():
                     self._save_checkpoint()
                 with self._console.status("evaluating the best model on new episodes"):
@@ -207,74 +202,87 @@ class Run:
         where, threshold = str(self._folder.path), self._threshold
         display: Display = kind(self._console, self._config, where, threshold, self._resumed)
         with display:
-            for progress in self._training.run():
-                self._folder.log(progress, time.perf_counter() - self._began)
+            for progress in self._training.run(after_step=self._save_first_checkpoint):
+                self._writer.log(progress, time.perf_counter() - self._began)
                 if progress.evaluation is not None:
                     self._save_models()
-                if progress.step < progress.steps and self._owes_checkpoint():
+                if progress.step < progress.steps and self._clock.is_due(progress.step):
                     self._save_checkpoint()
                 display.show(progress)
 
-    def _owes_checkpoint(self) -> bool:
-        every = self._folder.keeping.checkpoint_every
-        if every is None:
-            since = time.perf_counter() - self._saved
-            return since >= max(_SECONDS, _SHARE * self._saving)
-        return every > 0 and self._training.step // every > self._tried // every
+    def _save_first_checkpoint(self) -> None:
+        """Save a first checkpoint early: until then, a run that is killed has to begin again."""
+        if self._clock.first_is_due():
+            self._save_checkpoint()
 
     def _keeps_checkpoint(self) -> bool:
-        keeping = self._folder.keeping
-        return keeping.keep_checkpoint and keeping.checkpoint_every != 0
+        policy = self._folder.policy
+        return policy.keep_checkpoint and policy.checkpoint_every != 0
 
     def _save_checkpoint(self) -> None:
         """Save a checkpoint; where that fails, say so and go on: the older one is still there."""
         began, training, folder = time.perf_counter(), self._training, self._folder
-        self._tried = training.step
+        if not self._is_finite():
+            return
         try:
-            folder.sync_metrics()
+            self._writer.sync_metrics()
             learner = {
                 "training": training.state_dict(),
                 "seconds": began - self._began,
-                "rows": folder.rows,
+                "rows": self._writer.rows,
             }
             folder.checkpoint.save(learner, training.agent.memory_buffer)
             self._safe = training.step
         except OSError as error:
-            self._say(f"Careful: the checkpoint at step {training.step:,} was not written: {error}")
-        self._saved = time.perf_counter()
-        self._saving = self._saved - began
+            say(
+                self._console,
+                f"Careful: the checkpoint at step {training.step:,} was not written: {error}",
+            )
+        self._clock.tried(training.step, began)
 
     def _save_last_checkpoint(self) -> None:
         """Save a checkpoint of a run that was stopped; a second Ctrl-C gives that up."""
         self._leaving = True
-        if self._nothing_learnt() or self._folder.keeping.checkpoint_every == 0:
+        if self._nothing_learnt() or self._folder.policy.checkpoint_every == 0:
             return
         try:
             with self._console.status("saving a checkpoint"):
                 self._save_checkpoint()
         except KeyboardInterrupt:
-            self._say("The checkpoint was given up.")
+            say(self._console, "The checkpoint was given up.")
 
-    def _keep(self) -> None:
-        with _undisturbed():
+    def _save_all(self) -> None:
+        with ignoring():
             if self._nothing_learnt():
-                self._folder.discard()
+                self._writer.discard()
                 return
             config = self._config
             self._save_models()
-            draw_learning_curve(
-                self._folder.metrics(),
-                self._folder.path / CURVE,
-                title=f"{config.env_id}, {REPLAY_NAMES[config.replay]} replay, seed {config.seed}",
-                threshold=self._threshold,
+            self._writer.save_curve(
+                f"{config.env_id}, {REPLAY_NAMES[config.replay]} replay, seed {config.seed}",
+                self._threshold,
             )
 
     def _save_models(self) -> None:
-        self._folder.save_model("last", self._training.agent.online_network.state_dict())
+        if self._is_finite():
+            self._writer.save_model("last", self._training.agent.online_network.state_dict())
         if self._training.best_state is not None:
-            self._folder.save_model("best", self._training.best_state)
-        elif self._resumed:  # from before there was one
-            self._folder.remove_model("best")
+            self._writer.save_model("best", self._training.best_state)
+        elif self._resumed:  # a best model there is of after the checkpoint
+            self._writer.remove_model("best")
+
+    def _is_finite(self) -> bool:
+        """Return whether the network may be saved; if not, say so once."""
+        finite = is_finite(self._training.agent.online_network.state_dict())
+        if not finite and not self._said_infinite:
+            self._said_infinite = True
+            say(
+                self._console,
+                f"Careful: at step {self._training.step:,} the network has numbers that are not "
+                "finite. It is not saved: older models and checkpoints stay. "
+                "Try a smaller --learning-rate.",
+            )
+        return finite
 
     def _nothing_learnt(self) -> bool:
         training = self._training
@@ -282,188 +290,22 @@ class Run:
         return nothing and self._safe is None
 
     def _report(self, evaluation: Evaluation) -> None:
+        training = self._training
         seconds = time.perf_counter() - self._began
-        self._folder.save_evaluation(
+        self._writer.save_evaluation(
             evaluation,
             env_id=self._config.env_id,
             model="best",
-            model_step=self._training.best_step,
-            steps=self._training.steps,
+            model_step=training.best_step,
+            steps=training.steps,
             seconds=round(seconds, 1),
         )
         if not self._keeps_checkpoint():
             self._folder.checkpoint.remove()
-        steps = self._training.steps
-        say = self._say
-        say("")
-        took = clock_time(seconds)
-        best = f"{self._training.best_step:,}"
-        say(f"Trained {steps:,} steps in {took} with all evaluations; best model: step {best}.")
-        say(f"Evaluated on {len(evaluation.returns)} episodes that played no part in training:")
-        _say_scores(self._console, evaluation, self._threshold)
-        self._say_where((CURVE, METRICS, EVALUATION), "best")
+        say_result(self._console, self._folder, training, evaluation, seconds, self._threshold)
 
     def _say_stopped(self) -> None:
-        self._say("")
         if self._nothing_learnt():
-            self._say("Stopped before anything was learnt: nothing is kept.")
+            say(self._console, "\nStopped before anything was learnt: nothing is kept.")
             return
-        done, steps = self._training.step, self._training.steps
-        best = self._training.best_evaluation
-        self._say(f"Stopped at step {done:,} of {steps:,}; what was learnt is saved.")
-        if best is not None:
-            at = f"step {self._training.best_step:,}, {len(best.returns)} episodes"
-            self._say(f"Best evaluation so far: mean return {best.mean:.1f} ({at}).")
-        if self._safe is not None and self._safe < done:
-            self._say(f"The last checkpoint is of step {self._safe:,}.")
-        self._say_where((CURVE, METRICS), "best" if best is not None else "last")
-
-    def _say_where(self, files: tuple[str, ...], model: Model) -> None:
-        path = self._folder.path
-        quoted = shlex.quote(str(path))
-        option = "" if model == "best" else f" --model {model}"
-        say = self._say
-        say("")
-        say(f"Look at it, in {path}{os.sep}")
-        say(f"  {', '.join(files)}")
-        say("Go on with")
-        if self._safe is not None and not self._folder.is_complete(self._training.steps):
-            say(f"  per train --resume {quoted}")
-        say(f"  per evaluate {quoted}{option} --gif episode.gif")
-        say(f"  tensorboard --logdir {quoted}")
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def evaluate_run(
-    path: Path,
-    *,
-    episodes: int,
-    model: Model,
-    seed: int,
-    max_steps: int | None = None,
-    gif: Path | None,
-    console: Console,
-) -> None:
-    """Evaluate a saved model and say how good it is; record an episode if asked to.
-
-    Raises
-    ------
-    FileNotFoundError
-        ``path`` is not a run, has no such model, or there is no folder for the recording.
-    ValueError
-        A number is out of bounds, the run is damaged, or the environment cannot be used.
-    ImportError
-        The environment needs a package that is not installed.
-    """
-    bounds = (("episodes", episodes, 1), ("seed", seed, 0), ("max_steps", max_steps, 1))
-    for name, number, least in bounds:
-        if number is not None and number < least:
-            raise ValueError(f"{name} must be >= {least}, got {number}")
-    if gif is not None and gif.suffix.lower() != ".gif":
-        raise ValueError(f"gif must name a file that ends in .gif, got {gif}")
-    if gif is not None and not gif.parent.is_dir():
-        raise FileNotFoundError(f"{gif} cannot be written: there is no folder {gif.parent}")
-    folder = RunFolder.open(path)
-    config = folder.config
-    max_steps = config.eval_max_steps if max_steps is None else max_steps
-    state = folder.load_model(model)
-    torch.set_num_threads(config.threads)  # as in training: more would mostly wait for each other
-    env = make_env(config.env_id, sticky_actions=config.sticky_actions)
-    conversion = Conversion(env.observation_space, env.action_space)
-    network = make_network(
-        env.observation_space,
-        env.action_space,
-        network=config.network,
-        hidden_sizes=config.hidden_sizes,
-        dueling=config.dueling,
-        shared_bias=config.shared_bias,
-    )
-    env.close()
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: the {model} model does not fit its config.json") from error
-    with console.status(f"playing {episodes} episodes"):
-        evaluation = evaluate(
-            network,
-            config.env_id,
-            episodes,
-            seed,
-            epsilon=config.eval_epsilon,
-            max_steps=max_steps,
-            sticky_actions=config.sticky_actions,
-        )
-    head = f"{path}: {model} model, {episodes} episodes of {config.env_id}, seed {seed}"
-    console.print(head, markup=False, highlight=False, soft_wrap=True)
-    _say_scores(console, evaluation, spec_of(config.env_id).reward_threshold)
-    if gif is None:
-        return
-
-    def policy(observation: Any) -> int:
-        observations, _ = conversion.observations(observation)
-        best = greedy_actions(network, conversion, observations)[0]
-        return conversion.first_action + int(best)
-
-    with console.status("recording an episode"):
-        recording = record_gif(
-            policy,
-            config.env_id,
-            gif,
-            seed=seed,
-            sticky_actions=config.sticky_actions,
-            max_steps=max_steps or 10_000,
-        )
-    size = f"{recording.size / 1024:,.0f} KiB"
-    line = f"  {gif}: one episode, return {recording.episode_return:.1f}, {size}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _say_scores(console: Console, evaluation: Evaluation, threshold: float | None) -> None:
-    low, high = evaluation.interval
-    returns, lengths = evaluation.returns, evaluation.lengths
-    rows = [
-        ("mean return", evaluation.mean, f"95 % interval {low:.1f} to {high:.1f}"),
-        ("IQM", evaluation.iqm, "mean of the middle half"),
-        ("std", evaluation.std, f"from {returns.min():.1f} to {returns.max():.1f}"),
-        ("steps", lengths.mean(), "per episode"),
-    ]
-    if evaluation.capped:
-        rows.append(
-            ("cut off", float(evaluation.capped), f"episodes, after {lengths.max():,} steps")
-        )
-    if threshold is not None:
-        verdict = "reached" if evaluation.mean >= threshold else "not reached"
-        rows.append(("solved at", threshold, verdict))
-    for name, value, remark in rows:
-        number = Text(f"{value:>8.1f}", style="bold" if name == "mean return" else "")
-        console.print(Text.assemble(f"  {name:<12}", number, f"   {remark}"), soft_wrap=True)
-
-
-@contextmanager
-def _heeding(stop: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call this on Ctrl-C and SIGTERM; only the main thread may ask for that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold off Ctrl-C and SIGTERM, so that an impatient second one does not spoil the saving."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        say_stopped(self._console, self._folder, self._training, self._safe)

@@ -278,6 +278,19 @@ class SharedObservation:
         self._frames.recount(column[:, :stack] for column in columns)
         self._release_unused()
 
+    def bytes_to_come(self, stack: int) -> int:
+        """Return about how many more bytes of frames N transitions need.
+
+        Parameters
+        ----------
+        stack : int
+            Images of one observation, of which each step brings a new one, where that has not been
+            found out yet.
+        """
+        frames = self._frames
+        each = frames.field.nbytes // max(stack, frames.stack)
+        return max(0, self._capacity * each - sum(self._pieces.values()))
+
     def _allocate(self, count: int, beside: int) -> Words:
         name = f"{self._title}-{self._named:05d}"
         self._named += 1  # first: a name is never used twice, whatever happens to the words

@@ -515,6 +515,10 @@ class Transitions:
             bounds.append((first, stop, (self._identity, self._rewritten, issued - 1 - back)))
         return bounds
 
+    def bytes_to_come(self, stack: int) -> int:
+        """Return about how many more bytes of frames there are when all slots are taken."""
+        return sum(shared.bytes_to_come(stack) for shared in self.shared)
+
     def _bounds_of_steps(self) -> list[tuple[int, int, Hashable]]:
         assert self._steps is not None
         count = len(self._steps)

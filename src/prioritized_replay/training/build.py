@@ -1,7 +1,4 @@
-"""The parts of a training, as a configuration asks for them: environment, sampler, memory, agent.
-
-Knows the configuration and what it names; knows nothing of what is done with the parts.
-"""
+"""Makes the parts of a training from its configuration: environment, sampler, memory, agent."""
 
 from typing import Any
 
@@ -17,7 +14,7 @@ from prioritized_replay.training.config import TrainConfig
 
 
 def make_training_env(config: TrainConfig) -> gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]:
-    """Return what a training is to step: one environment, or some side by side."""
+    """Return the environment of a training: a single one, or a vector of several."""
     sticky = config.sticky_actions
     if config.envs == 1 and not config.end_on_life_loss and not plays_vectors_only(config.env_id):
         return make_env(config.env_id, sticky_actions=sticky)  # faster than a vector of one
@@ -30,21 +27,31 @@ def make_training_env(config: TrainConfig) -> gymnasium.Env[Any, Any] | VectorEn
     )
 
 
-def make_agent(
+def make_memory(
     config: TrainConfig,
     env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any],
-    agent_seed: int,
-    memory_seed: int,
-) -> DQN:
-    """Return the agent with its memory, which is empty."""
-    memory = ReplayBuffer.for_env(
+    seed: int,
+    *,
+    capacity: int | None = None,
+) -> ReplayBuffer:
+    """Return an empty replay memory for an environment; by default of the configured capacity."""
+    return ReplayBuffer.for_env(
         env,
-        config.capacity,
+        config.capacity if capacity is None else capacity,
         sampler=make_sampler(config),
         n_step=config.n_step,
         gamma=config.gamma,
-        seed=memory_seed,
+        seed=seed,
     )
+
+
+def make_agent(
+    config: TrainConfig,
+    env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any],
+    memory: ReplayBuffer,
+    seed: int,
+) -> DQN:
+    """Return an agent that has learnt nothing, with this replay memory."""
     if isinstance(env, VectorEnv):
         spaces = env.single_observation_space, env.single_action_space
     else:
@@ -77,7 +84,7 @@ def make_agent(
         warmup=config.warmup,
         device=config.device,
         precision=config.precision,
-        seed=agent_seed,
+        seed=seed,
     )
 
 
@@ -90,15 +97,44 @@ def make_sampler(config: TrainConfig) -> Proportional | RankBased | Uniform:
     return Uniform()
 
 
-def check_same(memory: ReplayBuffer, own: ReplayBuffer) -> None:
-    """Raise unless a buffer is what this training has made for itself."""
-    for name in ("capacity", "n_step", "gamma", "num_envs", "autoreset", "sampler"):
-        found, expected = getattr(memory, name), getattr(own, name)
+def check_memory(
+    memory: ReplayBuffer,
+    config: TrainConfig,
+    env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any],
+) -> None:
+    """Check that a replay memory is one that :func:`make_memory` would make.
+
+    Raises
+    ------
+    ValueError
+        A setting or a field is another.
+    """
+    if memory.capacity != config.capacity:
+        raise ValueError(f"capacity of the replay must be {config.capacity}, got {memory.capacity}")
+    pattern = make_memory(config, env, 0, capacity=1)  # all settings, and next to no memory
+    for name in ("n_step", "gamma", "num_envs", "autoreset", "sampler"):
+        found, expected = getattr(memory, name), getattr(pattern, name)
         if found != expected:
             raise ValueError(f"{name} of the replay must be {expected}, got {found}")
     found, expected = (
         {name: (getattr(f, "shape", f), getattr(f, "dtype", f)) for name, f in b.fields.items()}
-        for b in (memory, own)
+        for b in (memory, pattern)
     )
     if found != expected:
         raise ValueError(f"fields of the replay must be {expected}, got {found}")
+
+
+def check_trainable(config: TrainConfig) -> None:
+    """Check that an agent can be made for the environment of a configuration.
+
+    Raises
+    ------
+    ValueError, ImportError
+        As for :class:`~prioritized_replay.training.Training`.
+    """
+    env = make_training_env(config)
+    try:
+        # A small memory will do: it is not filled.
+        make_agent(config, env, make_memory(config, env, 0, capacity=config.warmup), 0)
+    finally:
+        env.close()

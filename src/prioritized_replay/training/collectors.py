@@ -1,6 +1,6 @@
-"""Experience: an agent acts in environments, and the replay memory is told.
+"""Collecting experience: an agent acts in environments, and each step goes into its replay.
 
-Knows Gymnasium, the agent's ``act`` and the memory's ``add``; knows nothing of learning.
+Knows Gymnasium, the agent's ``act`` and the replay's ``add``; knows nothing of learning.
 Axes: E environments side by side.
 """
 
@@ -15,13 +15,13 @@ from prioritized_replay.dqn import DQN
 
 
 class Collector(Protocol):
-    """What the training loop asks of either way."""
+    """What the training loop needs: one protocol for one environment and for many."""
 
     num_envs: int
     """Environment steps that each :meth:`step` takes."""
 
     def begin(self, seed: int) -> None:
-        """Start new episodes; what was open in the memory bootstraps from where it stopped."""
+        """Start new episodes; open n-step windows end here and bootstrap from their last step."""
 
     def step(self) -> Sequence[float]:
         """Act once in each environment; return the returns of the episodes that ended."""

@@ -1,14 +1,16 @@
-"""What a training run is told: one frozen dataclass and its checks.
+"""The settings of a training run: one frozen dataclass, with the bounds of each field beside it.
 
-Knows names, bounds and defaults; knows nothing of torch, Gymnasium or the replay.
+Knows names, bounds and defaults; imports neither torch, Gymnasium nor the replay.
 """
 
 import dataclasses
 import difflib
-import math
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from prioritized_replay.training.bounds import Within, kinds_of
 
 Replay = Literal["rank", "proportional", "uniform"]
 Loss = Literal["huber", "squared"]
@@ -23,31 +25,22 @@ _PAPER: dict[str, tuple[float, float]] = {
     "uniform": (0.0, 0.0),
 }
 
+LARGEST_SEED = 2**63 - 1
+MOST_EPISODES = 1_000_000
+MOST_EPISODE_STEPS = 100_000_000
+MOST_WEIGHTS = 1 << 28
+"""Weights between the hidden layers of an mlp: 1 GiB, and five times that with its optimizer."""
+_MOST_STEPS = 10**12
+_MOST_LAYERS = 100
+
+
+_SHARE = Within(0, 1)
+_POSITIVE = Within(0, 1e6, open_below=True)
+
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Every setting of one training run; a run is a function of this and nothing else.
-
-    The defaults are a fair start for an environment with a vector of numbers as observation;
-    :func:`~prioritized_replay.training.preset` gives the tuned values where there are any.
-
-    Raises
-    ------
-    ValueError
-        A value is out of bounds; the message names the field, the bound and the value.
-    TypeError
-        A value is of the wrong kind, for example a text where a number belongs.
-
-    Examples
-    --------
-    >>> config = TrainConfig(env_id="CartPole-v1", replay="proportional")
-    >>> config.effective_alpha, config.effective_beta_start
-    (0.6, 0.4)
-    >>> TrainConfig(env_id="CartPole-v1", gamma=1.5)
-    Traceback (most recent call last):
-        ...
-    ValueError: gamma must be in [0, 1], got 1.5
-    """
+class TrainSettings:
+    """The fields of :class:`TrainConfig` with their bounds and defaults, not checked."""
 
     env_id: str
     """Gymnasium environment, for example CartPole-v1."""
@@ -55,40 +48,40 @@ class TrainConfig:
     replay: Replay = "rank"
     """Draw transitions by the rank of their td error, in proportion to it, or uniformly."""
 
-    steps: int = 200_000
+    steps: Annotated[int, Within(1, _MOST_STEPS)] = 200_000
     """Environment steps of the whole run."""
 
-    seed: int = 0
+    seed: Annotated[int, Within(0, LARGEST_SEED)] = 0
     """Fixes every random choice: network, exploration, environment, replay, evaluation."""
 
-    alpha: float | None = None
+    alpha: Annotated[float | None, Within(0, 100)] = None
     """How much priorities count in the draw, 0 not at all; None: 0.7 (rank), 0.6 (proportional)."""
 
-    beta_start: float | None = None
+    beta_start: Annotated[float | None, _SHARE] = None
     """Share of the bias that the weights undo at first; None: 0.5 (rank), 0.4 (proportional)."""
 
-    beta_end: float = 1.0
+    beta_end: Annotated[float, _SHARE] = 1.0
     """Share of the bias that the weights undo at the last update; 1 is all of it."""
 
-    priority_eps: float = 0.01
+    priority_eps: Annotated[float, Within(0, 1e6)] = 0.01
     """Added to abs(td error) so that no transition is lost; proportional replay only."""
 
-    n_step: int = 3
+    n_step: Annotated[int, Within(1, 1_000)] = 3
     """Rewards summed before the value of the observation that follows is trusted."""
 
-    gamma: float = 0.99
+    gamma: Annotated[float, _SHARE] = 0.99
     """Discount of one environment step."""
 
-    capacity: int = 100_000
+    capacity: Annotated[int, Within(1, 1_000_000_000)] = 100_000
     """Transitions kept; the oldest are overwritten."""
 
-    batch_size: int = 64
+    batch_size: Annotated[int, Within(1, 1_000_000)] = 64
     """Transitions of one update."""
 
     network: Network = "auto"
     """nature, light (a third of its work), small (for 10x10 pixels), mlp; auto: what fits."""
 
-    hidden_sizes: tuple[int, ...] = (128, 128)
+    hidden_sizes: Annotated[tuple[int, ...], Within(1, 65_536)] = (128, 128)
     """Units of each hidden layer of an mlp."""
 
     dueling: bool = False
@@ -112,61 +105,61 @@ class TrainConfig:
     optimizer: Optimizer = "adam"
     """adam, or the rmsprop of the DQN papers: centred, decay 0.95, eps under the root."""
 
-    optimizer_eps: float | None = None
+    optimizer_eps: Annotated[float | None, _POSITIVE] = None
     """Keeps the optimizer from dividing by 0; None: 1e-8 (adam), 0.01 / 32**2 (rmsprop)."""
 
-    learning_rate: float = 5e-4
+    learning_rate: Annotated[float, _POSITIVE] = 5e-4
     """Step size of the optimizer at the first update."""
 
-    learning_rate_end: float = 5e-5
+    learning_rate_end: Annotated[float, Within(0, 1e6)] = 5e-5
     """Step size of the optimizer at the last update; falls linearly in between."""
 
-    gradient_clip: float | None = 10.0
+    gradient_clip: Annotated[float | None, Within(0, 1e9, open_below=True)] = 10.0
     """Largest norm of the gradient; None leaves it as it is."""
 
-    tau: float | None = 0.01
+    tau: Annotated[float | None, Within(0, 1, open_below=True)] = 0.01
     """Share of the online network mixed into the target after each update; None: full copies."""
 
-    target_period: int = 500
+    target_period: Annotated[int, Within(1, _MOST_STEPS)] = 500
     """Updates between full copies into the target network; used where tau is None."""
 
-    train_every: int = 4
+    train_every: Annotated[int, Within(1, _MOST_STEPS)] = 4
     """Environment steps between trainings."""
 
-    updates_per_train: int = 1
+    updates_per_train: Annotated[int, Within(1, 1_000)] = 1
     """Updates of each training."""
 
-    warmup: int = 1_000
+    warmup: Annotated[int, Within(1, 1_000_000_000)] = 1_000
     """Transitions in memory before the first update."""
 
-    epsilon_start: float = 1.0
+    epsilon_start: Annotated[float, _SHARE] = 1.0
     """Chance of a random action at first."""
 
-    epsilon_end: float = 0.02
+    epsilon_end: Annotated[float, _SHARE] = 0.02
     """Chance of a random action once exploration has fallen."""
 
-    epsilon_fraction: float = 0.15
+    epsilon_fraction: Annotated[float, _SHARE] = 0.15
     """Part of the run over which that chance falls, linearly."""
 
-    eval_every: int = 10_000
+    eval_every: Annotated[int, Within(1, _MOST_STEPS)] = 10_000
     """Environment steps between the evaluations that pick the best model."""
 
-    eval_episodes: int = 10
+    eval_episodes: Annotated[int, Within(1, MOST_EPISODES)] = 10
     """Episodes of each of these evaluations."""
 
-    final_eval_episodes: int = 100
+    final_eval_episodes: Annotated[int, Within(1, MOST_EPISODES)] = 100
     """Episodes of the evaluation that is reported, with seeds of its own."""
 
-    eval_epsilon: float = 0.0
+    eval_epsilon: Annotated[float, _SHARE] = 0.0
     """Chance of a random action in every evaluation."""
 
-    eval_max_steps: int | None = None
-    """Steps after which an evaluation cuts an episode off; None: only the environment does."""
+    eval_max_steps: Annotated[int | None, Within(1, MOST_EPISODE_STEPS)] = None
+    """Steps that cut off an episode of an evaluation; None: the environment's limit, or 1000."""
 
-    envs: int = 1
+    envs: Annotated[int, Within(1, 4_096)] = 1
     """Environments stepped side by side; every count of steps is of all of them together."""
 
-    sticky_actions: float | None = None
+    sticky_actions: Annotated[float | None, _SHARE] = None
     """ALE and MinAtar: chance that an action is replaced by the one before; None: its own."""
 
     end_on_life_loss: bool = False
@@ -178,36 +171,73 @@ class TrainConfig:
     precision: Precision = "float32"
     """Of an update's passes: bfloat16 speeds up large networks where the device has it."""
 
-    threads: int = 1
+    threads: Annotated[int, Within(1, 1_024)] = 1
     """Threads of torch on the CPU; small networks are fastest with one."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TrainSettings):
+    """Every setting of one training run; a run is a function of this and nothing else.
+
+    The defaults are a fair start for an environment with a vector of numbers as observation;
+    :func:`~prioritized_replay.training.preset` gives the tuned values where there are any.
+
+    Raises
+    ------
+    ValueError
+        A value is out of bounds; the message names the field, the bound and the value.
+    TypeError
+        A value is of the wrong kind, for example a text where a number belongs.
+
+    Examples
+    --------
+    >>> config = TrainConfig(env_id="CartPole-v1", replay="proportional")
+    >>> config.effective_alpha, config.effective_beta_start
+    (0.6, 0.4)
+    >>> TrainConfig(env_id="CartPole-v1", gamma=1.5)
+    Traceback (most recent call last):
+        ...
+    ValueError: gamma must be in [0, 1], got 1.5
+    """
+
     def __post_init__(self) -> None:
-        for field, low in _AT_LEAST.items():
+        for field, (kind, within, optional) in kinds_of(TrainSettings).items():
             value = getattr(self, field)
-            if value is not None or field not in _OPTIONAL:
-                _check_int(field, value, low)
-        for field, (low_bound, high_bound, text) in _WITHIN.items():
-            value = getattr(self, field)
-            if value is None and field in _OPTIONAL:
+            if value is None and optional:
                 continue
-            _check_number(field, value, low_bound, high_bound, text)
-        for field in _SWITCHES:
-            if not isinstance(getattr(self, field), bool):
-                raise TypeError(f"{field} must be True or False, got {getattr(self, field)!r}")
-        for field, kind in _CHOICES.items():
-            if getattr(self, field) not in get_args(kind):
+            if field == "hidden_sizes":
+                self._check_hidden_sizes(within)
+            elif within is not None:
+                within.check(field, value, kind)
+            elif kind is bool:
+                if not isinstance(value, bool):
+                    raise TypeError(f"{field} must be True or False, got {value!r}")
+            elif kind is str:
+                if not isinstance(value, str) or not value:
+                    raise ValueError(f"{field} must be a non-empty text, got {value!r}")
+            elif value not in get_args(kind):
                 choices = ", ".join(get_args(kind))
-                raise ValueError(f"{field} must be one of {choices}, got {getattr(self, field)!r}")
-        for field in ("env_id", "device"):
-            value = getattr(self, field)
-            if not isinstance(value, str) or not value:
-                raise ValueError(f"{field} must be a non-empty text, got {value!r}")
-        if not isinstance(self.hidden_sizes, tuple):
-            raise TypeError(f"hidden_sizes must be a tuple, got {self.hidden_sizes!r}")
-        for size in self.hidden_sizes:
-            _check_int("hidden_sizes", size, 1)
+                raise ValueError(f"{field} must be one of {choices}, got {value!r}")
         if self.warmup > self.capacity:
             raise ValueError(f"warmup must be <= capacity ({self.capacity}), got {self.warmup}")
+
+    def _check_hidden_sizes(self, within: Within | None) -> None:
+        sizes = self.hidden_sizes
+        if not isinstance(sizes, tuple):
+            raise TypeError(f"hidden_sizes must be a tuple, got {sizes!r}")
+        if len(sizes) > _MOST_LAYERS:
+            raise ValueError(
+                f"hidden_sizes must have at most {_MOST_LAYERS} layers, got {len(sizes)}"
+            )
+        assert within is not None
+        for size in sizes:
+            within.check("hidden_sizes", size, int)
+        weights = sum(before * after for before, after in itertools.pairwise(sizes))
+        if weights > MOST_WEIGHTS:
+            raise ValueError(
+                f"hidden_sizes must have at most {MOST_WEIGHTS:,} weights in between, "
+                f"got {weights:,}"
+            )
 
     @property
     def effective_alpha(self) -> float:
@@ -259,73 +289,6 @@ class TrainConfig:
         return cls(**values)
 
 
-_SWITCHES = (
-    *("dueling", "shared_bias", "double", "clip_rewards", "clip_td_errors", "end_on_life_loss"),
-)
-_CHOICES = {
-    "replay": Replay,
-    "network": Network,
-    "loss": Loss,
-    "optimizer": Optimizer,
-    "precision": Precision,
-}
-# Whole numbers and their smallest value.
-_AT_LEAST = {
-    "steps": 1,
-    "seed": 0,
-    "n_step": 1,
-    "capacity": 1,
-    "batch_size": 1,
-    "target_period": 1,
-    "train_every": 1,
-    "updates_per_train": 1,
-    "warmup": 1,
-    "eval_every": 1,
-    "eval_episodes": 1,
-    "final_eval_episodes": 1,
-    "eval_max_steps": 1,
-    "envs": 1,
-    "threads": 1,
-}
-# Numbers, their bounds (closed unless excluded below) and how to say so.
-_WITHIN: dict[str, tuple[float, float, str]] = {
-    "alpha": (0.0, math.inf, ">= 0"),
-    "beta_start": (0.0, 1.0, "in [0, 1]"),
-    "beta_end": (0.0, 1.0, "in [0, 1]"),
-    "priority_eps": (0.0, math.inf, ">= 0"),
-    "gamma": (0.0, 1.0, "in [0, 1]"),
-    "optimizer_eps": (math.ulp(0.0), math.inf, "> 0"),
-    "learning_rate": (math.ulp(0.0), math.inf, "> 0"),
-    "learning_rate_end": (0.0, math.inf, ">= 0"),
-    "gradient_clip": (math.ulp(0.0), math.inf, "> 0"),
-    "tau": (math.ulp(0.0), 1.0, "in (0, 1]"),
-    "epsilon_start": (0.0, 1.0, "in [0, 1]"),
-    "epsilon_end": (0.0, 1.0, "in [0, 1]"),
-    "epsilon_fraction": (0.0, 1.0, "in [0, 1]"),
-    "eval_epsilon": (0.0, 1.0, "in [0, 1]"),
-    "sticky_actions": (0.0, 1.0, "in [0, 1]"),
-}
-_OPTIONAL = {
-    *("alpha", "beta_start", "gradient_clip", "tau", "optimizer_eps"),
-    *("eval_max_steps", "sticky_actions"),
-}
-
-
 def _near(name: str, known: set[str]) -> str:
     near = difflib.get_close_matches(name, sorted(known), n=3)
     return f"; near names: {', '.join(near)}" if near else ""
-
-
-def _check_int(field: str, value: object, low: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{field} must be a whole number, got {value!r}")
-    if value < low:
-        raise ValueError(f"{field} must be >= {low}, got {value}")
-
-
-def _check_number(field: str, value: object, low: float, high: float, text: str) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{field} must be a number, got {value!r}")
-    # A comparison with NaN is false, so NaN fails here too.
-    if not (low <= value <= high) or math.isinf(value):
-        raise ValueError(f"{field} must be {text}, got {value}")

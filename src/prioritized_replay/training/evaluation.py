@@ -1,4 +1,4 @@
-"""How good a network is: complete episodes, played greedily, and what their returns say.
+"""Evaluation of a network: complete episodes, played greedily, and statistics of their returns.
 
 Knows Gymnasium and a network that gives action values; knows nothing of training or replay.
 Axes: E episodes played side by side, A actions.
@@ -15,12 +15,14 @@ from torch import nn
 
 from prioritized_replay.dqn.acting import greedy_actions, mode_of
 from prioritized_replay.dqn.conversion import Conversion
-from prioritized_replay.envs.make import make_env
+from prioritized_replay.envs.make import make_env, step_limit
+from prioritized_replay.training.statistics import bootstrap, interquartile_mean, mean
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
 
-_RESAMPLES = 2_000
+DEFAULT_MAX_STEPS = 1_000
+"""Steps after which an episode is cut off where neither the environment nor the caller does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,7 @@ class Evaluation:
     mean, std : float
         Mean and (population) standard deviation of the returns.
     iqm : float
-        Interquartile mean of the returns, see
-        :func:`~prioritized_replay.training.evaluation.interquartile_mean`.
+        Interquartile mean of the returns: the mean without the lowest and the highest quarter.
     interval : tuple of two floats
         95 % bootstrap confidence interval of the mean.
     capped : int
@@ -65,18 +66,18 @@ def evaluate(
     sticky_actions: float | None = None,
     device: str | torch.device = "cpu",
 ) -> Evaluation:
-    """Play complete episodes and return what they gave.
+    """Play complete episodes and return their statistics.
 
-    Every episode has a seed of its own, made from ``seed`` and its number, and all of them are
-    played to their end: the result does not depend on ``num_envs``, and short episodes are not
-    counted more often than long ones.
+    Every episode has a seed of its own, made from ``seed`` and its number, and is played to its
+    end. So the result does not depend on ``num_envs``, and short episodes are not counted more
+    often than long ones.
 
     Parameters
     ----------
     network : torch.nn.Module
         From observations (E, ...) to action values (E, A).
     env_id : str
-        A registered Gymnasium environment. If its episodes may last for ever, give ``max_steps``.
+        A registered Gymnasium environment.
     episodes : int
         How many, at least 1.
     seed : int
@@ -86,7 +87,9 @@ def evaluate(
     num_envs : int
         Episodes played side by side: the network runs once per step for all of them.
     max_steps : int, optional
-        Steps after which an episode is cut off.
+        Steps after which an episode is cut off. By default only the environment's own time limit
+        does that, and where it has none (``CliffWalking-v1``, for example) an episode is cut off
+        after 1,000 steps: a policy that walks in circles would play it for ever.
     sticky_actions : float, optional
         As for :func:`~prioritized_replay.envs.make_env`.
     device : str or torch.device
@@ -106,25 +109,39 @@ def evaluate(
             raise ValueError(f"{name} must be >= 1, got {number}")
     if not 0.0 <= epsilon <= 1.0:
         raise ValueError(f"epsilon must be in [0, 1], got {epsilon}")
-    children = np.random.SeedSequence(seed).spawn(episodes + 1)
+    if max_steps is None:
+        max_steps = default_max_steps(env_id)
+    children = np.random.SeedSequence(seed).spawn(episodes)
     envs = [make_env(env_id, sticky_actions=sticky_actions) for _ in range(min(num_envs, episodes))]
     try:
         with mode_of(network, training=False):
             returns, lengths, capped = _play(
-                network, envs, children[:-1], epsilon, max_steps, torch.device(device)
+                network, envs, children, epsilon, max_steps, torch.device(device)
             )
     finally:
         for env in envs:
             env.close()
+    mean_estimate = bootstrap(returns, mean)
     return Evaluation(
         returns=returns,
         lengths=lengths,
         mean=float(returns.mean()),
         std=float(returns.std()),
-        iqm=interquartile_mean(returns),
-        interval=_bootstrap(returns, np.random.default_rng(children[-1])),
+        iqm=float(interquartile_mean(returns)),
+        interval=(mean_estimate.low, mean_estimate.high),
         capped=capped,
     )
+
+
+def default_max_steps(env_id: str) -> int | None:
+    """Return where :func:`evaluate` cuts off episodes by itself: None where the environment does.
+
+    Raises
+    ------
+    ValueError, ImportError
+        The environment is unknown, or its package is not installed.
+    """
+    return DEFAULT_MAX_STEPS if step_limit(env_id) is None else None
 
 
 def _play(
@@ -180,24 +197,3 @@ def _play(
                 else:
                     playing[e] = following
     return returns, lengths, capped
-
-
-def interquartile_mean(values: Float64s) -> float:
-    """Return the mean of the sorted values without the lowest and the highest quarter.
-
-    A quarter of n values is rounded down, so with fewer than four it is the plain mean.
-
-    Examples
-    --------
-    >>> interquartile_mean(np.array([500.0, 1.0, 2.0, 3.0]))
-    2.5
-    """
-    cut = values.size // 4
-    return float(np.sort(values)[cut : values.size - cut].mean())
-
-
-def _bootstrap(values: Float64s, generator: np.random.Generator) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % points of the mean of resampled values."""
-    draws = generator.integers(values.size, size=(_RESAMPLES, values.size))
-    low, high = np.quantile(values[draws].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)

@@ -1,7 +1,4 @@
-"""Settings that are known to work: tuned ones by environment, and the paper's.
-
-Knows the fields of the configuration and names of environments; knows nothing of how they are used.
-"""
+"""Settings that are known to work: tuned ones for some environments, and the paper's."""
 
 from typing import Any, Literal, get_args
 
@@ -97,11 +94,11 @@ def preset(env_id: str, name: PresetName = "quick", **overrides: Any) -> TrainCo
     Parameters
     ----------
     env_id : str
-        CartPole-v1, Acrobot-v1, LunarLander-v3 and what begins with ALE/ or MinAtar/ have settings
-        of their own; any other id is taken too.
+        CartPole-v1, Acrobot-v1, LunarLander-v3 and all ids that begin with ALE/ or MinAtar/ have
+        tuned settings. Any other id gets the defaults.
     name : {"quick", "paper"}
         "quick" is for two CPU cores. "paper" is the set-up of the paper for Atari games, with
-        ``replay="rank"`` or ``"proportional"``: 50 million steps, which are days of a GPU.
+        ``replay="rank"`` or ``"proportional"``: 50 million steps, which take a GPU days.
     **overrides
         Fields of :class:`TrainConfig` that replace the preset's.
 

@@ -1,7 +1,4 @@
-"""Where a run stands: what its loop reports, and who shows and keeps it reads.
-
-Knows numbers and evaluations; knows nothing of how either came about.
-"""
+"""The report of a training loop, for whoever shows or logs it."""
 
 from dataclasses import dataclass
 
@@ -10,13 +7,13 @@ from prioritized_replay.training.evaluation import Evaluation
 
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """Where a run stands; losses, errors and speed are means since the last report.
+    """One report of a training; losses, errors and speed are means since the report before.
 
     Attributes
     ----------
     step, steps : int
-        Environment steps done, and of the whole run. With several environments the last steps
-        may be a few more than those of the whole run.
+        Environment steps made so far, and steps of the whole run. With several environments the
+        run may make a few more than that.
     updates : int
         Updates of the network so far.
     episodes : int
@@ -26,21 +23,21 @@ class Progress:
     last_return : float
         Return of the last training episode; NaN before the first has ended.
     epsilon, beta, learning_rate : float
-        As in force at this step.
+        Their values at this step.
     loss : float
         Mean weighted loss; NaN where there was no update.
     td_error : float
-        Mean abs(td error) of the drawn transitions, from before their updates; NaN as above.
+        Mean abs(td error) of the drawn transitions, from before each update; NaN as above.
     effective_sample_size : float
         Of the last batch's weights, (sum w)**2 / sum w**2, in [1, B]; NaN before the first.
     steps_per_second : float
-        Environment steps per second of training; evaluations and the caller are not counted. NaN
-        where no step was made, as in a report that a stopped run still owed.
+        Environment steps per second of training; the time of evaluations and of the caller is not
+        counted. NaN where no step was made, as in the first report of some resumed runs.
     evaluation : Evaluation or None
-        The evaluation made at this step, if there was one.
+        The evaluation at this step, if there was one.
     is_best : bool
-        That evaluation is the best so far (of equals, the later), and the agent's network is in
-        ``Training.best_state``.
+        Whether that evaluation is the best so far (of equal ones the latest). The network is then
+        also in ``Training.best_state``.
     """
 
     step: int

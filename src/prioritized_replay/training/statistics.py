@@ -1,6 +1,6 @@
-"""Intervals for results of few seeds: the interquartile mean, and the bootstrap.
+"""The interquartile mean, and intervals by the bootstrap, for results of few seeds or episodes.
 
-Knows arrays of numbers, one per seed; knows nothing of where they come from.
+Knows arrays of numbers; knows nothing of where they come from.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 10_000
+_AT_ONCE = 1 << 21  # numbers in the resamples that are held at a time
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,27 @@ def interquartile_mean(values: Floats) -> Floats:
 def bootstrap(
     values: Floats, statistic: Callable[[Floats], Floats] = interquartile_mean
 ) -> Estimate:
-    """Estimate a statistic and its 95 % interval from the values of some seeds.
+    """Estimate a statistic and its 95 % interval from some values.
 
-    The interval holds the middle of the statistic over 10,000 resamples of the seeds (the
-    percentile bootstrap), always the same ones. For the difference of two arms, give the
-    differences seed by seed.
+    The interval holds the middle of the statistic over 10,000 resamples of the values (the
+    percentile bootstrap). The resamples are always the same ones. For the difference of two arms,
+    give the differences seed by seed.
 
     Parameters
     ----------
-    values : float64[seeds]
+    values : float64[n]
+        One number per seed, or per episode.
     statistic : callable
-        From float64[..., seeds] to float64[...].
+        From float64[..., n] to float64[...].
 
     Raises
     ------
     ValueError
         There are no values.
+
+    Notes
+    -----
+    O(10,000 n) time; the memory is that of a few million numbers, whatever n is.
 
     Examples
     --------
@@ -72,6 +78,11 @@ def bootstrap(
     """
     if values.size == 0:
         raise ValueError("values must not be empty")
-    seeds = np.random.default_rng(0).integers(values.size, size=(RESAMPLES, values.size))
-    low, high = np.quantile(statistic(values[seeds]), (0.025, 0.975))
+    generator = np.random.default_rng(0)
+    rows = max(1, _AT_ONCE // values.size)
+    found = []
+    for first in range(0, RESAMPLES, rows):
+        count = min(rows, RESAMPLES - first)
+        found.append(statistic(values[generator.integers(values.size, size=(count, values.size))]))
+    low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
     return Estimate(float(statistic(values)), float(low), float(high))

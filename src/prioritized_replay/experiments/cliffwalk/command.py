@@ -1,13 +1,11 @@
-"""The paper's Blind Cliffwalk, from one end to the other: runs, table, CSV and figure.
+"""``per reproduce cliffwalk``: all runs of the paper's Blind Cliffwalk, table, CSV and figure.
 
-Knows which runs are made and what is shown of them; the task itself is in
-:mod:`~prioritized_replay.experiments.cliffwalk.task`.
+The task itself is in :mod:`~prioritized_replay.experiments.cliffwalk.task`.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from prioritized_replay.experiments.cliffwalk.runs import CliffwalkRun, median_updates
 from prioritized_replay.experiments.cliffwalk.task import Arm, Cliffwalk, Features, updates_to_learn
 from prioritized_replay.experiments.tables import write_rows
+from prioritized_replay.runs.console import say
+from prioritized_replay.runs.files import replace_file
 
 RESULTS, FIGURE = "cliffwalk.csv", "cliffwalk.png"
 LARGEST_N = 20  # 2 million transitions; the time doubles with each state more
+MOST_SEEDS = 10_000
 
 # How long a run takes, in updates that draw by priority. For the progress bar only.
 _WORK = {"uniform": 0.1, "oracle": 0.02, "greedy": 0.02, "proportional": 1.3, "rank": 1.5}
@@ -51,6 +53,8 @@ class CliffwalkConfig:
             raise ValueError(f"max_n must be in [2, {LARGEST_N}], got {self.max_n}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {self.seeds}")
+        if self.seeds > MOST_SEEDS:
+            raise ValueError(f"seeds must be <= {MOST_SEEDS:,}, got {self.seeds}")
         for name, chosen, allowed in (
             ("arms", self.arms, get_args(Arm)),
             ("features", self.features, get_args(Features)),
@@ -60,34 +64,6 @@ class CliffwalkConfig:
                     f"{name} must be one or more different ones of {', '.join(allowed)}, "
                     f"got {chosen}"
                 )
-
-
-@dataclass(frozen=True)
-class CliffwalkRun:
-    """One run, a row of ``cliffwalk.csv``.
-
-    Attributes
-    ----------
-    n, transitions : int
-        Number of states, and of transitions in the memory.
-    features, arm, seed
-        See :class:`CliffwalkConfig`.
-    updates : int or None
-        Updates until the values were learnt; None, an empty cell, if 100 for each transition were
-        not enough.
-    """
-
-    n: int
-    transitions: int
-    features: str
-    arm: str
-    seed: int
-    updates: int | None
-
-
-def median_updates(runs: Sequence[CliffwalkRun]) -> float:
-    """Return the median number of updates; a run that did not learn counts as infinity."""
-    return statistics.median(math.inf if run.updates is None else run.updates for run in runs)
 
 
 def reproduce(config: CliffwalkConfig) -> None:
@@ -100,7 +76,7 @@ def reproduce(config: CliffwalkConfig) -> None:
     config : CliffwalkConfig
         What to run.
     """
-    from prioritized_replay.experiments.figures import draw_cliffwalk
+    from prioritized_replay.experiments.cliffwalk.figure import draw_cliffwalk
 
     console = Console()
     config.output.mkdir(parents=True, exist_ok=True)
@@ -129,12 +105,12 @@ def reproduce(config: CliffwalkConfig) -> None:
                         runs.append(CliffwalkRun(n, size, features, arm, seed, updates))
                         progress.advance(task, size * _WORK[arm])
             if not console.is_terminal:
-                _say(console, f"n = {n:<3} {Cliffwalk(n).transitions:>9,} transitions: done")
+                say(console, f"n = {n:<3} {Cliffwalk(n).transitions:>9,} transitions: done")
     write_rows(config.output / RESULTS, CliffwalkRun, runs)
-    draw_cliffwalk(runs, config.output / FIGURE)
+    replace_file(config.output / FIGURE, lambda file: draw_cliffwalk(runs, file))
     for features in config.features:
         console.print(_table(features, [run for run in runs if run.features == features]))
-    _say(console, f"In {config.output}: {RESULTS}, {FIGURE}")
+    say(console, f"In {config.output}: {RESULTS}, {FIGURE}")
 
 
 def _table(features: str, runs: Sequence[CliffwalkRun]) -> Table:
@@ -149,7 +125,3 @@ def _table(features: str, runs: Sequence[CliffwalkRun]) -> Table:
         cells = [f"{m:,.0f}" if math.isfinite(m) else "not learnt" for m in medians]
         table.add_row(str(n), f"{of_n[0].transitions:,}", *cells)
     return table
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

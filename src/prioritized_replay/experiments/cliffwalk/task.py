@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from prioritized_replay.experiments.cliffwalk import _cliffwalk_kernels as kernels
+from prioritized_replay.experiments.cliffwalk import _kernels as kernels
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import Proportional, RankBased, Specification, Uniform
 from prioritized_replay.sampling.sampler import Sampler

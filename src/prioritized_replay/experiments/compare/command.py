@@ -1,23 +1,19 @@
-"""Samplers compared on one environment: every arm with every seed, and what that says.
+"""``per compare``: several samplers on one environment, each with several seeds.
 
-Knows arms, seeds and the summary; knows nothing of how a run is trained or its result kept.
+Knows arms, seeds and progress bars; knows nothing of how a run is trained or its result kept.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-import numpy as np
-import numpy.typing as npt
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from prioritized_replay.experiments.compare.results import (
     CURVES,
@@ -26,12 +22,18 @@ from prioritized_replay.experiments.compare.results import (
     Result,
     ResultFiles,
 )
+from prioritized_replay.experiments.compare.summary import summarize
 from prioritized_replay.experiments.compare.trials import Outcome, train_all
+from prioritized_replay.runs.console import say
+from prioritized_replay.runs.evaluate import say_default_limit
+from prioritized_replay.runs.files import replace_file
+from prioritized_replay.training.bounds import Within
 from prioritized_replay.training.config import Replay, TrainConfig
 from prioritized_replay.training.presets import preset
-from prioritized_replay.training.statistics import Estimate, bootstrap, mean
 
 FIGURE = "comparison.png"
+_MOST_SEEDS = 10_000
+_MOST_WORKERS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,8 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if isinstance(self.seeds, int) and self.seeds < 1:
             raise ValueError(f"seeds must be >= 1, or a list of seeds, got {self.seeds}")
+        if isinstance(self.seeds, int) and self.seeds > _MOST_SEEDS:
+            raise ValueError(f"seeds must be <= {_MOST_SEEDS:,}, got {self.seeds}")
         if min(self.seed_list, default=-1) < 0 or _repeats(self.seed_list):
             raise ValueError(f"seeds must be different numbers >= 0, got {self.seeds}")
         for arm in self.arms:
@@ -66,8 +70,7 @@ class CompareConfig:
                 raise ValueError(f"arms must be of {', '.join(get_args(Replay))}, got {arm!r}")
         if not self.arms or _repeats(self.arms):
             raise ValueError(f"arms must be one or more different ones, got {self.arms}")
-        if self.workers < 1:
-            raise ValueError(f"workers must be >= 1, got {self.workers}")
+        Within(1, _MOST_WORKERS).check("workers", self.workers, int)
 
     @property
     def seed_list(self) -> tuple[int, ...]:
@@ -124,11 +127,13 @@ def compare(config: CompareConfig) -> None:
     files = ResultFiles(folder, runs[0])
     done = {(result.arm, result.seed) for result in files.results}
     missing = [run for run in runs if (run.replay, run.seed) not in done]
-    _say(
+    say(
         console,
         f"{config.env_id}, {runs[0].steps:,} steps: {len(missing)} runs to do, "
         f"{len(runs) - len(missing)} done before; results in {folder}",
     )
+    if runs[0].eval_max_steps is None:
+        say_default_limit(console, config.env_id)
     failures = 0
     try:
         with _Bars(console, missing) as bars:
@@ -146,78 +151,23 @@ def compare(config: CompareConfig) -> None:
                 else:
                     bars.advance(run, message)
     except KeyboardInterrupt:
-        _say(
+        say(
             console,
             f"Stopped: {len(files.results)} finished runs are kept in {folder}; "
             "the same command goes on from there.",
         )
         raise
     if files.results:
-        from prioritized_replay.experiments.figures import draw_comparison
+        from prioritized_replay.experiments.compare.figure import draw_comparison
 
-        draw_comparison(files.points, threshold, folder / FIGURE)
+        points = files.points
+        replace_file(folder / FIGURE, lambda file: draw_comparison(points, threshold, file))
         summarize(files.results, console)
-        _say(console, f"In {folder}: {RESULTS}, {CURVES}, {FIGURE}")
+        say(console, f"In {folder}: {RESULTS}, {CURVES}, {FIGURE}")
     if failures:
         raise RuntimeError(
             f"{failures} of {len(missing)} runs failed, see above; the same command tries again"
         )
-
-
-def summarize(results: list[Result], console: Console) -> None:
-    """Print how the arms did, each with 95 % bootstrap intervals over seeds, and how they differ.
-
-    Differences are seed by seed, over the seeds that both arms have finished.
-    """
-    arms = {arm: [r for r in results if r.arm == arm] for arm in get_args(Replay)}
-    arms = {arm: sorted(rows, key=lambda r: r.seed) for arm, rows in arms.items() if rows}
-    first = results[0]
-    goal = "" if math.isnan(first.threshold) else f"{first.threshold:g}"
-    table = Table(
-        title=f"{first.env_id}, {first.steps:,} steps: IQM over seeds, 95 % interval below",
-        title_justify="left",
-        show_lines=True,
-    )
-    # Whole at 80 columns; the speed, which depends on what else the machine did, is in the CSV.
-    table.add_column("arm", no_wrap=True)
-    for heading in (
-        f"reached\n{goal}",
-        f"median steps\nto {goal}",
-        "final return",
-        "mean of\nthe curve",
-    ):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for arm, rows in arms.items():
-        reached, steps = f"{len(rows)} seeds", ""
-        if goal:
-            censored = sum(row.censored for row in rows)
-            reached = f"{sum(row.reached for row in rows)} of {len(rows)}"
-            steps = f"{np.median(_values(rows, 'steps_to_threshold')):,.0f}\n{censored} never"
-        table.add_row(
-            arm,
-            reached,
-            steps,
-            _interval(bootstrap(_values(rows, "final_mean")), "\n"),
-            _interval(bootstrap(_values(rows, "area")), "\n"),
-        )
-    console.print(table)
-    if goal and any(row.censored for row in results):
-        _say(
-            console,
-            f"A run without any evaluation of {goal} or more during training counts with all its "
-            f"{first.steps:,} steps.",
-        )
-    baseline = "uniform" if "uniform" in arms else list(arms)[-1]
-    for arm, rows in arms.items():
-        theirs = {row.seed: row for row in arms[baseline]}
-        pairs = [(row, theirs[row.seed]) for row in rows if row.seed in theirs]
-        if arm == baseline or not pairs:
-            continue
-        parts = []
-        for label, name in (("final return", "final_mean"), ("mean of the curve", "area")):
-            ours, other = (_values(side, name) for side in zip(*pairs, strict=True))
-            parts.append(f"{label} {_interval(bootstrap(ours - other, mean), form='+.1f')}")
-        _say(console, f"{arm} minus {baseline}, {len(pairs)} pairs: {'; '.join(parts)}")
 
 
 class _Bars:
@@ -256,17 +206,16 @@ class _Bars:
     def finish(self, run: TrainConfig, line: str) -> None:
         self.advance(run, run.steps)
         self._bars.remove_task(self._tasks.pop(run))
-        _say(self._console, line)
+        say(self._console, line)
 
 
 def _threshold_of(config: TrainConfig) -> float:
-    """Return from what return on the environment is solved; raise if it cannot be trained on."""
-    import gymnasium
+    """Return the return from which the environment is solved; raise if it cannot be trained on."""
+    from prioritized_replay.envs.make import spec_of
+    from prioritized_replay.training.build import check_trainable
 
-    from prioritized_replay.training.loop import Training
-
-    Training(config).close()
-    threshold = gymnasium.spec(config.env_id).reward_threshold
+    check_trainable(config)
+    threshold = spec_of(config.env_id).reward_threshold
     return math.nan if threshold is None else float(threshold)
 
 
@@ -279,17 +228,5 @@ def _line(result: Result) -> str:
     )
 
 
-def _values(rows: Iterable[Result], name: str) -> npt.NDArray[np.float64]:
-    return np.array([getattr(row, name) for row in rows], np.float64)
-
-
-def _interval(estimate: Estimate, gap: str = " ", form: str = ".1f") -> str:
-    return f"{estimate.value:{form}}{gap}({estimate.low:{form}} to {estimate.high:{form}})"
-
-
 def _repeats(values: tuple[Any, ...]) -> bool:
     return len(set(values)) < len(values)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -9,12 +9,13 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from prioritized_replay.experiments.compare.trials import Outcome
 from prioritized_replay.experiments.tables import append_rows, read_rows, write_rows
+from prioritized_replay.runs.files import one_line, read_json, replace_text
 from prioritized_replay.training.config import TrainConfig
 
 RESULTS, CURVES, SETTINGS = "results.csv", "curves.csv", "settings.json"
@@ -135,7 +136,7 @@ class ResultFiles:
         settings = {**config.to_dict(), "replay": None, "seed": None}
         kept = path / SETTINGS
         if kept.exists():
-            for name, value in json.loads(kept.read_text(encoding="utf-8")).items():
+            for name, value in _settings_in(kept).items():
                 if value != settings.get(name):
                     raise FileExistsError(
                         f"{path} holds runs with {name} {value}, not {settings.get(name)}: choose "
@@ -149,7 +150,7 @@ class ResultFiles:
         done = {(result.arm, result.seed) for result in self.results}
         self.points = [p for p in read_rows(self._curves, Point) if (p.arm, p.seed) in done]
         path.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        replace_text(kept, json.dumps(settings, indent=2) + "\n")
         write_rows(self._results, Result, self.results)
         write_rows(self._curves, Point, self.points)
 
@@ -159,3 +160,13 @@ class ResultFiles:
         append_rows(self._results, Result, [result])
         self.points += points
         self.results.append(result)
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise ValueError(f"it must hold an object, got {type(found).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
+    return found

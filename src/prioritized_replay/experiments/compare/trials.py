@@ -21,7 +21,7 @@ from prioritized_replay.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one training run came to.
+    """The outcome of one training run.
 
     Attributes
     ----------

@@ -7,8 +7,9 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
-from prioritized_replay.envs.make import make_env
-from prioritized_replay.training.evaluation import evaluate, interquartile_mean
+from prioritized_replay.envs.make import make_env, step_limit
+from prioritized_replay.training.evaluation import DEFAULT_MAX_STEPS, default_max_steps, evaluate
+from prioritized_replay.training.statistics import bootstrap, interquartile_mean
 
 MADE = []
 
@@ -70,9 +71,9 @@ def _marathon():
 def lengths_of(seed, episodes):
     """Return the episodes' lengths, found without the evaluation's loop."""
     env = Marathon()
-    children = np.random.SeedSequence(seed).spawn(episodes + 1)
+    children = np.random.SeedSequence(seed).spawn(episodes)
     lengths = []
-    for child in children[:-1]:
+    for child in children:
         env.reset(seed=int(child.generate_state(1)[0]))
         lengths.append(env.length)
     return lengths
@@ -218,3 +219,60 @@ def test_unknown_environment_gets_near_names(env_id, near):
         ValueError, match=rf"^env_id must be .*got '{env_id}'; near names: .*{near}"
     ):
         make_env(env_id)
+
+
+class Circle(gymnasium.Env):
+    """Never ends."""
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    def step(self, action):
+        return 1, 1.0, False, False, {}
+
+
+@pytest.fixture
+def _circle():
+    gymnasium.register("Circle-v0", Circle)
+    gymnasium.register("Lap-v0", Circle, max_episode_steps=DEFAULT_MAX_STEPS + 10)
+    yield
+    del gymnasium.registry["Circle-v0"], gymnasium.registry["Lap-v0"]
+
+
+class First(nn.Module):
+    def forward(self, observations):
+        return torch.tensor([1.0, 0.0]).expand(len(observations), 2)
+
+
+@pytest.mark.usefixtures("_circle")
+def test_an_episode_without_an_end_is_cut_off():
+    result = evaluate(First(), "Circle-v0", 2, seed=0)
+
+    assert result.lengths.tolist() == [DEFAULT_MAX_STEPS] * 2
+    assert result.capped == 2
+    assert default_max_steps("Circle-v0") == DEFAULT_MAX_STEPS
+
+
+@pytest.mark.usefixtures("_circle")
+def test_the_time_limit_of_an_environment_holds_even_where_it_is_longer():
+    result = evaluate(First(), "Lap-v0", 1, seed=0)
+
+    assert result.lengths.tolist() == [DEFAULT_MAX_STEPS + 10]
+    assert result.capped == 0
+    assert evaluate(First(), "Circle-v0", 1, seed=0, max_steps=7).lengths.tolist() == [7]
+
+
+def test_which_environments_have_a_limit_of_their_own():
+    limits = {name: step_limit(name) for name in ("CartPole-v1", "CliffWalking-v1", "ALE/Pong-v5")}
+    assert limits == {"CartPole-v1": 500, "CliffWalking-v1": None, "ALE/Pong-v5": 27_000}
+
+
+def test_the_bootstrap_needs_little_memory_and_draws_as_in_one_go():
+    values = np.random.default_rng(3).normal(size=3_000)  # more resamples than are held at a time
+    draws = np.random.default_rng(0).integers(values.size, size=(10_000, values.size))
+    low, high = np.quantile(values[draws].mean(axis=-1), (0.025, 0.975))
+    found = bootstrap(values, lambda resampled: resampled.mean(axis=-1))
+    assert (found.low, found.high) == (low, high)

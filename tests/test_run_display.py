@@ -9,7 +9,8 @@ from rich.console import Console
 from tests.reports import evaluation, progress
 
 from prioritized_replay.runs import display
-from prioritized_replay.runs.display import LivePanel, PlainLines, Resumed, live, sparkline
+from prioritized_replay.runs.display import PlainLines, Resumed, live, sparkline
+from prioritized_replay.runs.panel import LivePanel
 from prioritized_replay.training.presets import preset
 
 CONFIG = preset("CartPole-v1", steps=1_000, seed=7)
@@ -121,7 +122,7 @@ def test_plain_lines_are_sparse_and_plain(monkeypatch):
 def test_time_left_is_judged_by_the_learning_part_alone(monkeypatch):
     now = 0.0
     monkeypatch.setattr(display.time, "monotonic", lambda: now)
-    clock = display._Clock()
+    clock = display.Clock()
     now = 1.0  # before learning: fast
     clock.tick(progress(500, updates=0))
     assert math.isnan(clock.left(progress(500)))

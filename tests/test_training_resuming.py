@@ -37,7 +37,7 @@ GOES_ON = """
 import io, json, sys
 from pathlib import Path
 import torch
-from tests.test_dqn_resuming import batches
+from tests.test_training_resuming import batches
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.training.loop import Training
@@ -45,8 +45,7 @@ from prioritized_replay.training.loop import Training
 config, folder, out = TrainConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
 checkpoint = RunCheckpoint(folder)
 state, memory = checkpoint.load()
-training = Training(config)
-training.restore(state, memory)
+training = Training.resume(config, state, memory)
 loaded = io.BytesIO()
 torch.save(training.state_dict(), loaded)
 _, another = checkpoint.load()
@@ -143,8 +142,7 @@ def test_images_go_on_too(tmp_path):
     checkpoint = RunCheckpoint(tmp_path)
     checkpoint.save(training.state_dict(), training.agent.memory_buffer)
 
-    other = Training(settings)
-    other.restore(*checkpoint.load())
+    other = Training.resume(settings, *checkpoint.load())
 
     assert same(other.state_dict(), training.state_dict())
     assert same(batches(other.agent.memory_buffer), batches(training.agent.memory_buffer))
@@ -179,8 +177,7 @@ def test_a_stop_completes_the_step_and_nothing_is_lost(tmp_path, monkeypatch):
     assert len(state["errors"]) == len(state["weights"]) == 16 * stopped.agent.updates > 0
     checkpoint = RunCheckpoint(tmp_path)
     checkpoint.save(state, stopped.agent.memory_buffer)
-    other = Training(config(steps=700))
-    other.restore(*checkpoint.load())
+    other = Training.resume(config(steps=700), *checkpoint.load())
     assert same(other.state_dict(), state)
     errors, real = [state["errors"]], other.agent.optimize
 
@@ -212,8 +209,7 @@ def test_a_report_that_was_owed_is_made_on_resuming(tmp_path, monkeypatch):
     assert stopped.reported == 0
     checkpoint = RunCheckpoint(tmp_path)
     checkpoint.save(stopped.state_dict(), stopped.agent.memory_buffer)
-    other = Training(config(steps=700))
-    other.restore(*checkpoint.load())
+    other = Training.resume(config(steps=700), *checkpoint.load())
 
     report = next(other.run(report_every=1_000))
 
@@ -250,8 +246,7 @@ def test_a_longer_run_keeps_its_schedules_at_their_ends(tmp_path):
     checkpoint = RunCheckpoint(tmp_path)
     checkpoint.save(training.state_dict(), training.agent.memory_buffer)
 
-    longer = Training(settings, steps=900)
-    longer.restore(*checkpoint.load())
+    longer = Training.resume(settings, *checkpoint.load(), steps=900)
     reports = list(longer.run())
 
     assert [report.step for report in reports] == [500, 800, 900]
@@ -277,9 +272,8 @@ def test_the_state_of_another_training_is_refused(changes, message):
     training = Training(config(steps=400))
     next(training.run(report_every=200))
     state, memory = training.state_dict(), training.agent.memory_buffer
-    other = Training(config(**{"steps": 400, **changes}))
     with pytest.raises(ValueError, match=message):
-        other.restore(state, memory)
+        Training.resume(config(**{"steps": 400, **changes}), state, memory)
 
 
 def test_damaged_states_are_refused():
@@ -291,7 +285,7 @@ def test_damaged_states_are_refused():
         state = snapshot(training.state_dict())
         change(state)
         with pytest.raises(ValueError, match="does not fit"):
-            Training(config(steps=400)).restore(state, memory)
+            Training.resume(config(steps=400), state, memory)
 
     refused(lambda state: state.pop("agent"))
     refused(lambda state: state["counts"].update(step=-1))

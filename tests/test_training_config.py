@@ -2,14 +2,19 @@
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import itertools
 import json
 import math
+import re
+from typing import get_args
 
 import pytest
 
-from prioritized_replay.training.config import TrainConfig
+from prioritized_replay.training import config as config_module
+from prioritized_replay.training.bounds import kinds_of
+from prioritized_replay.training.config import TrainConfig, TrainSettings
 from prioritized_replay.training.presets import preset
 
 
@@ -40,7 +45,7 @@ from prioritized_replay.training.presets import preset
         ("gamma", 1.01, r"gamma must be in \[0, 1\], got 1.01"),
         ("gamma", math.nan, r"gamma must be in \[0, 1\], got nan"),
         ("learning_rate", 0.0, "learning_rate must be > 0, got 0.0"),
-        ("learning_rate", math.inf, "learning_rate must be > 0, got inf"),
+        ("learning_rate", math.inf, "learning_rate must be <= 1,000,000.0, got inf"),
         ("learning_rate_end", -1e-3, "learning_rate_end must be >= 0, got -0.001"),
         ("gradient_clip", 0.0, "gradient_clip must be > 0, got 0.0"),
         ("tau", 0.0, r"tau must be in \(0, 1\], got 0.0"),
@@ -191,7 +196,7 @@ def test_presets_that_there_are_not():
 
 def test_every_field_has_a_text_below_it():
     """The command shows them as help."""
-    body = ast.parse(inspect.getsource(TrainConfig)).body[0].body
+    body = ast.parse(inspect.getsource(TrainSettings)).body[0].body
     named = [
         node.target.id
         for node, below in itertools.pairwise(body)
@@ -201,3 +206,53 @@ def test_every_field_has_a_text_below_it():
     ]
 
     assert named == [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+NUMBERS = [
+    name for name, (_, within, _) in kinds_of(TrainSettings).items() if within and name != "seed"
+]
+
+
+@pytest.mark.parametrize("field", [*NUMBERS, "seed"])
+@pytest.mark.parametrize("value", [10**30, 1e300])
+def test_every_number_has_an_upper_bound(field, value):
+    """A file with ``"batch_size": 1e12`` is refused before anything is made of it."""
+    given = (value,) if field == "hidden_sizes" else value
+    whole = kinds_of(TrainSettings)[field][0] is int
+    error = TypeError if whole and isinstance(value, float) else ValueError
+    with pytest.raises(error, match=rf"^{field} must be .*got {re.escape(str(value))}$"):
+        TrainConfig(**{"env_id": "CartPole-v1", field: given})
+
+
+def test_no_number_of_the_configuration_was_left_without_bounds():
+    numbers = {
+        name for name, (kind, _, _) in kinds_of(TrainSettings).items() if kind in (int, float)
+    }
+    assert numbers == {*NUMBERS, "seed"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((8,) * 101, "hidden_sizes must have at most 100 layers, got 101"),
+        ((65_536,) * 3, "hidden_sizes must have at most 268,435,456 weights in between"),
+    ],
+)
+def test_networks_that_no_machine_holds_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        TrainConfig(env_id="CartPole-v1", hidden_sizes=sizes)
+
+
+@pytest.mark.parametrize(
+    ("ours", "module", "theirs"),
+    [
+        ("Loss", "td", "Loss"),
+        ("Precision", "devices", "Precision"),
+        ("Network", "networks", "NetworkName"),
+        ("Optimizer", "optimizers", "OptimizerName"),
+    ],
+)
+def test_the_choices_are_those_of_the_agent(ours, module, theirs):
+    """Declared here too, for the configuration is read without torch."""
+    agent = importlib.import_module(f"prioritized_replay.dqn.{module}")
+    assert get_args(getattr(config_module, ours)) == get_args(getattr(agent, theirs))

@@ -6,7 +6,17 @@ import pytest
 from PIL import Image
 
 from prioritized_replay.envs import recording
-from prioritized_replay.envs.recording import record_gif
+from prioritized_replay.runs.files import replace_file
+
+
+def record_gif(policy, env_id, path, **settings):
+    shown = []
+
+    def write(file):
+        shown.append(recording.record_gif(policy, env_id, file, **settings))
+
+    replace_file(path, write)
+    return shown[0]
 
 
 class Counter(gymnasium.Env):

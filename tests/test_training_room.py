@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 import prioritized_replay as per
-from prioritized_replay.training.room import bytes_available, bytes_when_full
+from prioritized_replay.training.room import bytes_available
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from prioritized_replay.training.room import bytes_available, bytes_when_full
 )
 def test_it_is_about_what_a_full_one_has(space, frames):
     replay = per.ReplayBuffer.for_spaces(space, spaces.Discrete(2), 600)
-    expected = bytes_when_full(replay, frames)
+    expected = replay.bytes_when_full(frames)
     space.seed(1)
     obs = space.sample()
     for _ in range(700):
