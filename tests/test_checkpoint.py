@@ -25,7 +25,7 @@ from tests.soak import kill_saves
 from tests.waiting import ended
 
 import prioritized_replay as per
-from prioritized_replay.checkpoint import files, manifest, saving
+from prioritized_replay.checkpoint import files, loading, manifest, saving
 from prioritized_replay.checkpoint.manifest import MANIFEST
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.sampling.uniforms import GENERATORS
@@ -103,9 +103,9 @@ def files_of(folder):
 
 def contents_of(folder):
     """Return what a checkpoint holds, whichever files it is in."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    sums = {name: (file["bytes"], file["crc32"]) for name, file in manifest["files"].items()}
-    return manifest["buffer"], manifest["state"], sums
+    found = json.loads((folder / MANIFEST).read_text())
+    sums = {name: (file["bytes"], file["crc32"]) for name, file in found["files"].items()}
+    return found["buffer"], found["state"], sums
 
 
 OPERATIONS = st.one_of(
@@ -286,7 +286,7 @@ def small(tmp_path_factory):
 
 
 def assert_refused(folder, path=None):
-    with pytest.raises(per.CheckpointError, match=r"\.json|\.npy") as caught:
+    with pytest.raises(per.CheckpointError, match=r"\.json|\.npy|\.bin") as caught:
         per.ReplayBuffer.load(folder)
     assert path is None or path.name in str(caught.value) or MANIFEST in str(caught.value)
 
@@ -391,11 +391,11 @@ def test_a_process_killed_while_it_saves_leaves_a_complete_checkpoint(tmp_path, 
 
 def signed(folder, change):
     """Change a manifest so that its checksums are right."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    del manifest["sha256"]
-    change(manifest)
-    digest = hashlib.sha256(manifest._canonical(manifest)).hexdigest()
-    (folder / MANIFEST).write_bytes(manifest._canonical({**manifest, "sha256": digest}))
+    body = json.loads((folder / MANIFEST).read_text())
+    del body["sha256"]
+    change(body)
+    digest = hashlib.sha256(manifest._canonical(body)).hexdigest()
+    (folder / MANIFEST).write_bytes(manifest._canonical({**body, "sha256": digest}))
 
 
 def put(*keys):
@@ -473,7 +473,7 @@ HOSTILE = {
     "state": put("state", "more", 1),
     "no state": lambda manifest: manifest.pop("state"),
     "a list of state": put("state", []),
-    **{f"version {value!r}": put("version", value) for value in (0, 2, "1", None)},
+    **{f"version {value!r}": put("version", value) for value in (0, 1, 3, "2", None)},
     "format": put("format", "another"),
 }  # fmt: skip
 
@@ -633,6 +633,138 @@ def test_links_and_pipes_are_not_followed(small, tmp_path):
         path.unlink()
         elsewhere.rename(path)
     per.ReplayBuffer.load(folder)
+
+
+# --- bytes of the caller's ------------------------------------------------------------------
+
+
+def with_extra(folder, extra):
+    """Save a buffer of one row with bytes of the caller's, and return it."""
+    replay = per.ReplayBuffer(3, {"obs": per.Field(), **driving.SCALARS}, seed=1)
+    replay.add(0.0, 1, 2.0, 3.0, False)
+    replay.save(folder, extra)
+    return replay
+
+
+def test_bytes_of_the_caller_come_back(tmp_path):
+    extra = {"learner": b"\0\xff" * 5000, "con": b"", "two-words_2": b"text"}
+    replay = with_extra(tmp_path, extra)
+    assert replay.extra == {}
+    again = per.ReplayBuffer.load(tmp_path)
+    assert again.extra == extra
+    names = {f"extra-{name}.g1.bin" for name in extra}
+    assert {path.name for path in tmp_path.glob("*.bin")} == names
+
+    replay.save(tmp_path, extra={"learner": b"new"})
+    assert per.ReplayBuffer.load(tmp_path).extra == {"learner": b"new"}
+    assert [path.name for path in tmp_path.glob("*.bin")] == ["extra-learner.g2.bin"]
+    replay.save(tmp_path)
+    assert per.ReplayBuffer.load(tmp_path).extra == {}
+    assert list(tmp_path.glob("*.bin")) == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ([("learner", b"")], "extra must be a mapping of str to bytes, got list"),
+        *(({name: b""}, "extra must have names of .*, got ") for name in (
+            "", "A", "a b", "../a", "a/b", "a.b", "a\n", "é", "-a", "a-", "a--b", "a" * 65, 3)),
+        ({"a": "text"}, r"extra\['a'\] must be bytes, got str"),
+        ({"a": bytearray(3)}, r"extra\['a'\] must be bytes, got bytearray"),
+        ({f"n{k}": b"" for k in range(257)}, "at most 256 names, got 257"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)  # fmt: skip
+def test_bytes_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path, extra, said):
+    folder = tmp_path / "folder"
+    with pytest.raises(ValueError, match=said):
+        with_extra(folder, extra)
+    assert not folder.exists()
+
+
+def test_too_many_bytes_of_the_caller_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "MOST_EXTRA_BYTES", 10)
+    with_extra(tmp_path, {"a": b"12345", "b": b"12345"})
+    with pytest.raises(ValueError, match="at most 10 bytes in all, got 11"):
+        with_extra(tmp_path / "folder", {"a": b"12345", "b": b"123456"})
+    monkeypatch.setattr(loading, "MOST_EXTRA_BYTES", 9)
+    with pytest.raises(per.CheckpointError, match=r"at most 9 bytes of extra, got 10"):
+        per.ReplayBuffer.load(tmp_path)
+
+
+def test_every_fault_of_the_bytes_of_the_caller_is_noticed(tmp_path):
+    extra = {"learner": bytes(range(100)), "other": b"x"}
+    with_extra(tmp_path, extra)
+    path = tmp_path / "extra-learner.g1.bin"
+    text = path.read_bytes()
+    for place in range(len(text)):
+        path.write_bytes(text[:place] + bytes([text[place] ^ 64]) + text[place + 1 :])
+        with pytest.raises(per.CheckpointError, match=r"learner.*checksum mismatch: expected 0x"):
+            per.ReplayBuffer.load(tmp_path)
+    for wrong in (text[:-1], b"", text + b"\0"):
+        path.write_bytes(wrong)
+        said = f"learner.*expected 100 bytes, found {len(wrong)}"
+        with pytest.raises(per.CheckpointError, match=said):
+            per.ReplayBuffer.load(tmp_path)
+    path.unlink()
+    with pytest.raises(per.CheckpointError, match=r"learner.*is missing"):
+        per.ReplayBuffer.load(tmp_path)
+    path.write_bytes(text)
+    assert per.ReplayBuffer.load(tmp_path).extra == extra
+
+
+@pytest.mark.parametrize(
+    "change",
+    {
+        "another name": put("extra", "more", {"file": "extra-a.g1.bin", "bytes": 1, "crc32": 1}),
+        "a piece": put("extra", "a", "file", "windows.g1.npy"),
+        "a path": put("extra", "a", "file", "../extra-a.g1.bin"),
+        "a huge one": put("extra", "a", "bytes", 1 << 60),
+        "a negative one": put("extra", "a", "bytes", -1),
+        "no entry": put("extra", "a", None),
+        "a list": put("extra", []),
+        "nothing": lambda body: body.pop("extra"),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_a_manifest_with_hostile_extra_is_refused(tmp_path, change):
+    with_extra(tmp_path, {"a": b"x"})
+    signed(tmp_path, lambda body: None)
+    per.ReplayBuffer.load(tmp_path)
+    signed(tmp_path, change[1])
+    assert_refused(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sparse files")
+def test_a_huge_sparse_file_of_the_caller_is_not_read(tmp_path):
+    with_extra(tmp_path, {"a": b"x"})
+    path = tmp_path / "extra-a.g1.bin"
+    os.truncate(path, 1 << 42)
+    assert_refused(tmp_path, path)
+    signed(tmp_path, put("extra", "a", "bytes", 1 << 42))
+    with pytest.raises(per.CheckpointError, match=r"must have at most \d+ bytes of extra"):
+        per.ReplayBuffer.load(tmp_path)
+
+
+def test_whatever_fails_the_bytes_and_the_buffer_are_of_one_save(tmp_path):
+    replay = per.ReplayBuffer(99, {"obs": per.Field(), **driving.SCALARS}, seed=1)
+    replay.save(tmp_path, {"count": b"0", "large": bytes(1000)})
+    found = set()
+    for fail_at in itertools.count(1):
+        replay.add(0.0, 1, 2.0, 3.0, False)
+        with pytest.MonkeyPatch.context() as patch:
+            Full(patch, fail_at)
+            try:
+                replay.save(tmp_path, {"count": str(len(replay)).encode(), "large": b"new"})
+                break
+            except OSError:
+                pass
+        loaded = per.ReplayBuffer.load(tmp_path)
+        assert int(loaded.extra["count"]) == len(loaded)
+        found.add(len(loaded) == len(replay))
+        assert per.ReplayBuffer.load(tmp_path).extra["large"] in (b"new", bytes(1000))
+    assert fail_at > 10
+    assert found == {False, True}
 
 
 # --- directories, generators and other options ----------------------------------------------

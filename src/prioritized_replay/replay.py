@@ -210,6 +210,7 @@ class ReplayBuffer:
         self._last = LastBatch()
         sampler = self._sampler
         self._fused = fused_draw(sampler.distribution) if sampler.direct else None
+        self._loaded_extra: dict[str, bytes] = {}
         self._prefetchers: WeakSet[Prefetcher] = WeakSet()
         self._forks = 0  # how often the process was forked
         forking.watch(self)
@@ -747,7 +748,12 @@ class ReplayBuffer:
         self._transitions.clear()
         self._last.clear()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    @property
+    def extra(self) -> dict[str, bytes]:
+        """The named bytes in the checkpoint that this buffer was loaded from; {} without."""
+        return self._loaded_extra
+
+    def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
         """Save everything to a folder, so that :meth:`load` goes on where this buffer was.
 
         The checkpoint is complete or it is not there: until the new one is whole and on disk, the
@@ -758,13 +764,19 @@ class ReplayBuffer:
         ----------
         path : path
             The folder; it is created if it is not there. One buffer at a time may save to it.
+        extra : mapping of str to bytes, optional
+            Bytes to keep with the buffer, by name: a learner, say. They are part of the same
+            checkpoint, so the two are never of different moments. :meth:`load` returns them as
+            :attr:`extra`. Names are of lower-case letters, digits and underscores, with hyphens
+            between words. At most 256 names, and 16 GiB in all.
 
         Raises
         ------
         OSError
             If it cannot be written, as on a full disk. The checkpoint that was there still is.
         ValueError
-            If the seed was a generator that is not one of NumPy's own.
+            If the seed was a generator that is not one of NumPy's own, or ``extra`` has a name or
+            a value that is not allowed.
 
         Notes
         -----
@@ -772,8 +784,21 @@ class ReplayBuffer:
         what there is, and once for copying the priorities, the marks of rows drawn, the open
         windows and what changed while the rest was written (beyond 32 MiB, for writing it). The
         checkpoint is of that moment. Forcing files to disk is done without the lock.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, seed=1)
+        >>> _ = replay.add(0.0, 0.0, 1.0, 0.5, False)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     replay.save(folder, extra={"learner": b"weights"})
+        ...     again = per.ReplayBuffer.load(folder)
+        >>> len(again), again.extra
+        (1, {'learner': b'weights'})
         """
-        self._saver.save(path, self._lock, self._contents)
+        self._saver.save(path, self._lock, self._contents, extra)
 
     @classmethod
     def load(
@@ -819,6 +844,7 @@ class ReplayBuffer:
             options = cls._described(reader)
             replay = cls(**options, directory=directory, max_bytes=max_bytes)
             replay._restore(reader)
+            replay._loaded_extra = reader.extra()
             reader.finish()
         except BaseException as error:
             if replay is not None:

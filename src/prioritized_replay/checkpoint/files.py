@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-FILE = re.compile(r"([a-z0-9_]+(?:-[a-z0-9_]+)*)\.g([0-9]{1,18})\.npy", re.ASCII)
-"""Names of the files of pieces, with a generation."""
-LAST = 10**18 - 1  # as a number in the name of a file
+NAME = re.compile(r"[a-z0-9_]+(?:-[a-z0-9_]+)*", re.ASCII)
+"""Names of pieces: lower-case letters, digits and underscores, in words joined by hyphens."""
+FILE = re.compile(rf"({NAME.pattern})\.g([0-9]{{1,18}})\.(npy|bin)", re.ASCII)
+"""Names of files: of a piece (.npy) or of the caller's bytes (.bin), with a generation."""
+EXTRA = "extra-"
+"""Prefix of the files of the caller's bytes. It keeps them clear of names a system reserves."""
+LONGEST_NAME = 64
+LAST = 10**18 - 1
+"""The largest generation."""
 
 
 class CheckpointError(ValueError):
@@ -53,21 +59,27 @@ def _bytes_of(array: Array) -> memoryview:
     return flat.view(np.uint8).data if flat.size else memoryview(b"")
 
 
-def _write(folder: Path, file: str, array: Array, durable: bool) -> tuple[int, int]:
-    """Write one array; return its size and its checksum, of what was handed to the system."""
+def _write(folder: Path, file: str, parts: Sequence[memoryview], durable: bool) -> tuple[int, int]:
+    """Write one file; return its size and its checksum, of what was handed to the system."""
     assert FILE.fullmatch(file)
-    header = _header(array.dtype, array.shape)
-    data = _bytes_of(array)
+    size = crc = 0
     path = folder / file
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # of an earlier round
     with path.open("xb", buffering=0) as out:
-        for part in (memoryview(header), data):
-            while part:
-                part = part[out.write(part) :]
+        for part in parts:
+            rest = part
+            while rest:
+                rest = rest[out.write(rest) :]
+            size, crc = size + len(part), zlib.crc32(part, crc)
         if durable:
             os.fsync(out.fileno())
-    return len(header) + len(data), zlib.crc32(data, zlib.crc32(header))
+    return size, crc
+
+
+def _npy(array: Array) -> tuple[memoryview, memoryview]:
+    """Return the parts of the .npy file of an array."""
+    return memoryview(_header(array.dtype, array.shape)), _bytes_of(array)
 
 
 def _sync(path: Path) -> None:
@@ -88,7 +100,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _pieces_in(folder: Path) -> dict[str, int]:
-    """Return the files of a folder that look like pieces, and their sizes."""
+    """Return the files of a folder that look like files of a checkpoint, and their sizes."""
     with os.scandir(folder) as found:
         return {
             item.name: item.stat(follow_symlinks=False).st_size

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from prioritized_replay.checkpoint.files import (
+    EXTRA,
     FILE,
+    NAME,
     Array,
     CheckpointError,
     _bytes_of,
@@ -20,7 +22,14 @@ from prioritized_replay.checkpoint.files import (
     _opened,
     _size_of,
 )
-from prioritized_replay.checkpoint.manifest import MANIFEST, Entry, _parsed, _text_of
+from prioritized_replay.checkpoint.manifest import (
+    MANIFEST,
+    MOST_EXTRA,
+    MOST_EXTRA_BYTES,
+    Entry,
+    _parsed,
+    _text_of,
+)
 
 LONGEST_READ = 1 << 22
 
@@ -50,7 +59,12 @@ class Reader:
             self.description: Any = manifest["buffer"]
             self._state: dict[str, Any] = dict(manifest["state"])
             self.entries = {
-                name: self._entry(name, **entry) for name, entry in manifest["files"].items()
+                name: self._entry(name, f"{name}.npy", **entry)
+                for name, entry in manifest["files"].items()
+            }
+            self._extra = {
+                name: self._entry(name, f"{EXTRA}{name}.bin", **entry)
+                for name, entry in manifest["extra"].items()
             }
         except CheckpointError as error:
             raise self.error(str(error)) from None
@@ -128,18 +142,64 @@ class Reader:
             found = file.read(len(header))
             if found != header:
                 raise CheckpointError(f"{path} is damaged: it has another header")
-            crc = zlib.crc32(found)
-            rest = _bytes_of(array)
-            while rest:
-                count = file.readinto(rest[:LONGEST_READ])
-                if not count:
-                    raise CheckpointError(f"{path} is damaged: it ends early")
-                crc = zlib.crc32(rest[:count], crc)
-                rest = rest[count:]
-            if file.read(1):
-                raise CheckpointError(f"{path} is damaged: it goes on beyond its end")
-        if crc != self.entries[name].crc32:
-            raise CheckpointError(f"{path} is damaged: its checksum is another")
+            crc = self._read(path, file, _bytes_of(array), zlib.crc32(found))
+        self._verify(path, crc, self.entries[name])
+
+    @staticmethod
+    def _read(path: Path, file: Any, rest: memoryview, crc: int) -> int:
+        """Fill memory with what is left of a file; return the checksum of all of it."""
+        while rest:
+            count = file.readinto(rest[:LONGEST_READ])
+            if not count:
+                raise CheckpointError(
+                    f"{path} is damaged: {len(rest)} bytes are missing at its end"
+                )
+            crc = zlib.crc32(rest[:count], crc)
+            rest = rest[count:]
+        if file.read(1):
+            raise CheckpointError(f"{path} is damaged: it is longer than the manifest says")
+        return crc
+
+    @staticmethod
+    def _verify(path: Path, crc: int, entry: Entry) -> None:
+        if crc != entry.crc32:
+            raise CheckpointError(
+                f"{path} is damaged: checksum mismatch: expected {entry.crc32:#010x}, "
+                f"found {crc:#010x}"
+            )
+
+    def _sized(self, entry: Entry) -> Path:
+        """Return where a file lies, if it has the size that the manifest gives."""
+        path = self.folder / entry.file
+        size = _size_of(path)
+        if size != entry.nbytes:
+            raise CheckpointError(f"{path} is damaged: expected {entry.nbytes} bytes, found {size}")
+        return path
+
+    def extra(self) -> dict[str, bytes]:
+        """Return the bytes that the caller saved with the buffer, by their names.
+
+        Raises
+        ------
+        CheckpointError
+            If a file is missing or damaged, or there is more than a caller may save.
+        """
+        if len(self._extra) > MOST_EXTRA:
+            raise self.error(f"must have at most {MOST_EXTRA} extra, got {len(self._extra)}")
+        total = sum(entry.nbytes for entry in self._extra.values())
+        most = min(MOST_EXTRA_BYTES, self.most_bytes)
+        if total > most:
+            raise self.error(f"must have at most {most} bytes of extra, got {total}")
+        return {name: self._bytes(entry) for name, entry in self._extra.items()}
+
+    def _bytes(self, entry: Entry) -> bytes:
+        """Return the content of a file that is no array."""
+        path = self._sized(entry)
+        data = bytearray(entry.nbytes)
+        with _opened(path) as file:
+            crc = self._read(path, file, memoryview(data), 0)
+        self._verify(path, crc, entry)
+        return bytes(data)
 
     def finish(self) -> None:
         """Make sure that nothing was left unread."""
@@ -153,10 +213,12 @@ class Reader:
         self._unread_state.discard(name)
         return self._state[name]
 
-    def _entry(self, name: str, *, file: str, bytes: int, crc32: int) -> Entry:
+    @staticmethod
+    def _entry(name: str, expected: str, *, file: str, bytes: int, crc32: int) -> Entry:
         """Return the entry of a file, as the manifest spells it."""
         match = FILE.fullmatch(file)
-        if not match or match[1] != name or type(bytes) is not int or type(crc32) is not int:
+        sound = match and f"{match[1]}.{match[3]}" == expected and NAME.fullmatch(name)
+        if not sound or type(bytes) is not int or type(crc32) is not int or bytes < 0:
             raise CheckpointError(f"names no file of a checkpoint: {file!r}")
         return Entry(None, file, bytes, crc32)
 
@@ -167,7 +229,6 @@ class Reader:
         if name not in self.entries:
             raise self.error(f"is incomplete: it names no file of {name}")
         entry = self.entries[name]
-        path = self.folder / entry.file
         header = _header(dtype, shape)
         nbytes = dtype.itemsize
         for length in shape:
@@ -178,7 +239,4 @@ class Reader:
             raise self.error(
                 f"must give {entry.file} {len(header) + nbytes} bytes, got {entry.nbytes}"
             )
-        size = _size_of(path)
-        if size != entry.nbytes:
-            raise CheckpointError(f"{path} is damaged: it has {size} bytes, not {entry.nbytes}")
-        return path, header
+        return self._sized(entry), header

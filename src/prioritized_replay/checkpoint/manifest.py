@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 from prioritized_replay.checkpoint.files import Array, CheckpointError, _opened, _size_of
 
 FORMAT = "prioritized-replay checkpoint"
-VERSION = 1
+VERSION = 2
 MANIFEST = "MANIFEST.json"
 UNFINISHED = MANIFEST + ".new"
 PIECE = 1 << 22
 """Bytes of a piece at most, where it is one of many."""
 LONGEST_MANIFEST = 1 << 26
+MOST_EXTRA = 256
+"""Names that a caller may give bytes to."""
+MOST_EXTRA_BYTES = 1 << 34
+"""Bytes that a caller may add to a checkpoint, all names together."""
 
 
 class Piece(NamedTuple):
@@ -64,7 +68,12 @@ def _canonical(manifest: Mapping[str, Any]) -> bytes:
     return (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
-def _manifest(generation: int, contents: Contents, entries: Mapping[str, Entry]) -> bytes:
+def _manifest(
+    generation: int,
+    contents: Contents,
+    entries: Mapping[str, Entry],
+    extra: Mapping[str, Entry],
+) -> bytes:
     """Return the text of a manifest. Its own checksum is that of the text without it."""
     body = {
         "format": FORMAT,
@@ -72,12 +81,17 @@ def _manifest(generation: int, contents: Contents, entries: Mapping[str, Entry])
         "generation": generation,
         "buffer": contents.description,
         "state": contents.state,
-        "files": {
-            name: {"file": entry.file, "bytes": entry.nbytes, "crc32": entry.crc32}
-            for name, entry in entries.items()
-        },
+        "files": _listed(entries),
+        "extra": _listed(extra),
     }
     return _canonical({**body, "sha256": hashlib.sha256(_canonical(body)).hexdigest()})
+
+
+def _listed(entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"file": entry.file, "bytes": entry.nbytes, "crc32": entry.crc32}
+        for name, entry in entries.items()
+    }
 
 
 def _text_of(path: Path) -> bytes:

@@ -21,9 +21,13 @@ from typing import Any
 import numpy as np
 
 from prioritized_replay.checkpoint.files import (
+    EXTRA,
+    LONGEST_NAME,
+    NAME,
     _bytes_of,
     _folder,
     _generation,
+    _npy,
     _pieces_in,
     _sync,
     _write,
@@ -33,6 +37,8 @@ from prioritized_replay.checkpoint.files import (
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import (
     MANIFEST,
+    MOST_EXTRA,
+    MOST_EXTRA_BYTES,
     UNFINISHED,
     Contents,
     Entry,
@@ -63,6 +69,7 @@ class Saver:
         path: str | os.PathLike[str],
         lock: AbstractContextManager[Any],
         contents: Callable[[], Contents],
+        extra: Mapping[str, bytes] | None = None,
     ) -> None:
         """Put a checkpoint of the contents into a folder, in the place of the one there.
 
@@ -77,13 +84,18 @@ class Saver:
             while files are forced to disk.
         contents : callable
             Returns the contents of now; called with the lock held.
+        extra : mapping of str to bytes, optional
+            Bytes of the caller's, committed together with the contents.
 
         Raises
         ------
+        ValueError
+            If ``extra`` has a name or a value that a checkpoint cannot hold.
         OSError
             If a file cannot be written. The checkpoint that was there still is.
         """
         folder = _folder(path)
+        extra = _checked_extra(extra)
         with self._busy:
             folder.mkdir(parents=True, exist_ok=True)
             sizes = _pieces_in(folder)
@@ -95,14 +107,20 @@ class Saver:
             def write(piece: Piece, durable: bool) -> None:
                 file = f"{piece.name}.g{generation}.npy"
                 written.add(file)
-                nbytes, crc32 = _write(folder, file, piece.read(), durable)
+                nbytes, crc32 = _write(folder, file, _npy(piece.read()), durable)
                 entries[piece.name] = Entry(piece.version, file, nbytes, crc32)
+
+            def write_extra(name: str, value: bytes) -> Entry:
+                file = f"{EXTRA}{name}.g{generation}.bin"
+                written.add(file)
+                return Entry(None, file, *_write(folder, file, [memoryview(value)], True))
 
             def changed(pieces: Iterable[Piece]) -> list[Piece]:
                 known = {name: entry.version for name, entry in entries.items()}
                 return [p for p in pieces if p.version is None or known.get(p.name) != p.version]
 
             try:
+                extras = {name: write_extra(name, value) for name, value in extra.items()}
                 for _ in range(ROUNDS):
                     with lock:
                         pieces = contents().pieces
@@ -118,7 +136,7 @@ class Saver:
                 for piece in large:
                     _sync(folder / entries[piece.name].file)
                 entries = {piece.name: entries[piece.name] for piece in last.pieces}
-                text = _manifest(generation, last, entries)
+                text = _manifest(generation, last, entries, extras)
                 _commit(folder, text)
             except BaseException:
                 if _read(folder / MANIFEST) != text:  # or it was interrupted after the commit
@@ -127,7 +145,7 @@ class Saver:
                             (folder / file).unlink()
                 raise
             self._remember(folder, text, entries)
-            kept = {entry.file for entry in entries.values()}
+            kept = {entry.file for entry in (*entries.values(), *extras.values())}
             for file in (sizes.keys() | written) - kept:
                 with contextlib.suppress(OSError):  # the next save tries again
                     (folder / file).unlink()
@@ -154,6 +172,28 @@ class Saver:
         if hashlib.sha256(_read(folder / MANIFEST)).digest() != digest:
             return {}  # somebody else's
         return {n: entry for n, entry in entries.items() if sizes.get(entry.file) == entry.nbytes}
+
+
+def _checked_extra(extra: Mapping[str, bytes] | None) -> dict[str, bytes]:
+    """Return the caller's bytes, if their names and sizes are what a checkpoint can hold."""
+    if extra is None:
+        return {}
+    if not isinstance(extra, Mapping):
+        raise ValueError(f"extra must be a mapping of str to bytes, got {type(extra).__name__}")
+    if len(extra) > MOST_EXTRA:
+        raise ValueError(f"extra must have at most {MOST_EXTRA} names, got {len(extra)}")
+    for name, value in extra.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+            raise ValueError(
+                "extra must have names of lower-case letters, digits and underscores, with "
+                f"hyphens between words, at most {LONGEST_NAME} characters long, got {name!r}"
+            )
+        if not isinstance(value, bytes):
+            raise ValueError(f"extra[{name!r}] must be bytes, got {type(value).__name__}")
+    total = sum(map(len, extra.values()))
+    if total > MOST_EXTRA_BYTES:
+        raise ValueError(f"extra must have at most {MOST_EXTRA_BYTES} bytes in all, got {total}")
+    return dict(extra)
 
 
 def _copied(pieces: Iterable[Piece]) -> tuple[list[Piece], list[Piece]]:
