@@ -1,8 +1,10 @@
 """The documentation: nothing public is missing, and what it names exists."""
 
 import ast
+import csv
 import dataclasses
 import re
+import statistics
 from pathlib import Path
 
 import gymnasium
@@ -209,6 +211,22 @@ def test_the_map_shows_the_imports_of_the_code(tmp_path, monkeypatch):
     assert drawing.count("<path d=") == 3 + 1  # three arrows, and the head of an arrow
     assert "walls/" in drawing
     assert "roof.py" in drawing
+
+
+def test_a_tenth_of_the_updates_is_what_was_measured():
+    assert "a tenth of the updates" in TEXT["README.rst"].replace("\n", " ")
+    with (ROOT / "docs/results/cliffwalk.csv").open(newline="", encoding="utf-8") as file:
+        runs = [run for run in csv.DictReader(file) if run["n"] == "16"]
+    updates = {
+        arm: statistics.median(
+            int(run["updates"])
+            for run in runs
+            if run["arm"] == arm and run["features"] == "tabular"
+        )
+        for arm in ("uniform", "proportional", "rank")
+    }
+    assert 9 < updates["uniform"] / updates["proportional"] < 12
+    assert 9 < updates["uniform"] / updates["rank"] < 12
 
 
 def test_every_wing_has_its_paragraph():

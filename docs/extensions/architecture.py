@@ -173,13 +173,14 @@ def picture(wings: dict[str, Wing]) -> str:
     for name, wing in wings.items():
         x, y, width = boxes[name]
         kind = "folder" if wing.is_folder else "module"
+        middle = f'x="{x + width / 2:.0f}" y="{y + HEIGHT / 2 + 5:.0f}"'
         box = (
             f'<rect class="{{}}" x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" '
             f'height="{HEIGHT}" rx="5"/>'
         )
         lines.append(
-            f'<g class="{kind}">{box.format("ground")}{box.format("tint")}<text x="{x + width / 2:.0f}" y="{y + HEIGHT / 2 + 5:.0f}">'
-            f"{escape(wing.label)}</text></g>"
+            f'<g class="{kind}">{box.format("ground")}{box.format("tint")}'
+            f"<text {middle}>{escape(wing.label)}</text></g>"
         )
     return "\n".join(
         [
