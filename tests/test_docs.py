@@ -81,9 +81,9 @@ def test_the_loop_of_the_readme_runs():
     obs, _ = env.reset(seed=0)
     seen: list[torch.Size] = []
 
-    def learn(obs, action, reward, discount, next_obs, weights):
-        seen.append(obs.shape)
-        return reward * weights + discount
+    def learn(batch):
+        seen.append(batch.obs.shape)
+        return batch.reward * batch.weights + batch.discount
 
     names = {
         "env": env,
