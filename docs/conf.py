@@ -13,6 +13,7 @@ release = version_of(project)
 
 extensions = [
     "sphinx.ext.autodoc",
+    "architecture",
     "benchmarks",
     "docstrings",
     "measured",

@@ -20,12 +20,13 @@ def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
 
 def visit_block(translator: HTML5Translator, node: nodes.math_block) -> None:
     translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    equation = latex2mathml.tex2mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div class="formula">{equation}</div>')
     if node["number"]:
         number = get_node_equation_number(translator, node)
         translator.body.append(f'<span class="eqno">({number})')
         translator.add_permalink_ref(node, "Link to this equation")
         translator.body.append("</span>")
-    translator.body.append(latex2mathml.tex2mathml(node.astext(), as_block=True))
     translator.body.append("</div>\n")
     raise nodes.SkipNode
 
