@@ -171,7 +171,8 @@ class ReplayBuffer:
         try:
             self._transitions = Transitions(
                 self._capacity, self._structures, self._n_step, self._gamma, count, mode,
-                self._memory, self._sampler.counters, self._sampler.entering, self._sampler.tell, self._note,
+                self._memory, self._sampler.counters, self._sampler.entering, self._sampler.tell,
+                self._note,
             )  # fmt: skip
         except BaseException:
             self._memory.discard()
@@ -208,8 +209,8 @@ class ReplayBuffer:
             )
         self._saver = Saver()
         self._last = LastBatch()
-        sampler = self._sampler
-        self._fused = fused_draw(sampler.distribution) if sampler.direct else None
+        direct = self._sampler.direct
+        self._fused = fused_draw(self._sampler.distribution) if direct else None
         self._loaded_extra: dict[str, bytes] = {}
         self._prefetchers: WeakSet[Prefetcher] = WeakSet()
         self._forks = 0  # how often the process was forked
@@ -423,7 +424,7 @@ class ReplayBuffer:
             steps = self._streams.accept(env, values, terminated, truncated, info)
             errors = None
             if td_error is not None:
-                errors = arguments.errors(td_error, steps.count, "td_error")
+                errors = arguments.errors(td_error, steps.number, "td_error")
             with self._lock: return self._add(steps, errors)  # fmt: skip
         is_terminated = flag("terminated", terminated)
         flag("truncated", truncated)

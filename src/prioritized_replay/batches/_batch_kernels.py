@@ -72,7 +72,7 @@ def complete_batch(drawn, rows, layout, newest, least, beta, largest, record, bl
     """Fill the block of a batch of which the slots and probabilities are there.
 
     Where `drawn`, the rows are marked as drawn and the batch is recorded as the last one; else only
-    its weights are. For the rest see :func:`gather_rows`, :func:`ids_of`, :func:`importance_weights`.
+    its weights are. See also :func:`gather_rows`, :func:`ids_of` and :func:`importance_weights`.
     """
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     ids = words_as(column_of(block, layout, IDS), np.int64)

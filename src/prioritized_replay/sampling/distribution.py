@@ -35,12 +35,17 @@ class Distribution(Protocol):
     to be called again with the same arguments, with the same result as if called once.
     """
 
-    alpha: float
-    """How much priorities count; 0 makes all slots equally likely."""
-    most: float
-    """The largest priority that can be used."""
-    uses_priorities: bool
-    """Whether priorities matter. If not, each counts as 1, and none is kept in a checkpoint."""
+    @property
+    def alpha(self) -> float:
+        """How much priorities count; 0 makes all slots equally likely."""
+
+    @property
+    def most(self) -> float:
+        """The largest priority that can be used."""
+
+    @property
+    def uses_priorities(self) -> bool:
+        """Whether priorities matter. If not, each counts as 1, and a checkpoint keeps none."""
 
     @property
     def nbytes(self) -> int:

@@ -289,7 +289,7 @@ class SharedObservation:
         """
         frames = self._frames
         each = frames.field.nbytes // max(stack, frames.stack)
-        return max(0, self._capacity * each - sum(self._pieces.values()))
+        return max(0, self._capacity * each - sum(words.nbytes for words in self._pieces.values()))
 
     def _allocate(self, count: int, beside: int) -> Words:
         name = f"{self._title}-{self._named:05d}"

@@ -160,12 +160,12 @@ def look(block, plan, state, finals, powers, count, named, next_step):
         memory = stream * width
         flags = plan[FLAGS] + k
         ended = block1[flags] | block1[flags + streams]
-        if next_step and state[memory + AWAITING] and not ended and block1[flags + 2 * streams]:
-            if equals_final(block, finals, plan, k, stream):
-                if reward_of(block, plan, k) == 0.0:
-                    continue
-                if state[memory + AWAITING] == RESET:
-                    return refusal(CONTRADICTION, k)
+        maybe = next_step and state[memory + AWAITING] and not ended
+        if maybe and block1[flags + 2 * streams] and equals_final(block, finals, plan, k, stream):
+            if reward_of(block, plan, k) == 0.0:
+                continue
+            if state[memory + AWAITING] == RESET:
+                return refusal(CONTRADICTION, k)
         block[plan[KEPT] + 1 + kept] = np.uint64(k)
         kept += 1
         if n_step == 1:

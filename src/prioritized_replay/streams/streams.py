@@ -143,7 +143,8 @@ class Streams:
         """
         streams: Ints | None = None
         single = False
-        count, lead = self.count, self._lead
+        count = self.count
+        lead: tuple[int, ...] = self._lead
         if env is not None or self.num_envs is None:
             streams, single = self.named(env)
             count = streams.size

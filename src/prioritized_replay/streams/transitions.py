@@ -19,6 +19,7 @@ from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.fields.field import LARGEST
 from prioritized_replay.fields.nested import Structure
 from prioritized_replay.note import Note
+from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.storage.memory import Memory, Words
 from prioritized_replay.storage.rows import Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
@@ -41,7 +42,7 @@ COMPUTED = ("discount", "terminated")  # columns of a row that no caller gives w
 class Steps(NamedTuple):
     """Steps of K different streams, each value fit for its column."""
 
-    count: int
+    number: int
     """K"""
     streams: Ints | None
     """int64[K]; None: all streams, in order."""
@@ -152,20 +153,22 @@ class Transitions:
         # What kernels take, in their order.
         staging, windows = self.staging, self.windows
         self._is_terminated = staging.flags[0]
-        ring = counters, entering
-        self._for_row = staging.block, staging.plan, self.rows.words, *ring
-        memory = windows.state, self._final_words, windows.powers
-        self._for_looking = staging.block, staging.plan, *memory
+        of_ring = counters, entering
+        self._for_row = staging.block, staging.plan, self.rows.words, *of_ring
+        remembered = windows.state, self._final_words, windows.powers
+        self._for_looking = staging.block, staging.plan, *remembered
         rows = self.rows.words, self._step_words
         self._for_interrupts = (
-            staging.block, staging.plan, *rows, windows.state, windows.powers, *ring
+            staging.block, staging.plan, *rows, windows.state, windows.powers, *of_ring
         )  # fmt: skip
         if self._steps is None:
             self._kernel: Callable[..., int] = kernels.add_steps
-            self._for_steps = staging.block, staging.plan, self.rows.words, *memory, *ring
+            self._for_steps: tuple[Any, ...] = (
+                staging.block, staging.plan, self.rows.words, *remembered, *of_ring
+            )  # fmt: skip
         else:
             self._kernel = kernels.add_windows
-            self._for_steps = staging.block, staging.plan, *rows, *memory, *ring
+            self._for_steps = staging.block, staging.plan, *rows, *remembered, *of_ring
 
     def add_one(
         self, values: Sequence[Any], is_terminated: bool, given: float, entry: float
@@ -230,7 +233,7 @@ class Transitions:
 
     def _stage(self, steps: Steps, priorities: Floats | None) -> int:
         """Copy the values of a call to the staging area; return which of them came as float64."""
-        staging, count, values = self.staging, steps.count, steps.values
+        staging, count, values = self.staging, steps.number, steps.values
         mask = 0
         if steps.single:
             for place, column, _, _ in self._copied:
@@ -266,7 +269,7 @@ class Transitions:
         return mask
 
     def _commit(self, steps: Steps, wide: int, named: bool, with_errors: bool, entry: float) -> int:
-        options = steps.count, wide, named, self._next_step, with_errors, entry
+        options = steps.number, wide, named, self._next_step, with_errors, entry
         made: int = self._kernel(*self._for_steps, *options)
         while made == NO_ROOM:
             self._tell()
@@ -288,12 +291,14 @@ class Transitions:
             values = {name: value[np.newaxis] for name, value in values.items()}
         if self._next_step:
             self._compare_with_ends(streams, values)
-        made = kernels.look_at_steps(*self._for_looking, steps.count, wide, named, self._next_step)
+        made: int = kernels.look_at_steps(
+            *self._for_looking, steps.number, wide, named, self._next_step
+        )
         if made < 0:
             raise self._refused(made, steps)
-        kept: Any = slice(0, steps.count)
+        kept: Any = slice(0, steps.number)
         number = int(staging.kept[1])
-        if number < steps.count:
+        if number < steps.number:
             kept = staging.kept[2 : 2 + number]
             streams = np.ascontiguousarray(streams[kept])
             values = {name: np.ascontiguousarray(value[kept]) for name, value in values.items()}
@@ -310,7 +315,7 @@ class Transitions:
                 raise
             for name, references in columns.items():
                 staging.columns[name].values[kept] = references
-            first = int(self._counters[kernels.ISSUED]) % self._capacity
+            first = int(self._counters[ring.ISSUED]) % self._capacity
             self._release(self.rows, self._slots(first, min(made, self._capacity)))
             if self._steps is not None:
                 self._release(self._steps, self.windows.places_of_next(streams))
@@ -347,7 +352,7 @@ class Transitions:
             staging.named[: which.size] = which
         if self.shared and self._steps is not None:
             self._note.work = self.recount
-            first = int(self._counters[kernels.ISSUED]) % self._capacity
+            first = int(self._counters[ring.ISSUED]) % self._capacity
             count = min(self.windows.count(which), self._capacity)
             self._release(self.rows, self._slots(first, count))
         made: int = kernels.interrupt(*self._for_interrupts, which.size, named, entry)
@@ -375,7 +380,7 @@ class Transitions:
         MemoryError, OSError
             If there is no room for new frames, or to hold the rows twice; nothing has changed then.
         """
-        first_id = int(self._counters[kernels.ISSUED])
+        first_id = int(self._counters[ring.ISSUED])
         count = len(columns["reward"])
         kept = min(count, self._capacity)
         columns = {name: column[count - kept :] for name, column in columns.items()}
@@ -424,7 +429,7 @@ class Transitions:
 
     def look_for_stacks(self, values: Mapping[str, Array]) -> None:
         """Find out from K >= 1 steps how an observation is stacked, where that is not known yet."""
-        written = min(int(self._counters[kernels.ISSUED]), self._capacity)
+        written = min(int(self._counters[ring.ISSUED]), self._capacity)
         storages = [(self.rows, written)]
         if self._steps is not None:
             storages.append((self._steps, len(self._steps)))
@@ -437,7 +442,7 @@ class Transitions:
 
     def pieces(self) -> list[Piece]:
         """Return the pieces of a checkpoint that hold rows, frames, steps and open windows."""
-        issued = int(self._counters[kernels.ISSUED])
+        issued = int(self._counters[ring.ISSUED])
         written = min(issued, self._capacity)
         pieces = self.rows.pieces("rows", self._bounds(issued))
         pieces.append(Piece("drawn", None, partial(self.rows.marks, written)))
@@ -468,7 +473,7 @@ class Transitions:
         CheckpointError
             If that is not possible; what has changed then is not defined.
         """
-        issued = int(self._counters[kernels.ISSUED])
+        issued = int(self._counters[ring.ISSUED])
         written = min(issued, self._capacity)
         parts = [("rows", self.rows, self._bounds(issued))]
         if self._steps is not None:
@@ -543,7 +548,7 @@ class Transitions:
     def _hold_latest(self, count: int) -> None:
         """Hold the frames of the rows made last."""
         kept = min(count, self._capacity)
-        first = (int(self._counters[kernels.ISSUED]) - kept) % self._capacity
+        first = (int(self._counters[ring.ISSUED]) - kept) % self._capacity
         for shared in self.shared:
             shared.hold(self.rows, self._slots(first, kept))
 
