@@ -534,18 +534,22 @@ class ReplayBuffer:
             batch_size, issued - 1, beta, sampler.weight_bounds(), self._last.room_for(batch_size),
             True,
         )  # fmt: skip
-        if self._fused is not None and batch_size <= uniforms.size:
-            sampler.prepare()
-            numbers = uniforms.block_for(batch_size)
-            self._fused(sampler.distribution, numbers, sampler.stratified, call)
-        else:
+        fused = self._fused if batch_size <= uniforms.size else None
+        at_once = fused is not None and batch_size <= uniforms.left
+        if not at_once:  # uniforms are used up before the batch is drawn
             self._note.work = partial(self._undo_draw, uniforms.moment(), self._last.draws)
-            try:
+        try:
+            if fused is not None:
+                sampler.prepare()
+                numbers = uniforms.block_for(batch_size)
+                fused(sampler.distribution, numbers, sampler.stratified, call)
+            else:
                 slots = sampler.draw(batch_size, uniforms, batch.probabilities)
-            except ValueError:
-                self._note.work = None  # nothing has been drawn
-                raise
-            self._blocks.complete(call, slots)
+                self._blocks.complete(call, slots)
+        except ValueError:
+            self._note.settle()  # nothing was drawn
+            raise
+        if not at_once:
             self._note.work = None
         return batch if self._blocks.plain else self._blocks.finished(batch)
 

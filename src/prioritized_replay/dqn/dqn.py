@@ -39,8 +39,8 @@ _WARMUP = 1_000
 class DQN(Agent):
     """Deep Q-learning from prioritized replay, with a target network and optionally Double DQN.
 
-    A loop calls :meth:`act`, steps the environment, calls ``memory_buffer.add(...)`` and
-    :meth:`optimize`. A loop that draws batches itself calls :meth:`learn` instead.
+    A loop calls ``act``, steps the environment, calls ``memory_buffer.add(...)`` and
+    ``optimize``. A loop that draws batches itself calls ``learn`` instead.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class DQN(Agent):
     memory_buffer : ReplayBuffer
         Holds the experience, gamma and n: its batches carry the discount.
     online_network : torch.nn.Module, optional
-        From observations (B, ...), see :class:`~prioritized_replay.dqn.conversion.Conversion`, to
+        From observations (B, ...), see ``Conversion``, to
         action values (B, A). It learns in training mode; greedy actions and targets use evaluation
         mode. By default :func:`make_network` makes one.
     noisy : bool
@@ -84,7 +84,7 @@ class DQN(Agent):
     epsilon : float or schedule of exploring actions, optional
         Chance of a random action. By default it falls from 1 to 0.05 in 10,000 actions.
     warmup : int, optional
-        :meth:`optimize` does nothing while the buffer holds fewer transitions. By default 1,000.
+        ``optimize`` does nothing while the buffer holds fewer transitions. By default 1,000.
     device : str or torch.device
         Where the networks live.
     precision : {"float32", "bfloat16"}
@@ -96,7 +96,7 @@ class DQN(Agent):
     ----------
     online_network, target_network, memory_buffer, optimizer
     epsilon : float
-        In force now; :meth:`adjust_epsilon` brings it up to date.
+        In force now; ``adjust_epsilon`` brings it up to date.
     updates, actions : int
         Updates made and exploring actions taken: the clocks of the schedules.
     last_td_errors, last_weights : float32[B] tensors, or None
@@ -110,10 +110,10 @@ class DQN(Agent):
 
     Notes
     -----
-    :meth:`optimize` and :meth:`learn` may be interrupted (Ctrl-C). The next call of any method that
+    ``optimize`` and ``learn`` may be interrupted (Ctrl-C). The next call of any method that
     learns or saves first finishes the update or takes it back, so that network, target network,
     counters and priorities are of one moment. Where the optimizer's own step was interrupted,
-    which only the default networks survive, :meth:`state_dict` raises RuntimeError.
+    which only the default networks survive, ``state_dict`` raises RuntimeError.
 
     Examples
     --------
@@ -338,7 +338,7 @@ class DQN(Agent):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` gave, in an agent made with the same settings.
+        """Continue from what ``state_dict`` gave, in an agent made with the same settings.
 
         Raises
         ------

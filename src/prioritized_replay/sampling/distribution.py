@@ -106,7 +106,7 @@ class Fused(Protocol):
     """What a distribution may do besides, in one compiled call each, to save time.
 
     A sampler has its own, slower way for a distribution without these. Each call does all of its
-    work or none, the counters included: see :mod:`._ring_kernels`.
+    work or none, the counters included: see ``sampling/_ring_kernels.py``.
     """
 
     def tell(self, counters: Ints, entering: Floats) -> None:
@@ -115,6 +115,5 @@ class Fused(Protocol):
     def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
         """Give rows the priorities abs(td_error) + eps and count what came too late.
 
-        Returns how many rows are still there, or below 0 what is refused, see
-        :func:`._ring_kernels.checked_update`.
+        Returns how many rows are still there, or a number below 0 for what is refused.
         """

@@ -17,7 +17,7 @@ class Specification(Protocol):
     """How to sample: a frozen dataclass of numbers and strings; the state lives in the buffer.
 
     It may have the fields ``draw``, ``uniform_mix``, ``weights``, ``max_priority`` and ``eps`` of
-    :class:`Proportional`, which the sampler reads; what it lacks has the default there, and ``eps``
+    ``Proportional``, which the sampler reads; what it lacks has the default there, and ``eps``
     is 0. A field ``alpha`` follows the ``alpha`` of the buffer.
     """
 
@@ -29,7 +29,7 @@ class Specification(Protocol):
         capacity : int
             Number of slots N.
         counters : int64[8]
-            Of the ring, see :mod:`._ring_kernels`; to be read only.
+            What is counted of the ring, see ``sampling/_ring_kernels.py``; to be read only.
         note : Note
             For a change that takes several steps: what brings it to its end if it is interrupted.
         """
@@ -40,7 +40,7 @@ def describe_sampler(specification: Specification) -> dict[str, Any]:
     assert is_dataclass(specification)
     assert not isinstance(specification, type)
     values = {
-        name: value if isinstance(value, (str, bool)) else float(value)
+        name: value if isinstance(value, (str, bool, int)) else float(value)
         for name, value in asdict(specification).items()
     }
     return {"kind": type(specification).__name__, **values}

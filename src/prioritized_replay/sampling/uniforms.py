@@ -107,6 +107,11 @@ class UniformStream:
         block[0] += count
         return block[first : first + count]
 
+    @property
+    def left(self) -> int:
+        """How many uniforms of the present block are not used up."""
+        return self.size - int(self._block[0])
+
     def block_for(self, count: int) -> NDArray[np.float64]:
         """Return an array that holds the next ``count`` uniforms, to be counted by who takes them.
 

@@ -52,7 +52,7 @@ class OpenWindows:
         """float64[n + 1]: gamma**k."""
         self._table = np.zeros((streams, kernels.TOTALS + 2 * n_step), np.int64)
         self.state: Ints = self._table.reshape(-1)
-        """int64[...], see :mod:`._step_kernels`, whose kernels change it."""
+        """int64[...], changed by the kernels of ``streams/_step_kernels.py``."""
         self.awaiting: Ints = self._table[:, kernels.AWAITING]
         """int64[E]: whether the next step of a stream may be a reset step."""
         numbers = self._table[:, kernels.TOTALS :].view(np.float64)
