@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.waiting import ended
 
 import prioritized_replay
 from prioritized_replay.jit import cache_files as files
@@ -98,12 +99,15 @@ def test_a_file_in_the_place_of_a_folder_is_passed_over(folders):
 
 
 def test_a_full_disk_raises_and_leaves_nothing(folders, monkeypatch):
-    def write_half(path, data):
-        with path.open("wb") as file:
-            file.write(data[: len(data) // 2])
+    real = files.Folder.open
+
+    def open_full(folder, name, flags):
+        file = real(folder, name, flags)
+        os.write(file, b"half of it")
+        os.close(file)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", write_half)
+    monkeypatch.setattr(files.Folder, "open", open_full)
 
     with pytest.raises(OSError, match="No space left"):
         files.write(NAME, b"key", CONTENT)
@@ -195,7 +199,7 @@ def test_folders_that_are_known(monkeypatch, tmp_path):
         files.folders.cache_clear()
 
     assert chosen.parent == tmp_path / "chosen"
-    assert package == PACKAGE / "__pycache__" / "kernels" or sys.pycache_prefix
+    assert package == PACKAGE / "jit" / "__pycache__" / "kernels" or sys.pycache_prefix
     assert user.is_relative_to(tmp_path / "user")
     assert chosen.name == user.name  # a name for this installation
 
@@ -371,7 +375,7 @@ def test_a_damaged_file_is_replaced(program):
     [
         "compiling._Work.begin",  # with the lock just taken
         "files.write",  # compiled, and nothing written
-        "files.Path.replace",  # written, and not renamed
+        "files.Folder.replace",  # written, and not renamed
         "compiling._Work.end",  # with the lock still held
     ],
 )
@@ -379,7 +383,7 @@ def test_a_process_that_dies_leaves_no_harm(program, moment):
     owner, _, name = moment.rpartition(".")
     dying = f"""
 import os
-from prioritized_replay import _cache_files as files, _compiling as compiling
+from prioritized_replay.jit import cache_files as files, compiling
 compiling.write = lambda *given: files.write(*given)
 real = {moment}
 def die(*given):
@@ -465,7 +469,7 @@ def test_threads_that_call_first_at_once_all_get_the_result(program):
 def test_the_user_hears_of_compiling_and_of_nothing_else(program):
     watched = (
         "import sys\nsys.ps1 = '>>> '\n"
-        "from prioritized_replay import _compiling\n_compiling.LONG = -1.0\n"
+        "from prioritized_replay.jit import compiling\ncompiling.LONG = -1.0\n"
     )
 
     outcome(start(program, watched + RUN), r"prioritized_replay: compiling.*\n")
@@ -476,8 +480,8 @@ def test_the_user_hears_of_compiling_and_of_nothing_else(program):
 def test_code_that_cannot_be_rebuilt_is_compiled(program):
     outcome(start(program))
     broken = (
-        "from prioritized_replay import _compiling\n"
-        "_compiling.CompileResult._rebuild = lambda *given: 1 / 0\n"
+        "from prioritized_replay.jit import compiling\n"
+        "compiling.CompileResult._rebuild = lambda *given: 1 / 0\n"
     )
 
     assert outcome(start(program, broken + RUN)) == [12, 0, 1]
@@ -509,13 +513,220 @@ def test_importing_compiles_and_writes_nothing(program):
 
 
 def test_kernels_take_only_from_modules_whose_code_counts():
-    kernels = sorted(PACKAGE.rglob("*_kernels.py"))
-    counted = {f"prioritized_replay.{path.stem}" for path in kernels if path.parent == PACKAGE}
-    assert len(kernels) >= 3
+    """Every module of ours that one with a kernel imports is known to the decorators."""
+    texts = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    names = {
+        path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in texts
+    }
+    own = "prioritized_replay.jit.compiling"
+    counted = {
+        names[path]
+        for path, text in texts.items()
+        if re.search(r"^@(kernel|inner)$|^counts\(sys\._getframe\(\)\)", text, re.MULTILINE)
+    }
+    assert "prioritized_replay.jit.intrinsics" in counted
+    assert len(counted) >= 8
 
-    for path in kernels:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [node.module] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            ours = {name for name in names if name.startswith("prioritized_replay")}
-            assert ours <= counted | {"prioritized_replay.jit.compiling"}, path
+    for path, text in texts.items():
+        if names[path] not in counted:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            taken = [node.module] if isinstance(node, ast.ImportFrom) else []
+            taken += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            ours = {name for name in taken if name.startswith("prioritized_replay")}
+            assert ours <= counted | {own}, path
+
+
+# --- the order of imports -----------------------------------------------------------------
+
+MORE = """
+from prioritized_replay.jit.compiling import kernel
+import steps
+@kernel
+def more(n):
+    return steps.one(n) + 1
+"""
+BOTH = """
+import json
+{imports}
+import walk, more
+result = walk.walk(0), more.more(0)
+counts = [sum(sum(getattr(f.stats, c).values()) for f in (walk.walk, more.more))
+          for c in ("cache_hits", "cache_misses")]
+print(json.dumps([*result, *counts]))
+"""
+
+
+@compiled
+def test_compiled_code_is_found_whatever_the_order_of_imports(program):
+    (program / "more.py").write_text(MORE)
+    one, other = (BOTH.format(imports=text) for text in ("import more, walk", "import walk, more"))
+    assert outcome(start(program, one)) == [12, 4, 0, 2]
+    before = {path: path.stat().st_mtime_ns for path in kept(program)}
+    assert len(before) == 3
+    for code in (other, one, other):
+        assert outcome(start(program, code)) == [12, 4, 2, 0]
+    assert outcome(start(program)) == [12, 1, 0]  # and without the other module
+    assert {path: path.stat().st_mtime_ns for path in kept(program)} == before
+
+
+@compiled
+def test_a_change_is_noticed_through_a_module_that_is_taken_as_a_whole(program):
+    (program / "more.py").write_text(MORE)
+    code = BOTH.format(imports="")
+    outcome(start(program, code))
+    source = program / "steps.py"
+    source.write_text(source.read_text().replace("STEP = 3", "STEP = 5"))
+    assert outcome(start(program, code)) == [20, 6, 0, 2]
+
+
+@compiled
+def test_a_constant_of_another_module_is_part_of_the_key(program):
+    (program / "sizes.py").write_text("STEP = 3")  # no kernel there: only its value counts
+    source = program / "steps.py"
+    source.write_text(source.read_text().replace("STEP = 3", "from sizes import STEP"))
+    outcome(start(program))
+    assert outcome(start(program)) == [12, 1, 0]
+    (program / "sizes.py").write_text("STEP = 4")
+    assert outcome(start(program)) == [16, 0, 1]
+
+
+KEYS = """
+import json, {imports}
+from prioritized_replay.jit import compiling
+print(json.dumps({{name: module.covered() for name, module in compiling._modules.items()}}))
+"""
+
+
+@compiled
+@pytest.mark.parametrize("alone", [False, True])
+def test_our_own_kernels_have_the_same_keys_in_every_order_of_imports(program, alone):
+    pytest.importorskip("torch")
+    modules = [
+        "prioritized_replay.dqn.fast.adam",
+        "prioritized_replay.experiments.cliffwalk._cliffwalk_kernels",
+        "prioritized_replay.replay",
+    ]
+    orders = [[name] for name in modules] if alone else [modules, modules[::-1]]
+    processes = [start(program, KEYS.format(imports=", ".join(order))) for order in orders]
+    found = [outcome(process) for process in processes]
+    assert len(found[-1]) >= (2 if alone else 9)
+    for name in set.intersection(*map(set, found)):
+        assert len({keys[name] for keys in found}) == 1, name
+    everything = {name: key for keys in found for name, key in keys.items()}
+    assert all(keys.items() <= everything.items() for keys in found)
+
+
+# --- what others may write ------------------------------------------------------------------
+
+
+@posix
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_whatever_the_umask_nobody_else_may_write_what_is_run(tmp_path, monkeypatch, umask):
+    folder = tmp_path / "new" / "deeper" / "kernels"
+    monkeypatch.setattr(files, "folders", lambda: (folder,))
+    before = os.umask(umask)
+    try:
+        lock = files.Lock()
+        assert lock.take()
+        files.write(NAME, b"key", CONTENT)
+        assert files.read(NAME, b"key") == CONTENT
+        lock.release()
+    finally:
+        os.umask(before)
+    assert (folder / NAME).stat().st_mode & 0o777 == 0o600
+    assert (folder / "lock").stat().st_mode & 0o777 == 0o600
+    for path in (folder, folder.parent, folder.parent.parent):
+        assert path.stat().st_mode & 0o022 == 0
+
+
+@compiled
+@posix
+@pytest.mark.parametrize("umask", [0o000, 0o002])
+def test_a_process_with_a_loose_umask_keeps_and_finds_what_it_compiled(program, umask):
+    loose = f"import os\nos.umask({umask})\n"
+    assert outcome(start(program, loose + RUN)) == [12, 0, 1]
+    assert outcome(start(program, loose + RUN)) == [12, 1, 0]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in kept(program))
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_not_run_but_replaced(folders, mode):
+    files.write(NAME, b"key", CONTENT)
+    (folders[0] / NAME).chmod(mode)
+    assert files.read(NAME, b"key") is None
+    files.write(NAME, b"key", CONTENT)
+    assert files.read(NAME, b"key") == CONTENT
+    assert (folders[0] / NAME).stat().st_mode & 0o777 == 0o600
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root's rights")
+def test_a_file_of_somebody_else_in_ones_own_folder_is_not_run(folders):
+    files.write(NAME, b"key", CONTENT)
+    os.chown(folders[0] / NAME, 54321, -1)
+    assert files.read(NAME, b"key") is None
+    files.write(NAME, b"key", CONTENT)
+    assert files.read(NAME, b"key") == CONTENT
+
+
+@posix
+def test_a_link_or_a_pipe_in_the_place_of_a_file_is_not_read(folders, tmp_path):
+    files.write(NAME, b"key", CONTENT)
+    (folders[0] / NAME).rename(tmp_path / "elsewhere")
+    (folders[0] / NAME).symlink_to(tmp_path / "elsewhere")
+    assert files.read(NAME, b"key") is None
+    (folders[0] / NAME).unlink()
+    os.mkfifo(folders[0] / NAME)
+    ended(lambda: files.read(NAME, b"key"))
+    assert files.read(NAME, b"key") is None
+
+
+@posix
+def test_a_link_in_the_place_of_the_folder_is_not_followed(folders, tmp_path):
+    files.write(NAME, b"key", CONTENT)
+    folders[0].rename(tmp_path / "elsewhere")
+    folders[0].symlink_to(tmp_path / "elsewhere")
+    assert files.read(NAME, b"key") is None
+    files.write(NAME, b"key", CONTENT)
+    assert (folders[1] / NAME).is_file()
+
+
+@posix
+@pytest.mark.parametrize(("mode", "trusted"), [(0o1777, True), (0o777, False), (0o775, False)])
+def test_of_parents_that_others_may_write_only_sticky_ones_are_trusted(
+    tmp_path, monkeypatch, mode, trusted
+):
+    shared = tmp_path / "shared"
+    folder = shared / "mine" / "kernels"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(files, "folders", lambda: (folder,))
+    files.write(NAME, b"key", CONTENT)
+    shared.chmod(mode)
+    assert files.read(NAME, b"key") == (CONTENT if trusted else None)
+    if not trusted:
+        with pytest.raises(PermissionError, match="shared can be written by others"):
+            files.write(NAME, b"key", CONTENT)
+
+
+@posix
+def test_what_is_swapped_between_the_check_and_the_reading_is_not_read(
+    folders, tmp_path, monkeypatch
+):
+    """The folder that was looked at is the one that is read, whatever stands at its path now."""
+    files.write(NAME, b"key", CONTENT)
+    evil = CONTENT[::-1]
+    other = tmp_path / "evil"
+    other.mkdir()
+    (other / NAME).write_bytes(files.checksum(b"key", evil) + evil)
+    (other / NAME).chmod(0o600)
+    real = files.Folder.open
+
+    def swapped(folder, name, flags):
+        folders[0].rename(tmp_path / "moved")
+        other.rename(folders[0])
+        return real(folder, name, flags)
+
+    monkeypatch.setattr(files.Folder, "open", swapped)
+    assert files.read(NAME, b"key") == CONTENT

@@ -22,7 +22,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import CodeType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import llvmlite
@@ -46,13 +46,14 @@ logger = logging.getLogger("prioritized_replay")
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function of a module on its first call, or load what was compiled before.
 
-    Whatever else it uses, other than its arguments, numba and NumPy, has to come from modules that
-    use this decorator as well: their code decides what may be loaded.
+    Whatever else it uses, other than its arguments, constants, numba and NumPy, has to come from
+    modules that use this decorator as well, or call :func:`counts`: their code decides what may be
+    loaded.
     """
     # No wrapper for C: nobody calls it.
     compiled = numba.njit(no_cfunc_wrapper=True, error_model=DIVISION)(function)
     if not config.DISABLE_JIT:
-        compiled._cache = _Kept(function, _covered(sys._getframe(1).f_code))
+        compiled._cache = _Kept(function, counts(sys._getframe(1)))
     return compiled
 
 
@@ -65,26 +66,109 @@ def inner(function: Callable[..., Any]) -> Any:
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": DIVISION}
     compiled = numba.njit(**options)(function)
     if not config.DISABLE_JIT:
-        _covered(sys._getframe(1).f_code)
-        compiled._cache = _Unkept()
+        compiled._cache = _Unkept(counts(sys._getframe(1)))
     return compiled
 
 
 # --- what the machine code depends on ---------------------------------------------------------
 
-_modules: dict[CodeType, str] = {}  # a digest for each module of kernels, in order of import
 
+class _Module:
+    """A module of kernels: its code that is running, and what it takes from other modules.
 
-def _covered(module: CodeType) -> str:
-    """Digest of the code of a module that is being imported, and of those imported before it.
-
-    A module can only use what was imported before. It is the code that is running which counts:
-    a file may have changed since, and there may be none.
+    A file may have changed since, and there may be none: the code is that of the import.
     """
-    if module not in _modules:
-        before = list(_modules.values())[-1:]
-        _modules[module] = digest(repr((before, _content(module))).encode())
-    return _modules[module]
+
+    def __init__(self, code: CodeType, names: dict[str, Any]) -> None:
+        self.code = code
+        self.names = names
+
+    @functools.cached_property
+    def content(self) -> str:
+        """Digest of the code."""
+        return digest(repr(_content(self.code)).encode())
+
+    @functools.cached_property
+    def used(self) -> list[str]:
+        """Names that the code of its functions mentions."""
+        functions = [part for part in self.code.co_consts if isinstance(part, CodeType)]
+        return sorted({name for code in functions for name in _names(code)})
+
+    def uses(self) -> tuple[list[_Module], list[str]]:
+        """Return the modules that its functions take something from, and the constants."""
+        modules, constants = [], []
+        for name in self.used:
+            if name in self.names:
+                value = self.names[name]
+                module = _module_of(value)
+                if module is not None:
+                    modules.append(module)
+                elif (constant := _constant(value)) is not None:
+                    constants.append(f"{name}={constant}")
+        return modules, constants
+
+    def covered(self) -> str:
+        """Digest of all code that a kernel of this module can be made of.
+
+        The order in which modules were imported does not matter. It is asked for at the first
+        call of a kernel, as a module is not complete while it is being imported.
+        """
+        found = {id(_own): _own.content}
+        waiting = [self]
+        while waiting:
+            module = waiting.pop()
+            if id(module) not in found:
+                modules, constants = module.uses()
+                found[id(module)] = repr((module.names["__name__"], module.content, constants))
+                waiting += modules
+        return digest(repr(sorted(found.values())).encode())
+
+
+_modules: dict[str, _Module] = {}
+"""Modules of kernels by name, as they were last imported."""
+
+
+def counts(frame: FrameType) -> _Module:
+    """Note that the code of the module that is being imported decides what kernels do.
+
+    The decorators call this. A module without a kernel, whose functions kernels use, does it
+    itself, with ``counts(sys._getframe())``.
+    """
+    name, code = frame.f_globals["__name__"], frame.f_code
+    module = _modules.get(name)
+    if module is None or module.code is not code:  # or it is imported again
+        module = _modules[name] = _Module(code, frame.f_globals)
+    return module
+
+
+def _module_of(value: Any) -> _Module | None:
+    """Return the module of kernels in which a function or class was made, if it is one."""
+    kept = getattr(value, "_cache", None)
+    if isinstance(kept, (_Kept, _Unkept)):
+        return kept.module
+    if isinstance(value, ModuleType):
+        return _modules.get(value.__name__)
+    value = getattr(value, "_defn", value)  # of an intrinsic
+    if callable(value):
+        return _modules.get(getattr(value, "__module__", None) or "")
+    return None
+
+
+def _constant(value: Any) -> str | None:
+    """Return a text that stands for a constant, or None for what is none."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.str}{value.shape}{digest(value.tobytes())}"
+    if isinstance(value, tuple):
+        return repr([_constant(part) for part in value])
+    if isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
+        return repr(value)
+    return None
+
+
+def _names(code: CodeType) -> set[str]:
+    """Return the names that code and the functions in it mention."""
+    inside = [part for part in code.co_consts if isinstance(part, CodeType)]
+    return set(code.co_names).union(*map(_names, inside))
 
 
 def _content(code: CodeType) -> tuple[Any, ...]:
@@ -102,7 +186,7 @@ def _content(code: CodeType) -> tuple[Any, ...]:
     return code.co_name, code.co_code, code.co_exceptiontable, names, counts, constants
 
 
-_covered(sys._getframe().f_code)  # what the decorators do matters as well
+_own = counts(sys._getframe())  # what the decorators do matters as well
 
 
 @functools.cache
@@ -121,6 +205,9 @@ def _environment(machine: tuple[str, ...]) -> str:
 class _Unkept(NullCache):  # type: ignore[misc]
     """Code that is compiled in each process that needs it."""
 
+    def __init__(self, module: _Module) -> None:
+        self.module = module
+
     def load_overload(self, sig: Any, target_context: Any) -> None:
         """Return nothing: it has to be compiled."""
         _work.tell()
@@ -129,9 +216,15 @@ class _Unkept(NullCache):  # type: ignore[misc]
 class _Kept(NullCache):  # type: ignore[misc]
     """The files of one kernel, one for each signature."""
 
-    def __init__(self, function: Callable[..., Any], covered: str) -> None:
-        self.function = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
-        self.covered = covered
+    def __init__(self, function: Callable[..., Any], module: _Module) -> None:
+        path = function.__module__.removeprefix("prioritized_replay.")
+        self.function = f"{path}.{function.__qualname__}"
+        self.module = module
+
+    @functools.cached_property
+    def covered(self) -> str:
+        """Digest of the code of its module and of those that it uses."""
+        return self.module.covered()
 
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
         """Return what was compiled before, also by another process meanwhile, else None."""

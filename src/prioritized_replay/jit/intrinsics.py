@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 import numpy as np
 from llvmlite import ir
@@ -11,6 +12,10 @@ from numba.core.cgutils import get_or_insert_function
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
+
+from prioritized_replay.jit.compiling import counts
+
+counts(sys._getframe())  # the code of this module is part of the kernels that use it
 
 # Places are unsigned: numba then leaves out the check for negative indices, which halves the time
 # of a search. All terms of such a sum must be unsigned, as numba turns int64 + uint64 into float64.
