@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import prioritized_replay
+from benchmarks.options import BenchConfig
 from prioritized_replay import dqn
-from prioritized_replay.benchmarks.bench import BenchConfig
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
@@ -90,15 +90,15 @@ def test_every_column_of_a_comparison_is_defined():
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("train", TrainOptions),
-        ("evaluate", EvaluateOptions),
-        ("compare", CompareConfig),
-        ("reproduce cliffwalk", CliffwalkConfig),
-        ("bench", BenchConfig),
+        ("per train", TrainOptions),
+        ("per evaluate", EvaluateOptions),
+        ("per compare", CompareConfig),
+        ("per reproduce cliffwalk", CliffwalkConfig),
+        ("python -m benchmarks", BenchConfig),
     ],
 )
 def test_commands_in_the_docs_use_options_that_exist(command, options):
-    shown = re.compile(rf"(?:\$ |``|:command: )per {command} (.*?)(?:``|$)", re.MULTILINE)
+    shown = re.compile(rf"(?:\$ |``|:command: ){command} (.*?)(?:``|$)", re.MULTILINE)
     used = {
         option.replace("-", "_")
         for text in TEXT.values()
