@@ -33,8 +33,8 @@ demo: $(TRAIN)
 	$(BIN)/per train CartPole-v1 --run-dir runs/demo --overwrite
 
 bench: $(BENCH)
-	$(BIN)/per bench --parts add replay worst memory start training --output docs/results/benchmarks
-	$(BIN)/per bench --parts stacks files --output docs/results/stacks
+	$(BIN)/python -m benchmarks --parts add replay worst memory start training --output docs/results/benchmarks
+	$(BIN)/python -m benchmarks --parts stacks files --output docs/results/stacks
 
 # pytest comes last, so that its closing line is the last one of the gate
 test: lint types layers docs unit

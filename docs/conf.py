@@ -4,7 +4,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "extensions"))
+_HERE = Path(__file__).parent
+sys.path[:0] = [str(_HERE / "extensions"), str(_HERE.parent)]  # and the package benchmarks/
 
 project = "prioritized-replay"
 author = "The prioritized-replay developers"
@@ -14,7 +15,7 @@ release = version_of(project)
 extensions = [
     "sphinx.ext.autodoc",
     "architecture",
-    "benchmarks",
+    "benchmark_tables",
     "docstrings",
     "measured",
     "native_math",

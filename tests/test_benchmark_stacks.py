@@ -6,18 +6,20 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from prioritized_replay.benchmarks import bench, peers, report, stack_measures, targets
-from prioritized_replay.benchmarks.bench import BenchConfig, benchmark
-from prioritized_replay.benchmarks.processes import measure_footprint
-from prioritized_replay.benchmarks.results import Footprint, Ratio, Results
-from prioritized_replay.benchmarks.stack_contenders import (
+from benchmarks import options, report, stack_measures, targets
+from benchmarks.options import BenchConfig
+from benchmarks.processes import measure_footprint
+from benchmarks.race import benchmark
+from benchmarks.results import Footprint, Ratio, Results
+from prioritized_replay.conformance import adapters as peers
+from prioritized_replay.conformance.adapters import PEERS_STACKS
+from prioritized_replay.conformance.adapters.ours import (
     OURS_STACKS,
-    PEERS_STACKS,
     OursStacks,
     OursStacksUniform,
 )
-from prioritized_replay.benchmarks.stacks import FRAME_BYTES, STACK_SHAPE, Stacks, serials_of
-from prioritized_replay.benchmarks.validity import Invalid, check_draws, check_update
+from prioritized_replay.conformance.checks import Invalid, check_draws, check_update
+from prioritized_replay.conformance.stacks import FRAME_BYTES, STACK_SHAPE, Stacks, serials_of
 
 STACKS = Stacks(seed=3)
 SIZE = 1200  # two or three episodes
@@ -232,6 +234,6 @@ def test_the_bare_copy_is_what_ours_is_measured_by():
 
 
 def test_a_million_stacks_are_for_whole_runs():
-    assert BenchConfig().stack_sizes == (bench.SOME_STACKS, bench.MANY_STACKS)
-    assert BenchConfig(quick=True).stack_sizes == (bench.FEW_STACKS, bench.SOME_STACKS)
+    assert BenchConfig().stack_sizes == (options.SOME_STACKS, options.MANY_STACKS)
+    assert BenchConfig(quick=True).stack_sizes == (options.FEW_STACKS, options.SOME_STACKS)
     assert BenchConfig(sizes=(1000,)).stack_sizes == (1000, 1000)

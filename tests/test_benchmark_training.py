@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import prioritized_replay as per
-from prioritized_replay.benchmarks import training
+from benchmarks import training
 
 
 @pytest.mark.slow

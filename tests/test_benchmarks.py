@@ -13,17 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prioritized_replay.benchmarks import bench, measures, peers, report, targets, training
-from prioritized_replay.benchmarks.bench import BenchConfig, benchmark
-from prioritized_replay.benchmarks.contenders import OURS, OursProportional, OursRank, OursUniform
-from prioritized_replay.benchmarks.limits import STEPS, Yardstick, chase
-from prioritized_replay.benchmarks.processes import CACHE, empty_cache, measure_footprint
-from prioritized_replay.benchmarks.results import FILE, Ratio, Results, Start, Taking, Timing
-from prioritized_replay.benchmarks.session import Session
-from prioritized_replay.benchmarks.timing import Effort, Entry, interleave, order, ratio, spread
-from prioritized_replay.benchmarks.validity import Invalid, check_draws, check_update
-from prioritized_replay.benchmarks.workload import ROW, Workload, stacked
-from prioritized_replay.cli import main
+from benchmarks import measures, race, report, targets, training
+from benchmarks.__main__ import main
+from benchmarks.limits import STEPS, Yardstick, chase
+from benchmarks.options import BenchConfig
+from benchmarks.processes import CACHE, empty_cache, measure_footprint
+from benchmarks.race import benchmark
+from benchmarks.results import FILE, Participant, Ratio, Results, Start, Timing
+from benchmarks.session import Session
+from benchmarks.timing import Effort, Entry, interleave, order, ratio, spread
+from prioritized_replay.conformance import adapters as peers
+from prioritized_replay.conformance.adapters.ours import (
+    OURS,
+    OursProportional,
+    OursRank,
+    OursUniform,
+)
+from prioritized_replay.conformance.checks import Invalid, check_draws, check_update
+from prioritized_replay.conformance.workload import ROW, Workload, stacked
 
 ROOT = Path(__file__).parent.parent
 SIZE = 1000
@@ -114,9 +121,7 @@ def test_warm_up_is_not_counted_and_time_runs_out_after_whole_pairs():
 
 def test_preparing_is_not_timed_and_finishing_is(monkeypatch):
     now = [0]
-    monkeypatch.setitem(
-        import_module("prioritized_replay.benchmarks.timing")._CLOCKS, "wall", lambda: now[0]
-    )
+    monkeypatch.setitem(import_module("benchmarks.timing")._CLOCKS, "wall", lambda: now[0])
 
     def taking(nanoseconds, result=None):
         def call(given=None):
@@ -298,7 +303,7 @@ def test_a_fault_of_ours_ends_the_benchmark():
 
 def test_what_does_not_fit_into_memory_is_left_out_and_named(monkeypatch):
     running = session()
-    where = import_module("prioritized_replay.benchmarks.session")
+    where = import_module("benchmarks.session")
     monkeypatch.setattr(where, "available_bytes", lambda: 1000)
 
     assert running.filled([OursProportional], SIZE, ERRORS) == []
@@ -346,7 +351,7 @@ def test_limits_do_what_they_are_called():
 def results_with(*ratios, **more):
     laws = {"ours, proportional": "proportional", "ours, rank-based": "rank"}
     laws |= {"cpprb": "proportional", "tianshou": "proportional", "sb3": "uniform"}
-    takings = [Taking(name, name.split(",")[0], law, {}) for name, law in laws.items()]
+    takings = [Participant(name, name.split(",")[0], law, {}) for name, law in laws.items()]
     return Results(contenders=takings, ratios=list(ratios), **more)
 
 
@@ -438,7 +443,7 @@ def test_results_come_back_as_they_were_written(tmp_path):
 def test_another_file_is_refused_by_name(tmp_path, text):
     (tmp_path / FILE).write_text(text)
 
-    with pytest.raises(ValueError, match=f"{FILE} is no file of per bench"):
+    with pytest.raises(ValueError, match=f"{FILE} is no file of python -m benchmarks"):
         Results.read(tmp_path / FILE)
 
 
@@ -531,14 +536,14 @@ def test_a_peer_whose_process_fails_is_left_out_and_named(tmp_path, monkeypatch)
     def fail(kind, size):
         raise RuntimeError("it went away")
 
-    monkeypatch.setattr(bench, "measure_footprint", fail)
-    monkeypatch.setattr(bench, "OURS", ())
-    monkeypatch.setattr(bench, "missing", lambda peer: None)
+    monkeypatch.setattr(race, "measure_footprint", fail)
+    monkeypatch.setattr(race, "OURS", ())
+    monkeypatch.setattr(race, "missing", lambda peer: None)
 
     results = benchmark(BenchConfig(parts=("memory",), peers=("cpprb",), output=tmp_path))
 
     assert {row.why for row in results.absent} == {"it went away"}
-    monkeypatch.setattr(bench, "OURS", OURS)
+    monkeypatch.setattr(race, "OURS", OURS)
     with pytest.raises(RuntimeError, match="it went away"):
         benchmark(BenchConfig(parts=("memory",), peers=(), output=tmp_path))
 
@@ -576,13 +581,13 @@ def test_a_quick_run_is_smaller():
 def test_the_command_is_kept_with_its_results():
     config = BenchConfig(quick=True, sizes=(1000, 2000), peers=())
 
-    assert bench._command(config) == "per bench --peers --sizes 1000 2000 --quick"
-    assert bench._command(BenchConfig()) == "per bench"
+    assert race._command(config) == "python -m benchmarks --peers --sizes 1000 2000 --quick"
+    assert race._command(BenchConfig()) == "python -m benchmarks"
 
 
 def test_ours_alone_from_the_command_to_the_page(tmp_path, capsys, monkeypatch):
     parts = ("--parts", "add", "replay", "worst")
-    words = ["bench", *parts, *TINY, "--peers", "--output", str(tmp_path)]
+    words = [*parts, *TINY, "--peers", "--output", str(tmp_path)]
 
     assert main(words) == 0
 
@@ -636,7 +641,7 @@ def test_training_is_measured_by_its_module(tmp_path, monkeypatch):
 def test_a_folder_that_is_a_file_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
 
-    assert main(["bench", *TINY, "--output", str(tmp_path / "file")]) in (1, 2)
+    assert main([*TINY, "--output", str(tmp_path / "file")]) in (1, 2)
     assert capsys.readouterr().err.count("\n") == 1
 
 

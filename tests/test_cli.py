@@ -94,7 +94,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    for word in ("train ENV_ID", "evaluate RUN", "compare ENV_ID", "reproduce cliffwalk", "bench"):
+    for word in ("train ENV_ID", "evaluate RUN", "compare ENV_ID", "reproduce cliffwalk"):
         assert f"\n  {word} " in done.stdout
     assert done.stdout.endswith("loaded: []\n")
 
@@ -127,7 +127,7 @@ def test_the_help_of_train_shows_the_defaults_of_that_environment(capsys):
         assert option in tuned
 
 
-@pytest.mark.parametrize("command", ["evaluate", "compare", "bench"])
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
 def test_the_help_of_the_other_commands(capsys, command):
     assert main([command, "--help"]) == 0
     out, err = capsys.readouterr()
@@ -183,8 +183,6 @@ def test_the_help_of_the_other_commands(capsys, command):
         ("evaluate .", r"per evaluate: \. is not a run: it has no config\.json"),
         ("compare", r"per compare: which environment\?.*"),
         ("compare CartPole-v1 --workers 0", r"per compare: workers must be >= 1, got 0.*"),
-        ("bench --rounds 1", r"per bench: rounds must be >= 2, got 1.*"),
-        ("bench --parts all", r"per bench.*'all'.*"),
         ("reproduce cliff", r"per reproduce: there is no experiment 'cliff'; known: cliffwalk"),
     ],
 )

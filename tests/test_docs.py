@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import prioritized_replay
+from benchmarks.options import BenchConfig
 from prioritized_replay import dqn, envs, sampling, training
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
@@ -143,14 +144,15 @@ def test_every_column_of_a_comparison_is_defined():
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("train", TrainOptions),
-        ("evaluate", EvaluateOptions),
-        ("compare", CompareConfig),
-        ("reproduce cliffwalk", CliffwalkConfig),
+        ("per train", TrainOptions),
+        ("per evaluate", EvaluateOptions),
+        ("per compare", CompareConfig),
+        ("per reproduce cliffwalk", CliffwalkConfig),
+        ("python -m benchmarks", BenchConfig),
     ],
 )
 def test_commands_in_the_docs_use_options_that_exist(command, options):
-    shown = re.compile(rf"(?:\$ |``|:command: )per {command} (.*?)(?:``|$)", re.MULTILINE)
+    shown = re.compile(rf"(?:\$ |``|:command: ){command} (.*?)(?:``|$)", re.MULTILINE)
     used = {
         option.replace("-", "_")
         for text in TEXT.values()

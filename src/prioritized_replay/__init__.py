@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 
 _WINGS = (
     *("streams", "batches", "sampling", "storage", "fields", "checkpoint", "jit"),
-    *("dqn", "envs", "training", "runs", "experiments"),
+    *("dqn", "envs", "training", "runs", "experiments", "conformance"),
 )
 
 

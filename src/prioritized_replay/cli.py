@@ -32,7 +32,6 @@ commands:
   evaluate RUN         play with a trained model: mean return, IQM, 95 % interval, a GIF
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
-  bench                time and memory beside other replay libraries: tables, JSON, figures
 
   per train --resume RUN   go on with a run that was stopped or killed
   per COMMAND --help   every option of a command, what it does and its default
@@ -241,27 +240,11 @@ def _reproduce(words: Sequence[str]) -> int:
     return 0
 
 
-def _bench(words: Sequence[str]) -> int:
-    _need("tyro", "rich", "matplotlib")
-    from prioritized_replay.benchmarks.bench import BenchConfig, benchmark
-
-    about = (
-        "Measure this library beside the others that are installed, on the same data and in turns. "
-        "The others come with: pip install 'prioritized-replay[bench]'. A whole run takes about "
-        "twenty minutes and 10 GB of memory; try it out with --quick."
-    )
-    with _refusing():
-        config = _parse(BenchConfig, words, "per bench", description=about)
-        benchmark(config)
-    return 0
-
-
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "compare": _compare,
     "reproduce": _reproduce,
-    "bench": _bench,
 }
 
 

@@ -1,8 +1,4 @@
-"""Libraries whose batches are arrays, cpprb and Tianshou, each used in its fastest documented way.
-
-Knows what they call things and which of their forms is fastest; knows nothing of how they are timed
-or judged. A library is imported when its contender is built, so this module needs none of them.
-"""
+"""cpprb, used in the fastest way that its documentation names."""
 
 from __future__ import annotations
 
@@ -12,11 +8,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from prioritized_replay.benchmarks.contenders import ALPHA, BETA, EPS, Contender, Drawn, Ints
-from prioritized_replay.benchmarks.workload import OBS_SIZE, Errors, Floats, Workload
+from prioritized_replay.conformance.stacks import STACK, STACK_SHAPE
+from prioritized_replay.conformance.subject import (
+    ALPHA,
+    BETA,
+    EPS,
+    Drawn,
+    Ints,
+    StackSubject,
+    Subject,
+)
+from prioritized_replay.conformance.workload import OBS_SIZE, Errors, Floats, Workload
 
 
-class _Cpprb(Contender):
+class _Cpprb(Subject):
     library = "cpprb"
 
     @staticmethod
@@ -121,100 +126,49 @@ class CpprbUniform(_Cpprb):
         return Drawn(actions, actions, drawn["obs"], None)
 
 
-class _Tianshou(Contender):
-    library = "tianshou"
-    bulk = False  # `update` moves another buffer's rows, with a Python loop over them
-    _memory: Any
+class CpprbStacks(StackSubject, CpprbProportional):
+    """cpprb's ``PrioritizedReplayBuffer`` that shares frames of stacks and next observations."""
 
-    def fill(self, workload: Workload, errors: Floats | None) -> None:
-        data = import_module("tianshou.data")
-        for rows in workload.chunks(self.size):
-            ends = rows["terminated"]
-            source = data.ReplayBuffer.from_data(
-                obs=rows["obs"],
-                act=rows["action"],
-                rew=rows["reward"],
-                terminated=ends,
-                truncated=np.zeros_like(ends),
-                done=ends,
-                obs_next=rows["next_obs"],
-            )
-            self._memory.update(source)
+    name = "cpprb, stacks"
+    settings: ClassVar = {
+        "class": f"PrioritizedReplayBuffer(alpha={ALPHA['proportional']}, eps={EPS}, "
+        "next_of='obs', stack_compress='obs')",
+        "add": "on_episode_end is called where an episode ends; stacks along the last axis, "
+        "brought there before timing",
+        "draws": "stratified, with replacement (the only way)",
+    }
 
-    def as_step(self, step: Mapping[str, Any]) -> Any:
-        return import_module("tianshou.data").Batch(
-            obs=step["obs"],
-            act=step["action"],
-            rew=step["reward"],
-            terminated=step["terminated"],
-            truncated=False,
-            obs_next=step["next_obs"],
+    def __init__(self, size: int) -> None:
+        Subject.__init__(self, size)
+        fields = {
+            "obs": {"shape": (*STACK_SHAPE[1:], STACK), "dtype": np.uint8},
+            "action": {"dtype": np.int64},
+            "reward": {"dtype": np.float32},
+            "terminated": {"dtype": np.bool_},
+        }
+        self._memory = import_module("cpprb").PrioritizedReplayBuffer(
+            size, fields, alpha=ALPHA["proportional"], eps=EPS, next_of="obs", stack_compress="obs"
         )
 
-    def as_errors(self, errors: Errors) -> Any:
-        return errors.astype(np.float64)  # which its tree is made of
+    def fill(self, workload: Workload, errors: Floats | None) -> None:
+        self._fill(workload)
+        if errors is not None:
+            priorities = np.abs(errors).astype(np.float32)
+            self._memory.update_priorities(np.arange(self.size, dtype=np.uint64), priorities)
+
+    def as_step(self, step: Mapping[str, Any]) -> Any:
+        turned = {
+            name: np.ascontiguousarray(np.moveaxis(step[name], 0, -1))
+            for name in ("obs", "next_obs")
+        }
+        return {**step, **turned}
 
     def add(self, step: Any) -> None:
-        self._memory.add(step)
-
-    def sample(self, batch: int) -> Any:
-        return self._memory.sample(batch)
-
-
-class TianshouProportional(_Tianshou):
-    """Tianshou's ``PrioritizedReplayBuffer``."""
-
-    name = "tianshou"
-    law = "proportional"
-    eps = float(np.finfo(np.float32).eps)  # fixed there
-    settings: ClassVar = {
-        "class": f"PrioritizedReplayBuffer(alpha={ALPHA['proportional']}, beta={BETA}), nothing "
-        "stacked, no info stored",
-        "draws": "independent, with replacement (the only way)",
-        "update": "TD errors as float64, the dtype of its tree, made before timing",
-        "add": "a Batch made before timing",
-    }
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        data = import_module("tianshou.data")
-        self._memory = data.PrioritizedReplayBuffer(size, alpha=ALPHA["proportional"], beta=BETA)
-
-    def fill(self, workload: Workload, errors: Floats | None) -> None:
-        super().fill(workload, errors)
-        if errors is not None:
-            self._memory.update_weight(np.arange(self.size), errors)
-
-    def add_with_error(self, step: Any, error: Any) -> None:
-        place, *_ = self._memory.add(step)
-        self._memory.update_weight(place, error)
-
-    def update(self, drawn: Any, errors: Any) -> None:
-        self._memory.update_weight(drawn[1], errors)
+        self._memory.add(**step)
+        if step["terminated"]:
+            self._memory.on_episode_end()
 
     def seen(self, drawn: Any) -> Drawn:
-        batch, rows = drawn
-        return Drawn(rows, batch.act, batch.obs, batch.weight)
-
-    def update_rows(self, rows: Ints, errors: Errors) -> None:
-        self._memory.update_weight(rows, errors.astype(np.float64))
-
-
-class TianshouUniform(_Tianshou):
-    """Tianshou's ``ReplayBuffer``."""
-
-    name = "tianshou, uniform"
-    law = "uniform"
-    settings: ClassVar = {
-        "class": "ReplayBuffer, nothing stacked, no info stored",
-        "draws": "independent (the only way)",
-        "add": "a Batch made before timing",
-    }
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self._memory = import_module("tianshou.data").ReplayBuffer(size)
-
-    def seen(self, drawn: Any) -> Drawn:
-        batch, rows = drawn
-        return Drawn(rows, batch.act, batch.obs, None)
+        obs, next_obs = (np.moveaxis(drawn[name], -1, 1) for name in ("obs", "next_obs"))
+        rows = drawn["indexes"].astype(np.int64)
+        return Drawn(rows, drawn["action"][:, 0], obs, drawn["weights"], next_obs)

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prioritized_replay.benchmarks.contenders import OursProportional, OursRank
-from prioritized_replay.benchmarks.measures import ADD, CYCLE, GROWTH
-from prioritized_replay.benchmarks.processes import FIRST, IMPORT, LATER
-from prioritized_replay.benchmarks.results import Ratio, Results
-from prioritized_replay.benchmarks.stack_contenders import OursStacks
-from prioritized_replay.benchmarks.stack_measures import STACKS
-from prioritized_replay.benchmarks.stacks import FRAME_BYTES
+from benchmarks.measures import ADD, CYCLE, GROWTH
+from benchmarks.processes import FIRST, IMPORT, LATER
+from benchmarks.results import Ratio, Results
+from benchmarks.stack_measures import STACKS
+from prioritized_replay.conformance.adapters.ours import OursProportional, OursRank, OursStacks
+from prioritized_replay.conformance.stacks import FRAME_BYTES
 
 PROPORTIONAL, RANK = OursProportional.name, OursRank.name
 SB3 = "stable-baselines3"

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prioritized_replay.benchmarks import (
-    contenders,
-    limits,
-    measures,
-    stack_contenders,
-    stack_measures,
-)
-from prioritized_replay.benchmarks.results import Ratio, Results
-from prioritized_replay.benchmarks.targets import STACK_TARGETS, Verdict, judge
+from benchmarks import limits, measures, stack_measures
+from benchmarks.results import Ratio, Results
+from benchmarks.targets import STACK_TARGETS, Verdict, judge
+from prioritized_replay.conformance.adapters import ALL_STACKS
+from prioritized_replay.conformance.adapters.ours import OURS, OURS_STACKS, OursInFiles
+from prioritized_replay.conformance.subject import LAWS
 
 Cells = list[list[str]]
 """A heading line and the lines below it."""
@@ -90,7 +87,7 @@ def times(results: Results, wanted: Sequence[str], laws: Sequence[str]) -> Cells
     ]
 
 
-def compared(results: Results, laws: Sequence[str] = contenders.LAWS) -> Cells:
+def compared(results: Results, laws: Sequence[str] = LAWS) -> Cells:
     """Return ours beside the fastest peer of the same kind, one line per measure, size and batch.
 
     Rank-based sampling is compared with proportional sampling: no peer has the former.
@@ -136,8 +133,8 @@ def _middle(low: float, high: float) -> str:
     return f"({number(low)}{NARROW}to{NARROW}{number(high)})"
 
 
-_OURS = {kind.name for kind in (*contenders.OURS, *stack_contenders.OURS_STACKS)}
-_OURS.add(contenders.OursInFiles.name)
+_OURS = {kind.name for kind in (*OURS, *OURS_STACKS)}
+_OURS.add(OursInFiles.name)
 
 
 def growth(results: Results) -> Cells:
@@ -272,7 +269,7 @@ def _columns(names: Iterable[str]) -> list[str]:
     return [n for n in there if n not in LIMITS] + [n for n in LIMITS if n in there]
 
 
-_STACKS = {kind.name for kind in stack_contenders.ALL_STACKS}
+_STACKS = {kind.name for kind in ALL_STACKS}
 _STACK_TIMES = (stack_measures.ADD, stack_measures.SAMPLE, stack_measures.LOOP)
 _ADDING = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP)
 _PRIORITIZED = ("proportional", "rank")

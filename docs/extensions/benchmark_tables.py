@@ -1,4 +1,4 @@
-"""Tables of ``per bench``, made from its file as the command makes those that it prints.
+"""Tables of ``python -m benchmarks``, made from its file as on the screen.
 
 .. code:: rst
 
@@ -6,7 +6,7 @@
       :command: make bench
       :show: targets
 
-``show`` is the name of a table in ``prioritized_replay.benchmarks.report``. A table without a line
+``show`` is the name of a table in ``benchmarks.report``. A table without a line
 becomes the text of ``otherwise``.
 """
 
@@ -19,8 +19,8 @@ from docutils.parsers.rst import directives
 from measured import Measured, table_of
 from sphinx.application import Sphinx
 
-from prioritized_replay.benchmarks import report
-from prioritized_replay.benchmarks.results import Results
+from benchmarks import report
+from benchmarks.results import Results
 
 WORDS = {"settings", "machine", "data", "limits", "absent", "checks"}  # tables of hardly a number
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from prioritized_replay.benchmarks import limits, measures
-from prioritized_replay.benchmarks.results import Footprint, Results, Timing
+from benchmarks import limits, measures
+from benchmarks.results import Footprint, Results, Timing
 
 SPEED, SCALING, MEMORY = "speed.png", "scaling.png", "memory.png"
 

@@ -10,15 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.benchmarks import measures
-from prioritized_replay.benchmarks.contenders import Contender, OursInFiles, OursProportional
-from prioritized_replay.benchmarks.processes import measure_footprint
-from prioritized_replay.benchmarks.results import Absence, Ratio, available_bytes
-from prioritized_replay.benchmarks.session import Session, is_ours
-from prioritized_replay.benchmarks.stack_contenders import OursStacks, OursStacksInFiles
-from prioritized_replay.benchmarks.stacks import STACK_SHAPE
-from prioritized_replay.benchmarks.timing import Entry, Floats, ratio
-from prioritized_replay.benchmarks.workload import Errors
+from benchmarks import measures
+from benchmarks.processes import measure_footprint
+from benchmarks.results import Absence, Ratio, available_bytes
+from benchmarks.session import Session, is_ours
+from benchmarks.timing import Entry, Floats, ratio
+from prioritized_replay.conformance.adapters.ours import (
+    OursInFiles,
+    OursProportional,
+    OursStacks,
+    OursStacksInFiles,
+)
+from prioritized_replay.conformance.stacks import STACK_SHAPE
+from prioritized_replay.conformance.subject import Subject
+from prioritized_replay.conformance.workload import Errors
 
 ADD, SAMPLE, LOOP = "add a stack", "sample stacks", "4 adds, sample, update, stacks"
 STACKS = "limit: copy of stacks"
@@ -63,14 +68,14 @@ class WholeStacks:
         return Entry(draws, take)
 
 
-def measure_stacks(session: Session, kinds: Sequence[type[Contender]], size: int) -> None:
+def measure_stacks(session: Session, kinds: Sequence[type[Subject]], size: int) -> None:
     """Time adding stacks and drawing them, prioritized and uniform memories apart.
 
     Parameters
     ----------
     session : Session
-        With the data of :class:`~prioritized_replay.benchmarks.stacks.Stacks`.
-    kinds : sequence of Contender classes
+        With the data of :class:`~prioritized_replay.conformance.stacks.Stacks`.
+    kinds : sequence of Subject classes
         Who takes part.
     size : int
         Rows in the memory.
@@ -79,7 +84,7 @@ def measure_stacks(session: Session, kinds: Sequence[type[Contender]], size: int
         _measure_group(session, [kind for kind in kinds if kind.law in laws], size)
 
 
-def _measure_group(session: Session, group: Sequence[type[Contender]], size: int) -> None:
+def _measure_group(session: Session, group: Sequence[type[Subject]], size: int) -> None:
     errors = session.workload.errors(size)
     there = session.checked(session.filled(group, size, errors), errors)
     if not there:
@@ -127,7 +132,7 @@ def _compare_with_limit(
 
 
 def measure_stack_footprints(
-    session: Session, kinds: Sequence[type[Contender]], size: int, many: int
+    session: Session, kinds: Sequence[type[Subject]], size: int, many: int
 ) -> None:
     """See how many bytes a transition takes: everybody's at one size, ours at a larger one too.
 
@@ -139,7 +144,7 @@ def measure_stack_footprints(
         The larger size; left out if it does not fit.
     """
     # Pages of files belong to the system.
-    wanted: list[tuple[type[Contender], int]] = [
+    wanted: list[tuple[type[Subject], int]] = [
         (kind, size) for kind in kinds if kind is not OursStacksInFiles
     ]
     if many > size:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from prioritized_replay.benchmarks.timing import Entry
-from prioritized_replay.benchmarks.workload import ROW
+from benchmarks.timing import Entry
+from prioritized_replay.conformance.workload import ROW
 
 COPY, ROWS, CHASE = "limit: copy", "limit: random rows", "limit: one access"
 MEANING = {

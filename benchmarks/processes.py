@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 import prioritized_replay
-from prioritized_replay.benchmarks.contenders import OURS, Contender
-from prioritized_replay.benchmarks.peers import PEERS
-from prioritized_replay.benchmarks.results import Footprint, Start
-from prioritized_replay.benchmarks.stack_contenders import ALL_STACKS
+from benchmarks.results import Footprint, Start
+from prioritized_replay.conformance.adapters import ALL_STACKS, PEERS
+from prioritized_replay.conformance.adapters.ours import OURS
+from prioritized_replay.conformance.subject import Subject
 
+_ROOT = Path(__file__).parent.parent  # where `python -m benchmarks` finds this package
 CACHE = "NUMBA_CACHE_DIR"  # where the library's compiled loops are kept, if set
 
 IMPORT, FOUNDATION = "import prioritized_replay", "import numpy, numba"
@@ -102,12 +103,12 @@ def measure_starts(runs: int, modules: Iterable[str], say: Callable[[str], None]
     ]
 
 
-def measure_footprint(kind: type[Contender], size: int) -> Footprint:
+def measure_footprint(kind: type[Subject], size: int) -> Footprint:
     """Fill a memory in a new process and see how much that process grew.
 
     Parameters
     ----------
-    kind : Contender class
+    kind : Subject class
         Whose.
     size : int
         N.
@@ -126,7 +127,7 @@ def _seconds(program: str, environment: Mapping[str, str] | None = None) -> floa
 
 def _run(words: list[str], environment: Mapping[str, str] | None = None) -> str:
     env = os.environ | {"RL_WARNINGS": "0"} | dict(environment or {})
-    done = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=_ROOT, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise RuntimeError(f"a process of the benchmark failed: {said[-1]}")
@@ -142,7 +143,7 @@ def resident_bytes() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _filled(kind: type[Contender], size: int) -> dict[str, Any]:
+def _filled(kind: type[Subject], size: int) -> dict[str, Any]:
     workload = kind.workload()
     errors = workload.errors(size)
     small = kind(100)  # loads and compiles what has to be, before memory is looked at

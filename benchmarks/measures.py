@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.benchmarks import limits
-from prioritized_replay.benchmarks.contenders import LAWS, Contender
-from prioritized_replay.benchmarks.limits import Yardstick
-from prioritized_replay.benchmarks.results import Ratio
-from prioritized_replay.benchmarks.session import Session, is_ours
-from prioritized_replay.benchmarks.timing import Entry, Floats, interleave, ratio
-from prioritized_replay.benchmarks.workload import ROW, Errors, stacked
+from benchmarks import limits
+from benchmarks.limits import Yardstick
+from benchmarks.results import Ratio
+from benchmarks.session import Session, is_ours
+from benchmarks.timing import Entry, Floats, interleave, ratio
+from prioritized_replay.conformance.subject import LAWS, Subject
+from prioritized_replay.conformance.workload import ROW, Errors, stacked
 
 ADD, ADD_WITH_ERROR, EXTEND = "add", "add with its TD error", "extend"
 CYCLE, SAMPLE, LOOP, GROWTH = "sample + update", "sample", "4 adds, sample, update", "growth"
@@ -42,7 +42,7 @@ _TOGETHER = (("proportional", "rank"), ("uniform",))
 
 
 def measure_cycles(
-    session: Session, kinds: Sequence[type[Contender]], sizes: Sequence[int], batches: Sequence[int]
+    session: Session, kinds: Sequence[type[Subject]], sizes: Sequence[int], batches: Sequence[int]
 ) -> None:
     """Time a draw with the update of what was drawn, or of uniform memories the draw alone.
 
@@ -53,7 +53,7 @@ def measure_cycles(
     ----------
     session : Session
         Fills and checks them, and notes their times.
-    kinds : sequence of Contender classes
+    kinds : sequence of Subject classes
         Who takes part.
     sizes, batches : sequence of int
         Rows in the memory; rows of a batch.
@@ -67,7 +67,7 @@ def measure_cycles(
 
 def _measure_group(
     session: Session,
-    group: Sequence[type[Contender]],
+    group: Sequence[type[Subject]],
     size: int,
     batches: Sequence[int],
     smallest: int,
@@ -95,7 +95,7 @@ def _measure_group(
 def _time_cycles(
     session: Session,
     measure: str,
-    contenders: Sequence[Contender],
+    contenders: Sequence[Subject],
     size: int,
     batch: int,
     yardstick: Yardstick,
@@ -110,8 +110,8 @@ def _time_cycles(
 
 def _time_growth(
     session: Session,
-    large: Sequence[Contender],
-    small: Sequence[Contender],
+    large: Sequence[Subject],
+    small: Sequence[Subject],
     batch: int,
     yardstick: Yardstick,
 ) -> None:
@@ -137,7 +137,7 @@ def _at(name: str, size: int) -> str:
     return f"{name} at {size:,} rows"
 
 
-def cycle(contender: Contender, batch: int, measure: str) -> Entry:
+def cycle(contender: Subject, batch: int, measure: str) -> Entry:
     """Return a draw, with the update of what was drawn unless only the draw is asked for."""
     if measure == SAMPLE:
 
@@ -152,7 +152,7 @@ def cycle(contender: Contender, batch: int, measure: str) -> Entry:
     return Entry(lambda given: [contender.as_errors(errors) for errors in given], draw_and_update)
 
 
-def measure_adding(session: Session, kinds: Sequence[type[Contender]], size: int) -> None:
+def measure_adding(session: Session, kinds: Sequence[type[Subject]], size: int) -> None:
     """Time adding to a full memory: one row, one with its error, many at once; and a training loop.
 
     Every round of additions ends with the draw of one row, which is part of the time: ours tells
@@ -170,7 +170,7 @@ def measure_adding(session: Session, kinds: Sequence[type[Contender]], size: int
             _measure_adding_of(session, group, size)
 
 
-def _measure_adding_of(session: Session, group: Sequence[type[Contender]], size: int) -> None:
+def _measure_adding_of(session: Session, group: Sequence[type[Subject]], size: int) -> None:
     there = session.filled(group, size, session.workload.errors(size))
     if not there:
         return
@@ -203,7 +203,7 @@ def _measure_adding_of(session: Session, group: Sequence[type[Contender]], size:
     session.check_batches(there)
 
 
-def adding(contender: Contender) -> Entry:
+def adding(contender: Subject) -> Entry:
     """Return the addition of single rows; a round ends with the draw of one."""
     return Entry(
         lambda given: [contender.as_step(step) for step in given],
@@ -212,7 +212,7 @@ def adding(contender: Contender) -> Entry:
     )
 
 
-def _adding_with_errors(contender: Contender) -> Entry:
+def _adding_with_errors(contender: Subject) -> Entry:
     def prepare(given: tuple[list[dict[str, Any]], Errors]) -> list[tuple[Any, Any]]:
         return [
             (contender.as_step(step), contender.as_errors(error))
@@ -225,7 +225,7 @@ def _adding_with_errors(contender: Contender) -> Entry:
     return Entry(prepare, call, lambda: contender.sample(1))
 
 
-def _extending(contender: Contender) -> Entry:
+def _extending(contender: Subject) -> Entry:
     if contender.bulk:
         return Entry(
             lambda given: [contender.as_rows(stacked(steps)) for steps in given],
@@ -244,7 +244,7 @@ def _extending(contender: Contender) -> Entry:
     )
 
 
-def loop(contender: Contender) -> Entry:
+def loop(contender: Subject) -> Entry:
     """Return the loop of a DQN: some additions, a draw, an update."""
 
     def prepare(given: list[tuple[list[dict[str, Any]], Errors]]) -> list[tuple[Any, Any]]:
@@ -273,7 +273,7 @@ def loops(session: Session, adds: int, batch: int, calls: int) -> Callable[[int]
 
 
 def measure_worst(
-    session: Session, kinds: Sequence[type[Contender]], size: int, batch: int = 256
+    session: Session, kinds: Sequence[type[Subject]], size: int, batch: int = 256
 ) -> None:
     """Time a draw with its update where priorities are as awkward as they get.
 
@@ -290,7 +290,7 @@ def measure_worst(
 
 
 def _measure_case(
-    session: Session, kinds: Sequence[type[Contender]], case: str, size: int, batch: int
+    session: Session, kinds: Sequence[type[Subject]], case: str, size: int, batch: int
 ) -> None:
     there = session.filled(kinds, size, _errors(session, case, size))
     if case == "overwriting":
@@ -331,6 +331,6 @@ def _updates(session: Session, case: str, calls: int, batch: int) -> Callable[[i
     return inputs
 
 
-def in_order(kinds: Iterable[type[Contender]]) -> list[type[Contender]]:
+def in_order(kinds: Iterable[type[Subject]]) -> list[type[Subject]]:
     """Return contenders by law, those of a law in the order given."""
     return sorted(kinds, key=lambda kind: LAWS.index(kind.law))

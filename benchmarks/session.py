@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prioritized_replay.benchmarks.contenders import Contender
-from prioritized_replay.benchmarks.results import (
+from benchmarks.results import (
     Absence,
     Check,
     Ratio,
@@ -18,12 +17,13 @@ from prioritized_replay.benchmarks.results import (
     Timing,
     available_bytes,
 )
-from prioritized_replay.benchmarks.timing import Effort, Entry, Floats, interleave, ratio, spread
-from prioritized_replay.benchmarks.validity import Invalid, check_batch, check_draws, check_update
-from prioritized_replay.benchmarks.workload import Workload
+from benchmarks.timing import Effort, Entry, Floats, interleave, ratio, spread
+from prioritized_replay.conformance.checks import Invalid, check_batch, check_draws, check_update
+from prioritized_replay.conformance.subject import Subject
+from prioritized_replay.conformance.workload import Workload
 
 
-def is_ours(contender: Contender | type[Contender]) -> bool:
+def is_ours(contender: Subject | type[Subject]) -> bool:
     """Return whether a contender is of this library."""
     return contender.library == "prioritized-replay"
 
@@ -50,13 +50,13 @@ class Session:
     say: Callable[[str], None]
 
     def filled(
-        self, kinds: Iterable[type[Contender]], size: int, errors: Floats | None
-    ) -> list[Contender]:
+        self, kinds: Iterable[type[Subject]], size: int, errors: Floats | None
+    ) -> list[Subject]:
         """Build and fill those contenders that fit into memory, one after the other.
 
         Parameters
         ----------
-        kinds : iterable of Contender classes
+        kinds : iterable of Subject classes
             Whom.
         size : int
             N.
@@ -78,7 +78,7 @@ class Session:
             there.append(contender)
         return there
 
-    def checked(self, contenders: list[Contender], errors: Floats) -> list[Contender]:
+    def checked(self, contenders: list[Subject], errors: Floats) -> list[Subject]:
         """Return the contenders whose draws are right; note what was found, and who is out.
 
         Raises
@@ -88,16 +88,16 @@ class Session:
         """
         return [c for c in contenders if self._passes(c, lambda c: self._draws(c, errors))]
 
-    def check_updates(self, contenders: Iterable[Contender]) -> None:
+    def check_updates(self, contenders: Iterable[Subject]) -> None:
         """Check that updates arrived; the times of a peer where they did not are taken back."""
         for contender in contenders:
             if contender.law != "uniform" and not self._passes(contender, check_update):
                 self._take_back(contender)
 
-    def check_batches(self, contenders: Iterable[Contender]) -> None:
+    def check_batches(self, contenders: Iterable[Subject]) -> None:
         """Check a batch of each memory as it is after all that was done to it."""
 
-        def check(contender: Contender) -> str:
+        def check(contender: Subject) -> str:
             check_batch(contender, contender.seen(contender.sample(256)), 256)
             return "a batch drawn after the timing is valid"
 
@@ -137,11 +137,11 @@ class Session:
                         Ratio(measure, size, batch, name, other, of.median, of.low, of.high)
                     )
 
-    def _draws(self, contender: Contender, errors: Floats) -> str:
+    def _draws(self, contender: Subject, errors: Floats) -> str:
         self.say(f"{contender.size:,} rows: checking what {contender.name} draws")
         return check_draws(contender, self.workload, errors)
 
-    def _passes(self, contender: Contender, check: Callable[[Contender], str]) -> bool:
+    def _passes(self, contender: Subject, check: Callable[[Subject], str]) -> bool:
         try:
             found = check(contender)
         except Invalid as invalid:
@@ -152,7 +152,7 @@ class Session:
         self.results.checks.append(Check(contender.name, contender.size, found))
         return True
 
-    def _take_back(self, contender: Contender) -> None:
+    def _take_back(self, contender: Subject) -> None:
         gone = (contender.size, contender.name)
         self.results.timings[:] = [
             row for row in self.results.timings if (row.size, row.contender) != gone

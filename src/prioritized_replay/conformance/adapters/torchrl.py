@@ -1,8 +1,4 @@
-"""Libraries whose batches are tensors, Stable-Baselines3 and TorchRL, used in their fastest way.
-
-Knows what they call things and which of their forms is fastest; knows nothing of how they are timed
-or judged. A library is imported when its contender is built, so this module needs none of them.
-"""
+"""TorchRL, used in the fastest way that its documentation names."""
 
 from __future__ import annotations
 
@@ -12,70 +8,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from prioritized_replay.benchmarks.contenders import ALPHA, BETA, EPS, Contender, Drawn, Ints
-from prioritized_replay.benchmarks.workload import OBS_SIZE, Errors, Floats, Workload
+from prioritized_replay.conformance.subject import (
+    ALPHA,
+    BETA,
+    EPS,
+    Drawn,
+    Ints,
+    Subject,
+)
+from prioritized_replay.conformance.workload import Errors, Floats, Workload
 
 
-class StableBaselines3Uniform(Contender):
-    """Stable-Baselines3's ``ReplayBuffer``; it has no prioritized one."""
-
-    name = "stable-baselines3, uniform"
-    library = "stable-baselines3"
-    law = "uniform"
-    bulk = False
-    settings: ClassVar = {
-        "class": "ReplayBuffer(device='cpu', handle_timeout_termination=False), the faster setting",
-        "draws": "independent (the only way); batches come as tensors (the only way)",
-        "add": "arrays with an axis of one environment, as its loop holds them",
-    }
-
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        buffers = import_module("stable_baselines3.common.buffers")
-        spaces = import_module("gymnasium.spaces")
-        self._memory = buffers.ReplayBuffer(
-            size,
-            spaces.Box(-np.inf, np.inf, (OBS_SIZE,), np.float32),
-            spaces.Discrete(size),
-            device="cpu",
-            handle_timeout_termination=False,
-        )
-
-    def fill(self, workload: Workload, errors: Floats | None) -> None:
-        # Row by row would take a minute for ten million; its arrays are public.
-        memory, first = self._memory, 0
-        for rows in workload.chunks(self.size):
-            place = slice(first, first + len(rows["action"]))
-            memory.observations[place, 0] = rows["obs"]
-            memory.next_observations[place, 0] = rows["next_obs"]
-            memory.actions[place, 0, 0] = rows["action"]
-            memory.rewards[place, 0] = rows["reward"]
-            memory.dones[place, 0] = rows["terminated"]
-            first = place.stop
-        memory.full = True
-
-    def as_step(self, step: Mapping[str, Any]) -> Any:
-        return (
-            step["obs"][None],
-            step["next_obs"][None],
-            np.array([step["action"]]),
-            np.array([step["reward"]], np.float32),
-            np.array([step["terminated"]]),
-            [{}],
-        )
-
-    def add(self, step: Any) -> None:
-        self._memory.add(*step)
-
-    def sample(self, batch: int) -> Any:
-        return self._memory.sample(batch)
-
-    def seen(self, drawn: Any) -> Drawn:
-        actions = drawn.actions.numpy()[:, 0].astype(np.int64)  # it does not say which it drew
-        return Drawn(actions, actions, drawn.observations.numpy(), None)
-
-
-class TorchRLProportional(Contender):
+class TorchRLProportional(Subject):
     """TorchRL's ``TensorDictReplayBuffer`` with its ``PrioritizedSampler``."""
 
     name = "torchrl"

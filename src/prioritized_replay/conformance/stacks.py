@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prioritized_replay.benchmarks.workload import _ADDED, Array, Workload
+from prioritized_replay.conformance.workload import ADDED, Array, Workload
 
 Frames = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -80,7 +80,7 @@ class Stacks(Workload):
 
     def steps(self, draw: int, count: int) -> list[dict[str, Any]]:
         """Return a whole episode of ``count`` steps, another one for each ``draw``."""
-        rng = np.random.default_rng((self.seed, _ADDED, draw))
+        rng = np.random.default_rng((self.seed, ADDED, draw))
         numbers = np.arange(count + 1)[:, None] + np.arange(1 - STACK, 1)
         first = _OTHER_GAMES + draw * (count + 1)
         obs = self._frames(first + np.maximum(numbers, 0))

@@ -1,7 +1,4 @@
-"""The benchmark from one end to the other: who takes part, what is measured, where it is kept.
-
-Knows the parts and their order; knows nothing of how any of them is measured.
-"""
+"""The race from one end to the other: who takes part, what is measured, where it is kept."""
 
 from __future__ import annotations
 
@@ -11,113 +8,24 @@ import sys
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from prioritized_replay.benchmarks import measures, report
-from prioritized_replay.benchmarks.contenders import OURS, Contender, OursInFiles
-from prioritized_replay.benchmarks.measures import measure_adding, measure_cycles, measure_worst
-from prioritized_replay.benchmarks.peers import MODULES, PEERS, Peer, missing
-from prioritized_replay.benchmarks.processes import measure_footprint, measure_starts
-from prioritized_replay.benchmarks.results import FILE, Absence, Results, Taking, load, surroundings
-from prioritized_replay.benchmarks.session import Session
-from prioritized_replay.benchmarks.stack_contenders import OURS_STACKS, PEERS_STACKS
-from prioritized_replay.benchmarks.stack_measures import (
-    measure_files,
-    measure_stack_footprints,
-    measure_stacks,
-)
-from prioritized_replay.benchmarks.stacks import Stacks
-from prioritized_replay.benchmarks.timing import Clock, Effort
-from prioritized_replay.benchmarks.workload import Workload, described
-
-Part = Literal["add", "replay", "worst", "memory", "start", "training", "stacks", "files"]
-MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchConfig:
-    """What is measured, beside whom, how thoroughly, and where the results go."""
-
-    parts: tuple[Part, ...] = get_args(Part)
-    """What to measure: adding rows; drawing with updates, at every size; hard priorities; bytes
-    per transition; new processes; the training of a DQN; stacks of frames, their bytes among it;
-    rows in files."""
-
-    peers: tuple[Peer, ...] = get_args(Peer)
-    """Libraries to measure beside; one that is not installed is named as such and left out."""
-
-    sizes: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
-    """Rows in memory. The largest of at most a million also serves add, worst, memory and files."""
-
-    batches: tuple[int, ...] = (32, 256, 1024)
-    """Rows of a batch."""
-
-    rounds: int = 40
-    """Rounds of each measurement, at most: everybody takes one turn in each."""
-
-    seconds: float = 6.0
-    """After so many seconds a measurement begins no further rounds."""
-
-    clock: Clock = "wall"
-    """What is timed: the time that passes, or, on a machine that is busy with other work as well,
-    the time that this process computes."""
-
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Try it out: no size above a million, at most 10 rounds and 1 second each."""
-
-    output: Path = Path("runs/bench")
-    """Folder for benchmarks.json and the figures; earlier ones are replaced."""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("parts", get_args(Part)), ("peers", get_args(Peer))):
-            chosen = getattr(self, name)
-            if len(set(chosen)) < len(chosen) or not set(chosen) <= set(allowed):
-                raise ValueError(
-                    f"{name} must be different ones of {', '.join(allowed)}, got {chosen}"
-                )
-        if not self.parts:
-            raise ValueError("parts must be one or more, got none")
-        for name, least in (("sizes", 100), ("batches", 1)):
-            numbers = getattr(self, name)
-            if not numbers or min(numbers) < least or len(set(numbers)) < len(numbers):
-                raise ValueError(f"{name} must be different numbers >= {least}, got {numbers}")
-        if self.rounds < 2:
-            raise ValueError(f"rounds must be >= 2, got {self.rounds}")
-        if not self.seconds > 0:
-            raise ValueError(f"seconds must be > 0, got {self.seconds}")
-
-    @property
-    def effort(self) -> Effort:
-        """How long a measurement may take."""
-        if self.quick:
-            return Effort(min(self.rounds, 10), min(self.seconds, 1.0), self.clock)
-        return Effort(self.rounds, self.seconds, self.clock)
-
-    @property
-    def used_sizes(self) -> tuple[int, ...]:
-        """The sizes, smallest first, without those that a quick run leaves out."""
-        sizes = tuple(sorted(self.sizes))
-        return (
-            tuple(size for size in sizes if size <= 1_000_000) or sizes[:1] if self.quick else sizes
-        )
-
-    @property
-    def stack_sizes(self) -> tuple[int, int]:
-        """Rows of the memories of stacks: of everybody's, and of ours whose bytes are counted."""
-        some, many = (FEW_STACKS, SOME_STACKS) if self.quick else (SOME_STACKS, MANY_STACKS)
-        return min(some, self.one_size), min(many, self.one_size)
-
-    @property
-    def one_size(self) -> int:
-        """The size for what is measured at one size only."""
-        sizes = self.used_sizes
-        return max((size for size in sizes if size <= 1_000_000), default=sizes[0])
+from benchmarks import measures, report
+from benchmarks.measures import measure_adding, measure_cycles, measure_worst
+from benchmarks.options import BenchConfig, Part
+from benchmarks.processes import measure_footprint, measure_starts
+from benchmarks.results import FILE, Absence, Participant, Results, load, surroundings
+from benchmarks.session import Session
+from benchmarks.stack_measures import measure_files, measure_stack_footprints, measure_stacks
+from prioritized_replay.conformance.adapters import MODULES, PEERS, PEERS_STACKS, missing
+from prioritized_replay.conformance.adapters.ours import OURS, OURS_STACKS, OursInFiles
+from prioritized_replay.conformance.stacks import Stacks
+from prioritized_replay.conformance.subject import Subject
+from prioritized_replay.conformance.workload import Workload, described
 
 
 @dataclass
@@ -165,7 +73,7 @@ def benchmark(config: BenchConfig) -> Results:
     Results
         What was written.
     """
-    from prioritized_replay.benchmarks.figures import draw
+    from benchmarks.figures import draw
 
     console = Console()
     config.output.mkdir(parents=True, exist_ok=True)
@@ -197,7 +105,7 @@ def benchmark(config: BenchConfig) -> Results:
     return results
 
 
-def _taking_part(config: BenchConfig, results: Results) -> list[type[Contender]]:
+def _taking_part(config: BenchConfig, results: Results) -> list[type[Subject]]:
     """Return who takes part; note how each is used, and who is missing."""
     kinds = list(OURS)
     for peer in config.peers:
@@ -207,12 +115,12 @@ def _taking_part(config: BenchConfig, results: Results) -> list[type[Contender]]
         else:
             results.absent.append(Absence(peer, why))
     kinds = measures.in_order(kinds)
-    results.contenders = list(map(_taking, kinds))
+    results.contenders = list(map(_participant, kinds))
     return kinds
 
 
-def _taking(kind: type[Contender]) -> Taking:
-    return Taking(kind.name, kind.library, kind.law, dict(kind.settings))
+def _participant(kind: type[Subject]) -> Participant:
+    return Participant(kind.name, kind.library, kind.law, dict(kind.settings))
 
 
 def _one_thread() -> None:
@@ -221,9 +129,7 @@ def _one_thread() -> None:
         import_module("torch").set_num_threads(1)
 
 
-def _measure(
-    part: Part, config: BenchConfig, session: Session, kinds: list[type[Contender]]
-) -> None:
+def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type[Subject]]) -> None:
     results = session.results
     if part == "add":
         measure_adding(session, kinds, config.one_size)
@@ -247,7 +153,7 @@ def _measure(
     elif part == "stacks":
         _measure_stacks(config, session)
     elif part == "files":
-        session.results.contenders.append(_taking(OursInFiles))
+        session.results.contenders.append(_participant(OursInFiles))
         measure_files(session, config.one_size)
     else:
         _measure_training(config, session)
@@ -258,7 +164,7 @@ def _measure_stacks(config: BenchConfig, session: Session) -> None:
     for peer in config.peers:
         if missing(peer) is None:
             kinds += PEERS_STACKS.get(peer, ())
-    session.results.contenders += map(_taking, kinds)
+    session.results.contenders += map(_participant, kinds)
     some, many = config.stack_sizes
     of_stacks = dataclasses.replace(session, workload=Stacks())
     measure_stacks(of_stacks, kinds, some)
@@ -266,7 +172,7 @@ def _measure_stacks(config: BenchConfig, session: Session) -> None:
 
 
 def _measure_training(config: BenchConfig, session: Session) -> None:
-    from prioritized_replay.benchmarks.training import measure_training
+    from benchmarks.training import measure_training
 
     session.say("training a DQN beside others")
     settings: dict[str, Any] = {}
@@ -277,7 +183,7 @@ def _measure_training(config: BenchConfig, session: Session) -> None:
 
 def _command(config: BenchConfig) -> str:
     """Return the command that measures the same again."""
-    words, plain = ["per bench"], BenchConfig()
+    words, plain = ["python -m benchmarks"], BenchConfig()
     for name in ("parts", "peers", "sizes", "batches", "rounds", "seconds", "clock", "quick"):
         value = getattr(config, name)
         if value != getattr(plain, name):

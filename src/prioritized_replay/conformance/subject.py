@@ -1,24 +1,21 @@
-"""What takes part: the face that every library shows to the benchmark, and ours behind it.
+"""The protocol through which the checks and the race use a replay buffer of any library.
 
-Knows how this library is used; the others are in :mod:`~prioritized_replay.benchmarks.peers`. The
-methods named in :class:`Contender` as timed hold nothing but calls of the library.
+One class for each buffer is in :mod:`~prioritized_replay.conformance.adapters`. The methods that
+:class:`Subject` lists as timed hold nothing but calls of the library.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-import prioritized_replay as per
-from prioritized_replay.benchmarks.workload import OBS_SIZE, Errors, Floats, Workload
+from prioritized_replay.conformance.stacks import FRAME_BYTES, Stacks
+from prioritized_replay.conformance.workload import Errors, Floats, Workload
 
 Ints = NDArray[np.int64]
 Law = Literal["proportional", "rank", "uniform"]
@@ -54,7 +51,7 @@ class Drawn:
     next_obs: NDArray[Any] | None = None
 
 
-class Contender(ABC):
+class Subject(ABC):
     """A replay memory of N transitions, used as its documentation advises.
 
     What a library cannot do, its contender does not define: uniform ones take no updates.
@@ -161,119 +158,16 @@ class Contender(ABC):
         return None
 
 
-class _Ours(Contender):
-    library = "prioritized-replay"
-    sampler: ClassVar[Any]
-    directory: str | None = None
-    fields: ClassVar[Mapping[str, per.Field]] = {
-        "obs": per.Field((OBS_SIZE,)),
-        "action": per.Field((), "int64"),
-        "reward": per.Field(),
-    }
+class StackSubject(Subject):
+    """A memory that is filled step by step, since only steps in order can share frames."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self._replay = per.ReplayBuffer(
-            size, self.fields, sampler=self.sampler, directory=self.directory, seed=1
-        )
+    row_bytes = FRAME_BYTES * 5 // 4
 
-    def fill(self, workload: Workload, errors: Floats | None) -> None:
-        first = 0
-        for rows in workload.chunks(self.size):
-            last = first + len(rows["action"])
-            self._replay.extend(rows, None if errors is None else errors[first:last])
-            first = last
+    @classmethod
+    def workload(cls) -> Workload:
+        return Stacks()
 
-    def as_step(self, step: Mapping[str, Any]) -> Any:
-        return tuple(step.values())
-
-    def as_rows(self, rows: Mapping[str, Any]) -> Any:
-        return rows
-
-    def as_errors(self, errors: Errors) -> Any:
-        return errors  # signed: abs, eps and alpha are applied inside, and are timed
-
-    def add(self, step: Any) -> None:
-        self._replay.add(*step)
-
-    def add_with_error(self, step: Any, error: Any) -> None:
-        self._replay.add(*step, td_error=error)
-
-    def extend(self, rows: Any) -> None:
-        self._replay.extend(rows)
-
-    def sample(self, batch: int) -> Any:
-        return self._replay.sample(batch, BETA)
-
-    def update(self, drawn: Any, errors: Any) -> None:
-        self._replay.update_priorities(drawn.ids, errors)
-
-    def seen(self, drawn: Any) -> Drawn:
-        weights = None if self.law == "uniform" else drawn.weights
-        return Drawn(drawn.ids % self.size, drawn.action, drawn.obs, weights)
-
-    def update_rows(self, rows: Ints, errors: Errors) -> None:
-        self._replay.update_priorities(rows, errors)
-
-    @property
-    def nbytes(self) -> int | None:
-        return self._replay.nbytes
-
-
-class OursProportional(_Ours):
-    """``ReplayBuffer`` with ``Proportional``."""
-
-    name = "ours, proportional"
-    law = "proportional"
-    sampler = per.Proportional(alpha=ALPHA["proportional"], eps=EPS)
-    settings: ClassVar = {
-        "class": f"ReplayBuffer(sampler=Proportional(alpha={ALPHA['proportional']}, eps={EPS}))",
-        "draws": "stratified, with replacement (the default)",
-        "update": "signed float32 TD errors; absolute value, eps and alpha are part of the time",
-    }
-
-
-class OursInFiles(OursProportional):
-    """The same in a directory."""
-
-    name = "ours, proportional, in files"
-    settings: ClassVar = {
-        **OursProportional.settings,
-        "where": "directory= of a temporary folder, pages cached by the system",
-    }
-
-    def __init__(self, size: int) -> None:
-        self.directory = tempfile.mkdtemp(prefix="per-bench-")
-        weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
-        super().__init__(size)
-
-
-class OursRank(_Ours):
-    """``ReplayBuffer`` with ``RankBased``."""
-
-    name = "ours, rank-based"
-    law = "rank"
-    sampler = per.RankBased(alpha=ALPHA["rank"])
-    settings: ClassVar = {
-        "class": f"ReplayBuffer(sampler=RankBased(alpha={ALPHA['rank']}))",
-        "draws": "stratified, with replacement (the default), by exact ranks",
-        "update": "signed float32 TD errors",
-    }
-
-
-class OursUniform(_Ours):
-    """``ReplayBuffer`` with ``Uniform``."""
-
-    name = "ours, uniform"
-    law = "uniform"
-    sampler = per.Uniform()
-    settings: ClassVar = {
-        "class": "ReplayBuffer(sampler=Uniform())",
-        "draws": "stratified, with replacement (the default); weights are returned as well",
-    }
-
-    def fill(self, workload: Workload, errors: Floats | None) -> None:
-        super().fill(workload, None)
-
-
-OURS: Sequence[type[Contender]] = (OursProportional, OursRank, OursUniform)
+    def _fill(self, workload: Workload) -> None:
+        assert isinstance(workload, Stacks)
+        for step in workload.played(self.size):
+            self.add(self.as_step(step))

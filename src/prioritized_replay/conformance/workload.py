@@ -29,7 +29,7 @@ ROW = np.dtype(
 """One transition, without any padding: what has to be stored, whoever stores it."""
 
 _BLOCK = 1 << 16
-_FILL, _UPDATES, _ADDED = range(3)  # streams of random numbers that never meet
+_FILL, _UPDATES, ADDED = range(3)  # streams of random numbers that never meet
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Workload:
         count : int
             How many.
         """
-        rng = np.random.default_rng((self.seed, _ADDED, draw))
+        rng = np.random.default_rng((self.seed, ADDED, draw))
         obs = rng.standard_normal((2, count, OBS_SIZE), np.float32)
         actions = rng.integers(4, size=count)
         rewards, ends = rng.standard_normal(count), rng.random(count) < 0.01

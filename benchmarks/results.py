@@ -26,7 +26,7 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Taking:
+class Participant:
     """A contender that took part, and how it was used."""
 
     name: str
@@ -122,7 +122,7 @@ class Results:
 
     made: dict[str, str] = field(default_factory=dict)
     workload: dict[str, str] = field(default_factory=dict)
-    contenders: list[Taking] = field(default_factory=list)
+    contenders: list[Participant] = field(default_factory=list)
     absent: list[Absence] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
@@ -155,7 +155,7 @@ class Results:
                 kept[name] = [kind(**row) for row in kept[name]]
             return cls(**kept)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is no file of per bench: {error}") from error
+            raise ValueError(f"{path} is no file of python -m benchmarks: {error}") from error
 
     def timing(self, measure: str, size: int, batch: int, contender: str) -> Timing | None:
         """Return one timing, or None if there is none."""
@@ -171,7 +171,7 @@ class Results:
 
 
 _ROWS: dict[str, Any] = {
-    "contenders": Taking,
+    "contenders": Participant,
     "absent": Absence,
     "timings": Timing,
     "ratios": Ratio,

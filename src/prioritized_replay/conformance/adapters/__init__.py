@@ -1,6 +1,6 @@
-"""The other libraries by name, and whether they can take part here.
+"""One module for each library that is checked, and who of them is there.
 
-Knows where each is and how to find out that it works; knows nothing of how it is used.
+No module here imports its library before a subject is built.
 """
 
 from __future__ import annotations
@@ -11,14 +11,24 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
 from typing import Literal
 
-from prioritized_replay.benchmarks.array_peers import (
+from prioritized_replay.conformance.adapters.cpprb import (
     CpprbProportional,
+    CpprbStacks,
     CpprbUniform,
+)
+from prioritized_replay.conformance.adapters.ours import OURS_STACKS
+from prioritized_replay.conformance.adapters.stable_baselines3 import (
+    StableBaselines3OneStack,
+    StableBaselines3Stacks,
+    StableBaselines3Uniform,
+)
+from prioritized_replay.conformance.adapters.tianshou import (
     TianshouProportional,
+    TianshouStacks,
     TianshouUniform,
 )
-from prioritized_replay.benchmarks.contenders import Contender
-from prioritized_replay.benchmarks.tensor_peers import StableBaselines3Uniform, TorchRLProportional
+from prioritized_replay.conformance.adapters.torchrl import TorchRLProportional
+from prioritized_replay.conformance.subject import Subject
 
 Peer = Literal["cpprb", "tianshou", "stable-baselines3", "torchrl"]
 
@@ -52,9 +62,18 @@ def missing(peer: Peer) -> str | None:
     return None
 
 
-PEERS: Mapping[Peer, Sequence[type[Contender]]] = {
+PEERS: Mapping[Peer, Sequence[type[Subject]]] = {
     "cpprb": (CpprbProportional, CpprbUniform),
     "tianshou": (TianshouProportional, TianshouUniform),
     "stable-baselines3": (StableBaselines3Uniform,),
     "torchrl": (TorchRLProportional,),
 }
+PEERS_STACKS: Mapping[Peer, Sequence[type[Subject]]] = {
+    "cpprb": (CpprbStacks,),
+    "tianshou": (TianshouStacks,),
+    "stable-baselines3": (StableBaselines3Stacks, StableBaselines3OneStack),
+}
+ALL_STACKS: Sequence[type[Subject]] = (
+    *OURS_STACKS,
+    *(kind for kinds in PEERS_STACKS.values() for kind in kinds),
+)

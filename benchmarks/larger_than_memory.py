@@ -3,7 +3,7 @@
 For Linux. The process may have no more than ``--memory`` of its own (RLIMIT_DATA). That does not
 count what the system keeps of the files; to limit both, run it in a control group, for example::
 
-    systemd-run --user --scope -p MemoryMax=2G python scripts/larger_than_memory.py
+    systemd-run --user --scope -p MemoryMax=2G python -m benchmarks.larger_than_memory
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import prioritized_replay as per
-from prioritized_replay.benchmarks.stacks import FRAME_BYTES, STACK_SHAPE, Stacks
+from prioritized_replay.conformance.stacks import FRAME_BYTES, STACK_SHAPE, Stacks
 
 GIGA = 10**9
 STEPS = Stacks()  # frames that carry their number, in episodes
@@ -59,10 +59,11 @@ def limit_memory(gigabytes: float) -> bool:
     resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
     print(f"memory of its own, at most: {gigabytes:g} GB (RLIMIT_DATA)")
     group = of_group("memory.max", "memory.limit_in_bytes")
-    in_group = group is not None and group < 1 << 60
-    told = f"at most {group / GIGA:.2f} GB (control group)" if in_group else "no limit"
-    print(f"with what the system keeps of the files: {told}")
-    return in_group
+    if group is None or group >= 1 << 60:
+        print("with what the system keeps of the files: no limit")
+        return False
+    print(f"with what the system keeps of the files: at most {group / GIGA:.2f} GB (control group)")
+    return True
 
 
 def check(folder: Path, capacity: int, rows: int) -> None:

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from prioritized_replay.benchmarks.contenders import BETA, Contender, Drawn
-from prioritized_replay.benchmarks.stacks import Stacks
-from prioritized_replay.benchmarks.workload import Floats, Workload
+from prioritized_replay.conformance.stacks import Stacks
+from prioritized_replay.conformance.subject import BETA, Drawn, Subject
+from prioritized_replay.conformance.workload import Floats, Workload
 
 BATCH, BATCHES = 256, 64
 LARGEST_Z = 5.0  # one in a million for an honest contender
@@ -24,12 +24,12 @@ class Invalid(RuntimeError):
     """A contender whose results are wrong; its times would mean nothing."""
 
 
-def check_draws(contender: Contender, workload: Workload, errors: Floats) -> str:
+def check_draws(contender: Subject, workload: Workload, errors: Floats) -> str:
     """Check what a freshly filled memory draws: range, content, law and weights.
 
     Parameters
     ----------
-    contender : Contender
+    contender : Subject
         Filled with ``errors`` and not changed since.
     workload : Workload
         What it was filled from.
@@ -75,7 +75,7 @@ def check_draws(contender: Contender, workload: Workload, errors: Floats) -> str
     return f"{BATCH * BATCHES:,} draws follow the law, z = {z:+.1f}"
 
 
-def _check_next_obs(contender: Contender, drawn: Drawn, workload: Workload) -> None:
+def _check_next_obs(contender: Subject, drawn: Drawn, workload: Workload) -> None:
     """Check what follows the rows, but for those that end an episode: no learner looks there."""
     if drawn.next_obs is None or not isinstance(workload, Stacks):
         return
@@ -85,7 +85,7 @@ def _check_next_obs(contender: Contender, drawn: Drawn, workload: Workload) -> N
         raise Invalid(f"{contender.name} returns next observations that were not stored there")
 
 
-def check_batch(contender: Contender, drawn: Drawn, batch: int) -> None:
+def check_batch(contender: Subject, drawn: Drawn, batch: int) -> None:
     """Check a batch of any state of the memory: size, range, finite weights.
 
     Raises
@@ -105,7 +105,7 @@ def check_batch(contender: Contender, drawn: Drawn, batch: int) -> None:
         raise Invalid(f"{contender.name} returns weights that are not finite and positive")
 
 
-def _check_weights(contender: Contender, drawn: Drawn, probabilities: Floats) -> None:
+def _check_weights(contender: Subject, drawn: Drawn, probabilities: Floats) -> None:
     """Check that the weights are P**-beta, up to the factor that each library chooses."""
     if drawn.weights is None:
         return
@@ -114,7 +114,7 @@ def _check_weights(contender: Contender, drawn: Drawn, probabilities: Floats) ->
         raise Invalid(f"{contender.name} returns weights that do not follow from its law")
 
 
-def check_update(contender: Contender) -> str:
+def check_update(contender: Subject) -> str:
     """Check that updates arrive: rows chosen here get a huge error and have to be drawn more often.
 
     Spoils the priorities, so it comes last. Nothing was added after the fill.
