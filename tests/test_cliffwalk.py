@@ -26,7 +26,6 @@ from prioritized_replay.experiments.cliffwalk.task import (
     updates_to_learn,
 )
 from prioritized_replay.experiments.tables import read_rows
-from prioritized_replay.sampling.rank_order import RankOrder
 
 ARMS = ("uniform", "oracle", "greedy", "proportional", "rank")
 MEASURED = Path(__file__).parent.parent / "docs" / "results" / "cliffwalk.csv"
@@ -295,9 +294,11 @@ def test_what_the_next_two_tests_break_was_whole(runs):
 
 @pytest.mark.slow
 def test_ranks_that_are_all_1_do_not_pass_for_the_paper(runs, monkeypatch):
-    whole = RankOrder.set
+    whole = blind_cliffwalk.Sampler.update
     monkeypatch.setattr(
-        RankOrder, "set", lambda self, slots, priorities: whole(self, slots, np.ones(slots.size))
+        blind_cliffwalk.Sampler,
+        "update",
+        lambda self, ids, errors: whole(self, ids, np.ones(ids.size)),
     )
 
     broken = with_another(runs, "rank")
@@ -310,7 +311,7 @@ def test_ranks_that_are_all_1_do_not_pass_for_the_paper(runs, monkeypatch):
 
 @pytest.mark.slow
 def test_priorities_that_are_never_updated_do_not_pass_for_the_paper(runs, monkeypatch):
-    monkeypatch.setattr(blind_cliffwalk.Sampler, "set", lambda self, slots, priorities: None)
+    monkeypatch.setattr(blind_cliffwalk.Sampler, "update", lambda self, ids, errors: ids.size)
 
     with pytest.raises(AssertionError, match="n=6"):
         check_each_size(with_another(runs, "proportional"))

@@ -604,7 +604,7 @@ def test_our_own_kernels_have_the_same_keys_in_every_order_of_imports(program, a
     pytest.importorskip("torch")
     modules = [
         "prioritized_replay.dqn.fast.adam",
-        "prioritized_replay.experiments.cliffwalk._cliffwalk_kernels",
+        "prioritized_replay.experiments.cliffwalk._kernels",
         "prioritized_replay.replay",
     ]
     orders = [[name] for name in modules] if alone else [modules, modules[::-1]]

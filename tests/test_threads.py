@@ -157,8 +157,8 @@ def test_what_is_behind_a_buffer_is_used_with_the_lock_held(name, num_envs):
     )
     CALLS["extend"](replay, lambda value: value)
     for part, free in {
-        "_sampler": (), "_transitions": (), "_blocks": (), "_uniforms": (), "_storage": (),
-        "_streams": ("named", "steps"),  # which only look at their arguments
+        "_sampler": (), "_transitions": (), "_blocks": (), "_uniforms": (), "_rows": (),
+        "_streams": ("named", "accept", "num_envs"),  # which only look at their arguments
     }.items():  # fmt: skip
         setattr(replay, part, Guarded(getattr(replay, part), replay._lock, free))
     if name == "add" and num_envs:
