@@ -80,7 +80,9 @@ def test_it_is_kept_which_streams_were_interrupted(tmp_path):
     replay.end_episode(env=0)  # and reset by hand, where the other resets itself
     replay.save(tmp_path)
     for buffer in (replay, per.ReplayBuffer.load(tmp_path)):
-        ids = buffer.add(ones, zeros.astype(int), zeros + [3, 0], zeros + 8, zeros.astype(bool))
+        ids = buffer.add(
+            ones, zeros.astype(int), np.array([3.0, 0.0]), zeros + 8, zeros.astype(bool)
+        )
         assert ids.tolist() == [2]  # the first has a reward, so it is no reset step
 
 
