@@ -45,7 +45,7 @@ def arrays(column):
 
 def fingerprint(replay):
     """Everything that can be seen of a buffer, and what decides how it goes on."""
-    issued, size = replay._issued, len(replay)
+    issued, size = replay._sampler.issued, len(replay)
     live = np.arange(issued - size, issued)
     seen = [repr(replay.stats()), repr(replay), replay.alpha, replay.nbytes, issued, size]
     if size:
@@ -53,14 +53,11 @@ def fingerprint(replay):
         seen += [a.tobytes() for name in batch for a in arrays(batch[name])]
         seen.append(replay.priorities(live).tobytes())
     stream = replay._uniforms
-    seen += [repr(stream.generator.bit_generator.state), stream._used, id(stream._block)]
-    windows, streams = replay._transitions.windows, replay._streams
-    rows = windows.rows()
-    seen += [windows._state.tobytes(), replay._step_priorities[rows].tobytes()]
-    seen += [streams._awaiting.tobytes(), streams._interrupted.tobytes()]
-    seen += [final.tobytes() for final in streams._final]
+    seen += [repr(stream.generator.bit_generator.state), stream._block[0], id(stream._block)]
+    windows = replay._transitions.windows
+    seen.append(windows.state.tobytes())
     if replay._transitions._steps is not None:
-        seen.append(np.sort(windows._totals[rows]).tobytes())
+        rows = windows._places()
         seen += [c[rows].tobytes() for c in replay._transitions._steps.columns.values()]
     seen += [shared._frames.used for shared in replay._transitions.shared]
     return seen
@@ -149,7 +146,7 @@ class Scene:
 
     def ids(self, count):
         """Ids, most of which are there."""
-        issued = self.replay._issued
+        issued = self.replay._sampler.issued
         low = max(issued - len(self.replay) - self.random.choice((0, 0, 0, 2)), 0)
         return self.hostile.numpy.integers(low, max(issued, low + 1), count)
 
@@ -226,7 +223,9 @@ class Scene:
         if name == "clear":
             return name, replay.clear, {}
         if name == "to_torch" and self.hostile.torch and len(replay):
-            batch = replay.get(np.arange(replay._issued - len(replay), replay._issued))
+            batch = replay.get(
+                np.arange(replay._sampler.issued - len(replay), replay._sampler.issued)
+            )
             return name, batch.to_torch, {"device": None, "columns": ["ids"], "keep_float64": False}
         return "read", lambda: (repr(replay), replay.fields, replay.sampler, len(replay)), {}
 
