@@ -303,7 +303,7 @@ def test_words_that_are_let_go_are_counted_no_more_and_leave_no_file(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the script is for Linux")
 def test_the_script_that_keeps_more_than_memory_checks_what_it_draws(tmp_path):
-    script = Path(__file__).parent.parent / "scripts" / "larger_than_memory.py"
+    script = Path(__file__).parent.parent / "benchmarks" / "larger_than_memory.py"
     words = ["--frames", "0.02", "--rows", "100", "--directory", str(tmp_path)]
 
     run = subprocess.run(
