@@ -47,12 +47,25 @@ def random_frame(rng, shape, dtype):
     return np.frombuffer(rng.bytes(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
 
 
+class Drawn:
+    """Random frames that streams have made: small ones may be equal by chance."""
+
+    def __init__(self):
+        self.frames = set()
+        self.repeated = False
+
+    def add(self, frame):
+        self.repeated |= frame.tobytes() in self.frames
+        self.frames.add(frame.tobytes())
+
+
 class Stream:
     """Observations of one environment, stacked along an axis, as environments give them."""
 
-    def __init__(self, field, rng):
+    def __init__(self, field, rng, drawn=None):
         self.field = field
         self.rng = rng
+        self.drawn = Drawn() if drawn is None else drawn
         axis = field.stack_axis
         self.shape = field.shape if axis is None else field.shape[:axis] + field.shape[axis + 1 :]
         self.count = 1 if axis is None else field.shape[axis]
@@ -60,7 +73,9 @@ class Stream:
         self.stack = [self.new()] * self.count
 
     def new(self):
-        return random_frame(self.rng, self.shape, self.field.dtype)
+        frame = random_frame(self.rng, self.shape, self.field.dtype)
+        self.drawn.add(frame)
+        return frame
 
     def zero(self):
         return np.zeros(self.shape, self.field.dtype)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.reference_frames import BAD, GOOD, ReferenceFrames, Stream, random_frame
+from tests.reference_frames import BAD, GOOD, Drawn, ReferenceFrames, Stream, random_frame
 
 from prioritized_replay.fields.field import Field
 from prioritized_replay.storage.frames import Frames
@@ -98,7 +98,8 @@ class FramesMachine(RuleBasedStateMachine):
         self.rng = np.random.default_rng(seed)
         self.frames = frames_of(field, capacity, streams)
         self.twin = ReferenceFrames(field, streams)
-        self.streams = [Stream(field, self.rng) for _ in range(streams)]
+        self.drawn = Drawn()
+        self.streams = [Stream(field, self.rng, self.drawn) for _ in range(streams)]
         self.well_behaved = True
 
     def keep(self, observations, references):
@@ -125,7 +126,7 @@ class FramesMachine(RuleBasedStateMachine):
     )
     def add_unrelated(self, kind, count, tricks):
         """A trajectory of no stream."""
-        stream = Stream(self.frames.field, self.rng)
+        stream = Stream(self.frames.field, self.rng, self.drawn)
         pairs = [stream.step(kind) for _ in range(count)]
         shape = (count, *self.frames.field.shape)
         obs, next_obs = (
@@ -171,7 +172,8 @@ class FramesMachine(RuleBasedStateMachine):
         self.frames.clear()
         self.twin = ReferenceFrames(self.frames.field, len(self.streams))
         self.well_behaved = True
-        self.streams = [Stream(self.frames.field, self.rng) for _ in self.streams]
+        self.drawn = Drawn()
+        self.streams = [Stream(self.frames.field, self.rng, self.drawn) for _ in self.streams]
 
     @precondition(lambda self: len(self.frames.field.shape) > 1)
     @rule(data=st.data())
@@ -207,7 +209,7 @@ class FramesMachine(RuleBasedStateMachine):
     def no_frame_is_kept_twice(self):
         distinct = len(self.twin.distinct())
         assert self.frames.used >= distinct
-        if self.well_behaved:
+        if self.well_behaved and not self.drawn.repeated:
             assert self.frames.used == distinct
 
     @invariant()
@@ -232,6 +234,22 @@ class FramesMachine(RuleBasedStateMachine):
 
 
 TestFrames = FramesMachine.TestCase
+
+
+@pytest.mark.parametrize("axis", range(2))
+def test_frames_that_are_equal_by_chance_may_be_kept_twice(axis):
+    """Only what is expected to be equal is compared; a frame of one byte repeats soon."""
+    machine = FramesMachine()
+    machine.begin(Field((1, 9), "uint8", axis), capacity=1, streams=1, seed=38, tame=False)
+    kept = []
+    for _ in range(40):
+        machine.add_unrelated("shift", 4, "none")
+        for holds in (machine.books_are_right, machine.no_frame_is_kept_twice):
+            holds()
+        kept.append((machine.frames.used, len(machine.twin.distinct())))
+    twice = [used > distinct for used, distinct in kept]
+    assert any(twice) == machine.drawn.repeated == (axis == 1)
+    machine.teardown()
 
 
 def test_a_field_names_the_axis_of_its_stack():
