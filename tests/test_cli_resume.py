@@ -158,7 +158,7 @@ def test_what_cannot_be_resumed_is_one_line(stopped, capsys):
     (stopped / "config.json").write_text(config)
     with RunWriter.claim(RunFolder.open(stopped)):
         if sys.platform != "win32":
-            assert "goes on in another process" in refused(capsys, *RESUME)
+            assert "another process is writing" in refused(capsys, *RESUME)
     (stopped / "checkpoint" / "replay" / "MANIFEST.json").unlink()
     assert "replay is damaged or missing" in refused(capsys, *RESUME)
     (stopped / "checkpoint" / "checkpoint.json").unlink()

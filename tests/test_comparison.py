@@ -218,7 +218,7 @@ def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     compare(config)
 
     assert "1 finished runs are kept" in said
-    assert "the same command goes on from there" in said
+    assert "the same command continues from there" in said
     assert trained == [("uniform", 0), ("rank", 1), ("uniform", 1)]
     assert len(ResultFiles(tmp_path, config.runs()[0]).results) == 4
 

@@ -343,9 +343,9 @@ def test_going_on_without_a_gap_or_not_at_all(path, rows):
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_one_process_at_a_time(path):
     with RunWriter.create(path, CONFIG):
-        with pytest.raises(FileExistsError, match="a run that goes on in another process"):
+        with pytest.raises(FileExistsError, match="a run that another process is writing"):
             RunWriter.claim(RunFolder.open(path))
-        with pytest.raises(FileExistsError, match="a run that goes on in another process"):
+        with pytest.raises(FileExistsError, match="a run that another process is writing"):
             RunWriter.create(path, CONFIG, overwrite=True)
     RunWriter.create(path, CONFIG, overwrite=True).close()
 

@@ -33,7 +33,7 @@ commands:
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
 
-  per train --resume RUN   go on with a run that was stopped or killed
+  per train --resume RUN   continue a run that was stopped or killed
   per COMMAND --help   every option of a command, what it does and its default
   per --version        the version of the package
 
@@ -158,7 +158,7 @@ def _resume(words: Sequence[str], name: str) -> int:
 
             folder = RunFolder.open(path, named=words)
         kept = dataclasses.asdict(folder.config) | dataclasses.asdict(folder.policy)
-        about = f"Go on with the run in {path}, whose settings are the defaults here."
+        about = f"Resume the run in {path}, whose settings are the defaults here."
         options = _parse(
             TrainOptions,
             words,

@@ -35,13 +35,13 @@ class PER:
     alpha : float
         How much prioritization, >= 0.
     beta : float
-        How far the weights correct for it at first, in [0, 1].
+        How much of the draw's bias the weights correct at first, in [0, 1].
     beta_increment : float
         What :meth:`anneal_beta` adds, >= 0.
     action_shape, action_dtype, obs_dtype
         Shape and dtype of an action, dtype of an observation.
     variant : {"rank", "proportional"}
-        Which of the two laws.
+        Rank-based or proportional sampling.
     eps : float
         Added to abs(td_error) in the proportional variant.
     seed : int, SeedSequence, Generator or None

@@ -74,12 +74,12 @@ class Options(TypedDict, total=False):
 
 
 class ReplayBuffer:
-    """Prioritized experience replay: a ring of transitions and a law to draw them by.
+    """Prioritized experience replay: a ring of transitions, and a distribution to draw them from.
 
     Parameters
     ----------
     capacity : int
-        Number of transitions N kept, >= 1; the oldest give way.
+        Number of transitions N kept, >= 1; a new one then overwrites the oldest.
     fields : mapping of str to Field
         Shape and dtype of ``obs``, ``action``, ``reward`` and of any further column. The column
         ``next_obs`` is like ``obs``, ``discount`` is float32, ``terminated`` Boolean; these are
@@ -502,7 +502,7 @@ class ReplayBuffer:
         batch_size : int
             B >= 1.
         beta : float
-            How far the weights correct for the law, in [0, 1]: 0 not at all, 1 fully.
+            How much of the draw's bias the weights correct, in [0, 1]: 0 is none of it, 1 all.
 
         Returns
         -------
@@ -739,7 +739,7 @@ class ReplayBuffer:
         return self._sampler.priorities(wanted % self._capacity)
 
     def clear(self) -> None:
-        """Forget all transitions and open windows. Ids go on where they were. O(N)."""
+        """Remove all transitions and open windows. Ids continue where they were. O(N)."""
         with self._lock: self._clear()  # fmt: skip
 
     def _clear(self) -> None:
@@ -759,11 +759,11 @@ class ReplayBuffer:
         return self._loaded_extra
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
-        """Save everything to a folder, so that :meth:`load` goes on where this buffer was.
+        """Save everything to a folder, so that :meth:`load` can restore this buffer.
 
-        The checkpoint is complete or it is not there: until the new one is whole and on disk, the
-        old one in that folder is the one that counts. Of a buffer saved to the same folder again,
-        only what changed is written: rows and frames of some megabytes each, and all priorities.
+        The checkpoint is complete, or it does not exist. Until the new one is complete and on disk,
+        the old one in that folder stays in force. A second save to the same folder writes only what
+        changed: rows and frames in pieces of some megabytes, and all priorities.
 
         Parameters
         ----------
@@ -785,10 +785,10 @@ class ReplayBuffer:
 
         Notes
         -----
-        O(what changed). Other threads go on meanwhile: the buffer's lock is held for listing
-        what there is, and once for copying the priorities, the marks of rows drawn, the open
-        windows and what changed while the rest was written (beyond 32 MiB, for writing it). The
-        checkpoint is of that moment. Forcing files to disk is done without the lock.
+        O(what changed). Other threads may use the buffer meanwhile. Its lock is held twice: to list
+        what there is, and to copy the priorities, the marks of rows drawn, the open windows and
+        what changed while the rest was written (beyond 32 MiB, to write it). The checkpoint is of
+        that second moment. Forcing files to disk is done without the lock.
 
         Examples
         --------
@@ -956,7 +956,7 @@ class ReplayBuffer:
         return options
 
     def _restore(self, reader: Reader) -> None:
-        """Become what a checkpoint says; this buffer has to be new."""
+        """Restore from a checkpoint; this buffer must be new."""
         self._uniforms.restore(reader)
         self._sampler.restore(reader)
         self._last.restore(reader)

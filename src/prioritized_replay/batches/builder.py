@@ -1,6 +1,6 @@
-"""BatchBuilder of memory that hold one batch each: where its columns lie, and how they are filled.
+"""Makes batches: lays their columns out in one block of memory each, and fills them.
 
-It knows rows by their slots and is told their probabilities; it does not know how they were drawn.
+It receives slots and their probabilities; it does not know how they were drawn.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ BatchCall = tuple[bool, Words, Ints, int, float, float, float, Ints, Words]
 class BatchBuilder:
     """Makes batches of rows of one storage.
 
-    All columns of a batch lie in one block of memory of their own, each at the start of a cache
-    line of it: that takes one allocation, and a compiled loop needs to be told of one array.
+    All columns of a batch lie in one block of memory, each at the start of a cache line. So there
+    is one allocation, and a compiled loop takes one array.
 
     Parameters
     ----------

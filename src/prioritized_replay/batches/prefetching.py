@@ -73,7 +73,7 @@ class Work:
             self.drawn.put(None)
 
     def stop(self) -> None:
-        """Let the thread end after the batch at which it is, and whoever waits for one go on."""
+        """Let the thread end after its current batch, and wake whoever waits for a batch."""
         self.closed = True
         self.taken.put(None)
         self.drawn.put(None)

@@ -142,7 +142,7 @@ class Agent:
     def _finish(self, *, go_on: bool = True) -> None:
         """Do what comes after the step. Each part may be done twice, so an interrupted call too."""
         if self._loading:
-            raise RuntimeError("load_state_dict was interrupted: load a state before going on")
+            raise RuntimeError("load_state_dict was interrupted: load a state first")
         update = self._open
         if update is None:
             return
@@ -150,7 +150,7 @@ class Agent:
         if stepped is None and not go_on:
             raise RuntimeError(
                 "the optimizer's step was interrupted and may be half made: load_state_dict goes "
-                "back to a checkpoint; optimize and learn count it as made and go on"
+                "back to a checkpoint; optimize and learn count it as made and continue"
             )
         if stepped is not False:
             self.updates = update.number

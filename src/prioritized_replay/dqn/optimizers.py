@@ -90,7 +90,7 @@ def check_optimizer(optimizer: Any, network: nn.Module | None, eps: float | None
 
 
 def check_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Raise unless an optimizer can go on from a saved state; the optimizer stays as it is.
+    """Raise unless an optimizer can continue from a saved state; the optimizer is not changed.
 
     torch looks at a state only when it makes a step, so a copy of the optimizer makes one.
 

@@ -67,7 +67,7 @@ def atari_vector(
 
 
 class LifeByLife(VectorWrapper):
-    """Ends an episode where a life is lost, while the game goes on.
+    """Ends an episode where a life is lost, while the game continues.
 
     ale_py's ``life_loss_info`` terminates these steps, but their final observation is that of
     another step; this wrapper corrects it. ``info["game_over"]`` says where whole games ended.

@@ -84,7 +84,7 @@ def make_vector(
     sticky_actions : float, optional
         As for :func:`make_env`.
     end_on_life_loss : bool
-        For ALE: an episode is terminated where a life is lost, and the game goes on.
+        For ALE: an episode is terminated where a life is lost, and the game continues.
         ``info["game_over"]``, bool[E], says where a whole game ended.
     threads : int
         For ALE: threads that play the games.

@@ -149,12 +149,12 @@ def describe_fields(nested: Nested) -> dict[str, Any]:
 
 
 def described_fields(plain: Any, most_bytes: int) -> Nested:
-    """Return what :func:`describe_fields` was told of, if no field takes more bytes than that.
+    """Return the fields that :func:`describe_fields` described, each of at most ``most_bytes``.
 
     Raises
     ------
     ValueError, TypeError, KeyError
-        If nothing is described by that.
+        If ``plain`` is no such description.
     """
     if plain.keys() == {"mapping"}:
         return {key: described_fields(part, most_bytes) for key, part in plain["mapping"].items()}

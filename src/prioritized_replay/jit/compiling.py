@@ -36,7 +36,7 @@ from numba.core.serialize import dumps
 from prioritized_replay.jit.cache_files import Lock, digest, read, write
 
 DIVISION = "numpy"  # a loop that tests for a division by zero cannot be vectorised
-LONG = 1.0  # seconds of compiling after which the user is told
+LONG = 1.0  # seconds of compiling after which a message says so
 PATIENCE = 60.0  # seconds that a process waits, in all, for what others compile
 PAUSE = 0.02  # seconds between two looks at whether they have
 
@@ -282,7 +282,7 @@ def _logged() -> Iterator[None]:
 
 
 class _Work:
-    """What this process is compiling: other processes wait for it, and the user is told.
+    """What this process is compiling. Other processes wait for it, and a message says so.
 
     Eight processes that start together would otherwise compile everything eight times.
     """
@@ -307,7 +307,7 @@ class _Work:
         return True
 
     def end(self, name: str) -> None:
-        """Let others go on."""
+        """Let other processes continue."""
         self.kernels.discard(name)
         if not self.kernels:
             self.lock.release()

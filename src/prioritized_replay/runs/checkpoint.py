@@ -276,7 +276,7 @@ def _replays_files(folder: Path) -> list[Path]:
 
 
 def _remove_replay(folder: Path) -> None:
-    """Remove a replay's checkpoint, its manifest first: of half a one nothing is said."""
+    """Remove a replay's checkpoint, its manifest first: what is left then counts as none."""
     if folder.is_symlink():
         folder.unlink()  # what is elsewhere is not ours
         return

@@ -29,7 +29,7 @@ class TrainOptions(TrainSettings):
     """Replace an earlier run in that folder."""
 
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
-    """Go on with the run in that folder, which was stopped or killed; --steps may be raised."""
+    """Resume the run in that folder, which was stopped or killed; --steps may be raised."""
 
     checkpoint_every: int | None = None
     """Steps between checkpoints, 0: none; None: after 30 s, every 5 minutes, and when stopped."""
@@ -64,7 +64,7 @@ class TrainOptions(TrainSettings):
             A setting is another; the message names the first one.
         """
         if self.overwrite:
-            raise ValueError("--overwrite replaces a run and --resume goes on with it: choose one")
+            raise ValueError("--overwrite replaces a run and --resume continues it: choose one")
         if self.run_dir is not None and self.run_dir != self.resume:
             raise ValueError(f"run_dir must be that of the run to resume, got {self.run_dir}")
         if self.steps < least:

@@ -29,7 +29,7 @@ from prioritized_replay.training.state import is_finite
 
 
 class Run:
-    """A training with its folder; :meth:`begin` makes a new one, :meth:`resume` goes on with one.
+    """A training with its folder; :meth:`begin` makes a new one, :meth:`resume` continues one.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class Run:
 
     @classmethod
     def resume(cls, folder: RunFolder, policy: CheckpointPolicy, console: Console) -> Self:
-        """Go on with a run from its last complete checkpoint.
+        """Resume a run from its last complete checkpoint.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Run:
             There is no checkpoint, or it is damaged, or does not fit the rest of the run. Nothing
             was changed then.
         FileExistsError
-            The run goes on in another process.
+            Another process is writing to the run.
         ImportError, MemoryError, OSError
             What it needs is not there.
         """
@@ -220,7 +220,7 @@ class Run:
         return policy.keep_checkpoint and policy.checkpoint_every != 0
 
     def _save_checkpoint(self) -> None:
-        """Save a checkpoint; where that fails, say so and go on: the older one is still there."""
+        """Save a checkpoint; if that fails, say so and continue: the older one is still there."""
         began, training, folder = time.perf_counter(), self._training, self._folder
         if not self._is_finite():
             return

@@ -1,4 +1,4 @@
-"""The folder of a run, as one process writes it: made, claimed, and filled while the run goes on.
+"""The folder of a run, as one process writes it: made, claimed, and filled during the run.
 
 Knows files and their formats; knows nothing of learning, screens or command lines.
 """
@@ -134,7 +134,7 @@ class RunWriter:
         Raises
         ------
         FileExistsError
-            The run goes on in another process.
+            Another process is writing to the run.
         ValueError
             It has no metrics, or its ``metrics.csv`` is a link.
         """
@@ -312,6 +312,6 @@ def _lock(file: int, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise FileExistsError(f"{path} holds a run that goes on in another process") from None
+        raise FileExistsError(f"{path} holds a run that another process is writing") from None
     except OSError:  # not every file system knows locks
         return

@@ -32,7 +32,7 @@ def enter(counters, entering, priority):
 
 @inner
 def first_to_tell(counters, capacity):
-    """Return the first id that a distribution has not been told of and that is still live."""
+    """Return the first live id that the distribution has not received."""
     return max(counters[TOLD], counters[ISSUED] - capacity)
 
 

@@ -31,8 +31,8 @@ class Distribution(Protocol):
     Slots are int64[B] in [0, N), priorities and probabilities float64[B]. Arguments have been
     checked; what :meth:`set` is given is finite and >= 0, and at most :attr:`most`.
 
-    Any call may be ended in the middle, by Ctrl-C. :meth:`set` and :meth:`clear` must then be fit
-    to be called again with the same arguments, with the same result as if called once.
+    Ctrl-C may interrupt any call. If :meth:`set` or :meth:`clear` is then called again with the
+    same arguments, the result must be that of one complete call.
     """
 
     @property
@@ -61,7 +61,7 @@ class Distribution(Protocol):
         slots : int64[size]
             All live slots.
         largest : float
-            The largest priority with which a row may yet enter.
+            The largest priority with which a row may enter later.
 
         Raises
         ------
@@ -103,17 +103,17 @@ class Distribution(Protocol):
 
 @runtime_checkable
 class Fused(Protocol):
-    """What a distribution may do besides, in one compiled call each, to save time.
+    """Methods that a distribution may have as well, to save time: one compiled call each.
 
-    A sampler has its own, slower way for a distribution without these. Each call does all of its
-    work or none, the counters included: see ``sampling/_ring_kernels.py``.
+    For a distribution without them, the sampler does the same in a slower way. Each call does all
+    of its work or none, the counters included: see ``sampling/_ring_kernels.py``.
     """
 
     def tell(self, counters: Ints, entering: Floats) -> None:
-        """Give the rows that it has not been told of their priorities, and count them as told."""
+        """Give the rows that wait their priorities, and count them as received."""
 
     def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
-        """Give rows the priorities abs(td_error) + eps and count what came too late.
+        """Give rows the priorities abs(td_error) + eps, and count ids of overwritten rows.
 
         Returns how many rows are still there, or a number below 0 for what is refused.
         """

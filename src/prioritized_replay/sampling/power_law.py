@@ -26,8 +26,8 @@ class PowerLaw:
 
     Notes
     -----
-    The law of Schaul et al. (2015), section 3.3: P(i) = p_i**alpha / sum_k p_k**alpha with
-    p_i = 1 / rank(i).
+    The rank-based distribution of Schaul et al. (2015), section 3.3: P(i) = p_i**alpha / sum_k
+    p_k**alpha with p_i = 1 / rank(i).
 
     Examples
     --------

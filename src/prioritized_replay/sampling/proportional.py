@@ -31,9 +31,9 @@ class Proportional:
     eps : float
         Added to every abs(td_error), so that a row without error can still be drawn, >= 0.
     draw : {"stratified", "independent", "without_replacement"}
-        ``"stratified"``: one draw from each of B equal parts of the law, as in the paper's
-        appendix B.2.1. ``"independent"``: B draws from the whole law. ``"without_replacement"``:
-        B distinct rows, with the law of drawing one after the other without putting back.
+        ``"stratified"``: one draw from each of B equal parts of the distribution, as in the paper's
+        appendix B.2.1. ``"independent"``: B draws from the whole of it. ``"without_replacement"``:
+        B distinct rows, drawn one after the other from those that are left.
     uniform_mix : float
         Share of draws that are uniform: P = (1 - mix) P_prioritized + mix / N, in [0, 1].
     weights : {"batch", "buffer", "raw"}

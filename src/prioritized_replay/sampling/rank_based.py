@@ -67,7 +67,7 @@ class RankBasedDistribution:
 
     @property
     def alpha(self) -> float:
-        """The exponent of the law over ranks."""
+        """The exponent of the power law over ranks."""
         return self.law.alpha
 
     @property
@@ -97,7 +97,7 @@ class RankBasedDistribution:
         return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
-        """Write the slots at these points of the law over ranks. O(B log N)."""
+        """Write the slots at these points of the distribution over ranks. O(B log N)."""
         self.order.draw_into(uniforms, self.law, stratified, slots, probabilities)
 
     def probabilities(self, slots: Ints) -> Floats:

@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 INT64 = np.dtype(np.int64)
-LEAST_ROOM = 4096  # rows that may wait until the distribution is told of them
+LEAST_ROOM = 4096  # rows that may wait until the distribution receives them
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 
 
@@ -40,7 +40,8 @@ class Sampler:
     """The ids, priorities and draws of one ring of N slots.
 
     A new row gets its id at once, in the same compiled call that writes it. Its priority waits in
-    :attr:`entering` until the distribution is told of all such rows, before it is next needed.
+    :attr:`entering`. The distribution receives all rows that wait at once, before it is next
+    needed.
 
     Parameters
     ----------
@@ -194,9 +195,9 @@ class Sampler:
         return self.distribution.largest_priority()
 
     def tell(self) -> None:
-        """Tell the distribution of the rows that wait. O(B log N).
+        """Hand the rows that wait to the distribution. O(B log N).
 
-        A call that is interrupted leaves rows that wait, or are known and are told once more.
+        After an interruption, rows still wait or are handed over twice; both are harmless.
         """
         counters = self.counters
         if counters[ring.ISSUED] == counters[ring.TOLD]:
@@ -482,10 +483,10 @@ class Sampler:
     ) -> None:
         """Draw one row after the other, none twice.
 
-        Independent draws of which repetitions are thrown away have exactly that law. Where the
-        rows already drawn hold nearly all the mass that would take long; the remaining ones are
-        then ordered by exponential clocks, of which the first to ring has the same law
-        (Efraimidis and Spirakis 2006).
+        Independent draws without their repetitions have exactly this distribution. If the rows
+        already drawn hold nearly all the mass, that would take long. The remaining rows are then
+        ordered by exponential clocks: the first one to ring has the same distribution (Efraimidis
+        and Spirakis 2006).
         """
         batch_size = slots.size
         table = np.empty(1 << (2 * batch_size).bit_length(), np.int64)

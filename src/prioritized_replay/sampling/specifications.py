@@ -47,12 +47,12 @@ def describe_sampler(specification: Specification) -> dict[str, Any]:
 
 
 def described_sampler(plain: Any, kinds: Iterable[type[Specification]]) -> Specification:
-    """Return what :func:`describe_sampler` was told of, if it is of one of these kinds.
+    """Return the specification that :func:`describe_sampler` described, of one of these kinds.
 
     Raises
     ------
     ValueError, TypeError, KeyError
-        If nothing is described by that.
+        If ``plain`` is no such description.
     """
     values = dict(plain)
     name = values.pop("kind")

@@ -74,11 +74,11 @@ class UniformDistribution:
         """Do nothing: the rows have no priorities of their own."""
 
     def tell(self, counters: Ints, entering: Floats) -> None:
-        """Count new rows as told. O(1)."""
+        """Count new rows as received. O(1)."""
         counters[ring.TOLD] = counters[ring.ISSUED]
 
     def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
-        """Only look at what comes, and count what comes too late. O(B)."""
+        """Check ids and errors, and count ids of overwritten rows. O(B)."""
         slots, priorities = np.empty(ids.size, np.int64), np.empty(ids.size)
         live: int = draw_kernels.check_update(
             counters, ids, td_errors, self.capacity, slots, priorities

@@ -166,10 +166,10 @@ class UniformStream:
         return stream
 
     def diverge(self, number: int) -> None:
-        """Go on with numbers of another generator, which depends on this one and on ``number``.
+        """Continue with another generator, which depends on this one and on ``number``.
 
-        For a copy of the stream, as a process has it that was forked: what the original goes on
-        with must not be drawn again.
+        For the copy of the stream in a forked process: it must not repeat the numbers that the
+        original draws from now on.
         """
         entropy = self.generator.integers(1 << 63, size=4).tolist()
         self.generator = np.random.default_rng([*entropy, number])

@@ -1,4 +1,4 @@
-"""Where an observation is a stack of frames: told by an environment, or found in its data.
+"""The axis along which an observation is a stack of frames: named by an environment, or found.
 
 Both are guesses. They only decide how observations are stored, never what comes back.
 """

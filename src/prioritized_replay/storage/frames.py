@@ -51,9 +51,8 @@ class Frames:
     streams : int
         Number of streams E, whose observations follow each other.
     allocate : callable
-        Returns so many 8-byte words as a C-contiguous uint64 array. By its second argument it is
-        told how many bytes the books grow that are kept beside them. It may raise; then nothing
-        has changed.
+        Returns that many 8-byte words as a C-contiguous uint64 array. The second argument is the
+        number of bytes by which the tables beside them grow. If it raises, nothing has changed.
 
     Attributes
     ----------
@@ -200,11 +199,11 @@ class Frames:
         return left
 
     def hold(self, references: References) -> None:
-        """Count one more who holds these frames, each as often as it occurs; uint32[...]."""
+        """Count a holder more of each of these frames, for each time it occurs; uint32[...]."""
         frame_kernels.hold(self._ledger, _flat(references))
 
     def release(self, references: References) -> None:
-        """Count one fewer who holds these frames; those that nobody holds are free."""
+        """Count a holder fewer of each of these frames; frames without a holder become free."""
         self._free = frame_kernels.release(self._ledger, self._free, _flat(references))
 
     def decode(
@@ -342,7 +341,7 @@ class Frames:
         return [memory.size // (self._words << self._bits) for memory in self.memory]
 
     def restore(self, name: str, reader: Reader, state: Sequence[int], rows: int) -> None:
-        """Become what a checkpoint says; nobody holds a frame yet but the streams.
+        """Restore from a checkpoint; so far only the streams hold frames.
 
         Parameters
         ----------
@@ -380,17 +379,17 @@ class Frames:
         self.hold(references)
 
     def list_free(self) -> None:
-        """List the frames that nobody holds as free; the lowest number is used first."""
+        """List all frames without a holder as free; the lowest number is used first."""
         numbers = np.flatnonzero(self._ledger[0, 1 : self._chunks << self._bits] == 0) + 1
         self._free = numbers.size
         self._ledger[1, : self._free] = numbers[::-1]
 
     def recount(self, kept: Iterable[References]) -> None:
-        """Count anew who holds which frame, after a call that was interrupted.
+        """Count the holders of all frames anew, after a call that was interrupted.
 
-        What is true in any case is the memory that was added, the references that rows keep and
-        the last ones of the streams. All else follows from these: where chunks lie, how often each
-        frame is held, and which frames are free.
+        Three things are valid at every moment: the memory that was added, the references that rows
+        keep, and the last references of the streams. The rest is computed from them: where chunks
+        lie, how many holders each frame has, and which frames are free.
 
         Parameters
         ----------
@@ -468,7 +467,7 @@ class Frames:
         each = self._words << self._bits
         total = self._chunks + chunks
         if total << self._bits > frame_kernels.NEW:
-            raise MemoryError(f"no more than {frame_kernels.NEW} frames can be told apart")
+            raise MemoryError(f"a buffer can have no more than {frame_kernels.NEW} frames")
         table, ledger = self._table, self._ledger
         if total > table.size:
             table = np.zeros(total + total // ROOM, UINT64)

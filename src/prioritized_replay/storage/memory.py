@@ -154,7 +154,7 @@ class Memory:
         self._held[name] = nbytes
 
     def release(self, name: str) -> None:
-        """Take back an array of words that its user lets go of, and its file.
+        """Release an array of words that is no longer used, and remove its file.
 
         Parameters
         ----------

@@ -160,7 +160,7 @@ class Rows:
         return np.packbits(self._drawn[:count], bitorder="little")
 
     def set_marks(self, marks: NDArray[np.uint8], count: int) -> None:
-        """Take back what :meth:`marks` returned."""
+        """Restore the marks that :meth:`marks` returned."""
         self._drawn[:count] = np.unpackbits(marks, count=count, bitorder="little")
 
     def _copied(self, first: int, stop: int) -> Array:

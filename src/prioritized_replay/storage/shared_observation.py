@@ -26,7 +26,7 @@ __all__ = ["SharedObservation"]
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
-SMALLEST = 1024  # bytes: below, looking for equal ones would cost more than it saves
+SMALLEST = 1024  # bytes: below, sharing would cost more than it saves
 MOST_CHUNKS = 1 << 20
 LOOKS = 3  # one step that does not follow from the one before should not decide
 STEPS_TO_LOOK = 1000  # after so many rows the layout stays as it is
@@ -230,7 +230,7 @@ class SharedObservation:
         }
 
     def restore(self, reader: Reader, rows: int) -> None:
-        """Become what a checkpoint says, as far as it does not follow from rows; see :meth:`adopt`.
+        """Restore what cannot be computed from the rows; see :meth:`adopt`.
 
         Parameters
         ----------

@@ -50,8 +50,8 @@ class Training:
     config : TrainConfig
         All settings of the run.
     steps : int, optional
-        Environment steps to make, where the run is to go on beyond those of the configuration;
-        the schedules do not: they stay at their ends.
+        Environment steps to make, if more than in the configuration. The schedules are not
+        stretched: beyond their last step they keep their final values.
     memory : ReplayBuffer, optional
         The agent's replay memory, made for the same settings; by default a new one.
 
@@ -137,8 +137,8 @@ class Training:
         """Train to the end, reporting every so many steps and after each evaluation.
 
         Saving and showing are the caller's. The generator may be closed, or left by an exception
-        such as KeyboardInterrupt. The agent stays usable then, and another ``run()`` goes on from
-        ``step`` with new episodes. It goes on exactly if the generator was left by
+        such as KeyboardInterrupt. The agent stays usable then, and another ``run()`` continues from
+        ``step`` with new episodes. No update is lost or repeated if the generator was left by
         :class:`Stopped`, or while it waited for its caller.
 
         Parameters
@@ -225,12 +225,12 @@ class Training:
     def resume(
         cls, config: TrainConfig, state: State, memory: ReplayBuffer, steps: int | None = None
     ) -> Self:
-        """Return a training that goes on where another one of the same configuration was.
+        """Return a training that continues another one of the same configuration.
 
         The learner, the replay, the schedules and all counts are as they were, bit for bit. No
         environment is: the episodes that were open are ended, as ``ReplayBuffer.end_episode``
-        does, and new ones begin with a seed that the state fixes. So all trainings that are
-        resumed from one state go the same way.
+        does, and new ones begin with a seed that the state fixes. So all trainings that are resumed
+        from one state are equal.
 
         Parameters
         ----------

@@ -103,8 +103,8 @@ class CompareConfig:
 def compare(config: CompareConfig) -> None:
     """Train every arm with every seed, keep the results, draw the curves, print the summary.
 
-    Finished runs in the output folder are not repeated, so an interrupted comparison goes on
-    where it was, and seeds or arms can be added.
+    Finished runs in the output folder are not repeated, so an interrupted comparison can be
+    continued, and seeds or arms can be added.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def compare(config: CompareConfig) -> None:
         say(
             console,
             f"Stopped: {len(files.results)} finished runs are kept in {folder}; "
-            "the same command goes on from there.",
+            "the same command continues from there.",
         )
         raise
     if files.results:

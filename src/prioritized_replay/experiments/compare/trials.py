@@ -95,7 +95,7 @@ def train_all(
     configuration, Outcome
         It is finished.
     configuration, str
-        It failed, for this reason. The others go on.
+        It failed, for this reason. The others continue.
     """
     waiting = deque(configs)
     running: dict[Connection, tuple[TrainConfig, SpawnProcess]] = {}
