@@ -16,12 +16,13 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+from prioritized_replay.extras import install_command
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
 
-_TRAIN = "pip install 'prioritized-replay[train]'"
 _HELP = """\
 usage: per COMMAND ...
 
@@ -257,7 +258,8 @@ def _console() -> "Console":
 def _need(*modules: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise _Refused(f"needs {', '.join(missing)}, not installed here: {_TRAIN}", 1)
+        command = install_command("train")
+        raise _Refused(f"needs {', '.join(missing)}, not installed here: {command}", 1)
 
 
 @contextlib.contextmanager

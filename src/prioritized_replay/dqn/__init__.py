@@ -1,7 +1,7 @@
 """A DQN that learns from prioritized replay: the agent, its networks and its arithmetic.
 
-Needs torch and Gymnasium (``pip install 'prioritized-replay[train]'``). Names are loaded when they
-are first used.
+Needs the extra ``train``, which installs torch and Gymnasium. Names are loaded when they are first
+used.
 """
 
 from importlib import import_module

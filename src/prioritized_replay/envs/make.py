@@ -12,6 +12,8 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from prioritized_replay.extras import install_command
+
 # Importing these packages tells Gymnasium of their environments.
 _PACKAGES = {"ALE": ("ale_py", "atari"), "MinAtar": ("minatar.gym", "minatar")}
 _STICKY = {"ALE": "repeat_action_probability", "MinAtar": "sticky_action_prob"}
@@ -193,7 +195,7 @@ def _import_package(env_id: str) -> None:
     except ImportError as error:
         raise ImportError(
             f"{env_id} needs a package that is not installed here: "
-            f"pip install 'prioritized-replay[{extra}]' ({error})"
+            f"{install_command(extra)} ({error})"
         ) from error
     if not any(known.startswith(f"{namespace}/") for known in gymnasium.registry):
         package.register_envs()  # minatar's way; ale_py does it when imported

@@ -1,7 +1,7 @@
 """Training an agent: configuration, presets, the loop, and evaluation.
 
-Needs torch and Gymnasium (``pip install 'prioritized-replay[train]'``). Names are loaded when they
-are first used, so that reading a configuration does not import torch.
+Needs the extra ``train``, which installs torch and Gymnasium. Names are loaded when they are first
+used, so that reading a configuration does not import torch.
 """
 
 from importlib import import_module
