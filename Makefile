@@ -15,12 +15,14 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # the steps print one after the other, with -j as well
-.PHONY: help demo bench test lint types layers docs unit clean
+.PHONY: help demo bench quick test lint types layers docs unit clean
 
 help:
 	@echo 'make demo    install what training needs into $(VENV) and train a Double DQN on CartPole-v1'
 	@echo 'make bench   install other replay libraries and measure ours beside them: about 20 minutes'
 	@echo '             and 10 GB of memory, results in docs/results/benchmarks and docs/results/stacks'
+	@echo 'make quick   install the development tools, check the style and run the short tests: less than'
+	@echo '             a minute on two cores, two more when the kernels have to be compiled'
 	@echo 'make test    install the development tools and run the whole gate:'
 	@echo '             make lint types layers docs unit'
 	@echo 'make docs    build the documentation into docs/_build/html, warnings are errors'
@@ -35,6 +37,9 @@ demo: $(TRAIN)
 bench: $(BENCH)
 	$(BIN)/python -m benchmarks --parts add replay worst memory start training --output docs/results/benchmarks
 	$(BIN)/python -m benchmarks --parts stacks files --output docs/results/stacks
+
+quick: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow' tests
 
 # pytest comes last, so that its closing line is the last one of the gate
 test: lint types layers docs unit
@@ -53,8 +58,9 @@ docs: $(DEV)
 	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
 	@echo 'documentation: docs/_build/html/index.html'
 
+# two processes: the tests are independent of each other and of their order
 unit: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # venv makes the interpreter first and pip last: an environment without pip was interrupted
 $(TRAIN): pyproject.toml constraints.txt
