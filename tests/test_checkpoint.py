@@ -176,28 +176,32 @@ def test_a_second_save_writes_only_what_changed(tmp_path, monkeypatch, loaded):
     assert 1 <= written.count("frames") <= 3
 
 
-def test_a_folder_that_another_buffer_saved_to_is_written_in_full(tmp_path):
+def test_a_folder_that_is_not_as_it_was_left_is_written_in_full(tmp_path):
     case = Case("rows", "uniform", 1)
     one, other = case.buffer(), case.buffer()
     drive(one, World(case), 0, 20)
-    one.save(tmp_path)
     drive(other, World(case), 0, 30)
-    other.save(tmp_path)
-    one.save(tmp_path)
-    assert len(per.ReplayBuffer.load(tmp_path)) == 20
-    (tmp_path / files_of(tmp_path)["rows-000000"]["file"]).unlink()
-    one.save(tmp_path)
-    assert len(per.ReplayBuffer.load(tmp_path)) == 20
-    rows = files_of(tmp_path)["rows-000000"]["file"]
+    folder, saved = tmp_path / "folder", tmp_path / "saved"
+    other.save(saved)
+    one.save(folder)
+    shutil.rmtree(folder)
+    shutil.copytree(saved, folder)
+    one.save(folder)
+    assert len(per.ReplayBuffer.load(folder)) == 20
+    (folder / files_of(folder)["rows-000000"]["file"]).unlink()
+    one.save(folder)
+    assert len(per.ReplayBuffer.load(folder)) == 20
+    rows = files_of(folder)["rows-000000"]["file"]
     another = case.buffer()
     drive(another, skipped(World(case), 7), 0, 20)  # as many rows, in a file of the same name
-    shutil.rmtree(tmp_path)
-    for _ in range(3):
-        case.buffer().save(tmp_path)
-    another.save(tmp_path)
-    assert files_of(tmp_path)["rows-000000"]["file"] == rows
-    one.save(tmp_path)
-    loaded = per.ReplayBuffer.load(tmp_path)
+    shutil.rmtree(folder)
+    for _ in range(2):
+        case.buffer().save(folder)
+    another.save(folder)
+    assert files_of(folder)["rows-000000"]["file"] == rows
+    del another
+    one.save(folder)
+    loaded = per.ReplayBuffer.load(folder)
     np.testing.assert_array_equal(loaded.get(np.arange(20)).obs, one.get(np.arange(20)).obs)
 
 
@@ -786,6 +790,7 @@ def test_a_directory_survives_its_process_as_of_the_last_flush(tmp_path):
     drive(replay, world, 100, 100)  # and is never seen again
     for path in tmp_path.glob("*.words"):
         path.write_bytes(b"torn")
+    del replay
 
     again = per.ReplayBuffer.load(tmp_path, directory=tmp_path)
 
@@ -793,6 +798,7 @@ def test_a_directory_survives_its_process_as_of_the_last_flush(tmp_path):
     expected = drive(twin, skipped(World(case), 100), 100, 60)
     assert drive(again, skipped(World(case), 100), 100, 60) == expected
     assert again.flush() == len(twin)
+    del again
     with pytest.raises(FileExistsError, match="directory must not hold"):
         case.buffer(directory=tmp_path)
 
@@ -801,6 +807,7 @@ def test_a_directory_can_be_given_to_any_checkpoint(tmp_path, small):
     replay = per.ReplayBuffer.load(small / "frames", directory=tmp_path / "words")
     assert (tmp_path / "words" / "rows.words").exists()
     assert replay.flush() == 3
+    del replay
     with pytest.raises(FileExistsError, match="directory must not hold"):
         per.ReplayBuffer.load(small / "frames", directory=tmp_path / "words")
 

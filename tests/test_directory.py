@@ -72,8 +72,8 @@ def test_what_a_buffer_holds_is_in_its_files(tmp_path):
     assert 1 <= frames / (200 * 400) < 3  # 200 rows since the buffer was cleared, 200 before
 
 
-def test_a_directory_is_used_by_one_buffer(tmp_path):
-    per.ReplayBuffer(10, SMALL, directory=tmp_path)
+def test_a_directory_has_the_files_of_one_buffer(tmp_path):
+    per.ReplayBuffer(10, SMALL, directory=tmp_path)  # and is gone, unlike its files
     with pytest.raises(FileExistsError, match="directory must not hold"):
         per.ReplayBuffer(10, SMALL, directory=tmp_path)
 
@@ -85,6 +85,7 @@ def test_a_directory_with_a_checkpoint_is_for_loading_it(tmp_path):
     replay.flush()
     other = tmp_path / "other"
     per.ReplayBuffer(10, SMALL, seed=1).save(other)
+    del replay
     (tmp_path / "rows.words").unlink()
 
     with pytest.raises(FileExistsError, match=r"with MANIFEST\.json: load it with ReplayBuffer"):
@@ -114,4 +115,5 @@ def test_a_buffer_stays_in_its_directory_wherever_the_process_works(tmp_path, mo
     assert replay.flush() == 100
     assert not any(elsewhere.iterdir())
     directory = tmp_path / "buffer"
+    del replay
     assert len(per.ReplayBuffer.load(directory, directory=directory)) == 100

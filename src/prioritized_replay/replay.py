@@ -24,6 +24,7 @@ from prioritized_replay.batches.statistics import LastBatch, quantiles
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Contents
+from prioritized_replay.checkpoint.ownership import Ownership
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
@@ -57,6 +58,7 @@ NOT_DESCRIBED = (
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
+TRIES = 20  # to read a checkpoint that another process replaces meanwhile
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -110,7 +112,8 @@ class ReplayBuffer:
     ValueError
         If an argument is outside its range, or a required field is missing.
     FileExistsError
-        If ``directory`` holds another buffer, or its checkpoint, which is for :meth:`load`.
+        If ``directory`` belongs to a live buffer, or holds the files of another one or its
+        checkpoint, which is for :meth:`load`.
 
     Examples
     --------
@@ -166,17 +169,24 @@ class ReplayBuffer:
         count = 1 if num_envs is None else num_envs
         self._most_rows = count * self._n_step  # that one call of `add` can make
         self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
-        self._memory = Memory(directory, max_bytes)
-        self._memory.reserve("priorities", self._sampler.nbytes)
+        self._ownership = Ownership()
         try:
-            self._transitions = Transitions(
-                self._capacity, self._structures, self._n_step, self._gamma, count, mode,
-                self._memory, self._sampler.counters, self._sampler.entering, self._sampler.tell,
-                self._note,
-            )  # fmt: skip
+            self._memory = Memory(directory, max_bytes, self._ownership)
+            self._build(num_envs, mode)
         except BaseException:
-            self._memory.discard()
+            if hasattr(self, "_memory"):
+                self._memory.discard()
+            self._ownership.release()  # the error may hold on to this object
             raise
+
+    def _build(self, num_envs: int | None, mode: Autoreset) -> None:
+        """Make what takes memory or files, and what depends on it."""
+        self._memory.reserve("priorities", self._sampler.nbytes)
+        self._transitions = Transitions(
+            self._capacity, self._structures, self._n_step, self._gamma,
+            1 if num_envs is None else num_envs, mode, self._memory, self._sampler.counters,
+            self._sampler.entering, self._sampler.tell, self._note,
+        )  # fmt: skip
         staged = self._transitions.staging.columns.values()
         given = {
             name: structure
@@ -207,7 +217,7 @@ class ReplayBuffer:
             self._accept_obs, self._accept_action, self._accept_reward, self._accept_next_obs = (
                 self._accept[:4]
             )
-        self._saver = Saver()
+        self._saver = Saver(self._ownership)
         self._last = LastBatch()
         direct = self._sampler.direct
         self._fused = fused_draw(self._sampler.distribution) if direct else None
@@ -634,7 +644,9 @@ class ReplayBuffer:
         for prefetcher in self._prefetchers:
             prefetcher.abandon()
         self._prefetchers.clear()
-        self._saver = Saver()  # another thread of the parent's may have been saving
+        # Folders stay with the parent, and another thread of its may have been saving.
+        self._ownership = Ownership()
+        self._saver = Saver(self._ownership)
         if self._memory.directory is not None:
             self._lock = forking.Refusal(
                 f"this buffer keeps its rows in files in {self._memory.directory}, which belong to "
@@ -768,7 +780,8 @@ class ReplayBuffer:
         Parameters
         ----------
         path : path
-            The folder; it is created if it is not there. One buffer at a time may save to it.
+            The folder; it is created if it is not there. It belongs to this buffer then, until the
+            buffer is gone or has saved to four other folders.
         extra : mapping of str to bytes, optional
             Bytes to keep with the buffer, by name: a learner, say. They are part of the same
             checkpoint, so the two are never of different moments. :meth:`load` returns them as
@@ -777,6 +790,8 @@ class ReplayBuffer:
 
         Raises
         ------
+        FileExistsError
+            If another live buffer saves to the folder, or keeps its rows there.
         OSError
             If it cannot be written, as on a full disk. The checkpoint that was there still is.
         ValueError
@@ -832,7 +847,8 @@ class ReplayBuffer:
         CheckpointError
             If there is no checkpoint, or it is damaged or of another version; a ValueError.
         FileExistsError
-            If ``directory`` is another one and holds a buffer or a checkpoint.
+            If ``directory`` belongs to a live buffer, or if it is not ``path`` and holds a buffer
+            or a checkpoint.
         MemoryError, OSError
             If there is no room for the buffer.
 
@@ -841,9 +857,25 @@ class ReplayBuffer:
         O(size of the checkpoint), and O(N log N) for the priorities. What the manifest asks for
         is held against the files' sizes and the machine's memory before it is allocated.
         """
-        reader = Reader(path, memory_limit())
+        for _ in range(TRIES):
+            reader = Reader(path, memory_limit())
+            try:
+                return cls._loaded(reader, directory, max_bytes)
+            except CheckpointError:
+                if not reader.replaced():
+                    raise
+        raise CheckpointError(
+            f"{reader.folder} must stay as it is while it is read, but was saved to {TRIES} times: "
+            "load it when it is saved to less often"
+        )
+
+    @classmethod
+    def _loaded(
+        cls, reader: Reader, directory: str | os.PathLike[str] | None, max_bytes: int | None
+    ) -> Self:
+        """Return the buffer of one checkpoint; see :meth:`load`."""
         if directory is not None:
-            directory = reopened(directory, path)
+            directory = reopened(directory, reader.folder)
         replay = None
         try:
             options = cls._described(reader)
@@ -851,6 +883,8 @@ class ReplayBuffer:
             replay._restore(reader)
             replay._loaded_extra = reader.extra()
             reader.finish()
+            replay._saver.loaded(reader, replay._contents().pieces)
+            return replay
         except BaseException as error:
             if replay is not None:
                 replay._memory.discard()
@@ -859,8 +893,6 @@ class ReplayBuffer:
             if isinstance(error, NOT_DESCRIBED):
                 raise reader.error(f"describes no buffer: {error}") from error
             raise
-        replay._saver.loaded(reader, replay._contents().pieces)
-        return replay
 
     def flush(self) -> int:
         """Make everything up to now survive this process, where the buffer is in a directory.

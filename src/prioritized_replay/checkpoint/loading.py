@@ -28,6 +28,7 @@ from prioritized_replay.checkpoint.manifest import (
     MOST_EXTRA_BYTES,
     Entry,
     _parsed,
+    _read,
     _text_of,
 )
 
@@ -76,6 +77,10 @@ class Reader:
     def error(self, message: str) -> CheckpointError:
         """Return the error that blames the manifest."""
         return CheckpointError(f"{self.folder / MANIFEST} {message}")
+
+    def replaced(self) -> bool:
+        """Return whether there is another checkpoint in the folder by now."""
+        return _read(self.folder / MANIFEST) != self.text
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries

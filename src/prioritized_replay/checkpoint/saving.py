@@ -46,10 +46,10 @@ from prioritized_replay.checkpoint.manifest import (
     _manifest,
     _read,
 )
+from prioritized_replay.checkpoint.ownership import MOST_SAVED, Ownership
 
 ROUNDS = 2  # of writing while the buffer is in use; what changed meanwhile is written again
 AT_ONCE = 2  # checksums of one piece are computed while another is written
-KEPT_RECORDS = 4
 MOST_COPIED = 1 << 25  # bytes copied with the lock held, rather than written
 
 
@@ -57,11 +57,17 @@ class Saver:
     """Saves the contents of one buffer, to any number of folders.
 
     It remembers what it wrote: of the next checkpoint in the same folder only the pieces whose
-    version is another are written.
+    version is another are written. A folder that it saves to belongs to it from then on.
+
+    Parameters
+    ----------
+    ownership : Ownership, optional
+        Of the buffer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ownership: Ownership | None = None) -> None:
         self._busy = threading.Lock()
+        self._ownership = Ownership() if ownership is None else ownership
         self._records: dict[Path, tuple[bytes, dict[str, Entry]]] = {}
 
     def save(
@@ -91,13 +97,18 @@ class Saver:
         ------
         ValueError
             If ``extra`` has a name or a value that a checkpoint cannot hold.
+        FileExistsError
+            If the folder belongs to another live buffer.
         OSError
             If a file cannot be written. The checkpoint that was there still is.
         """
         folder = _folder(path)
         extra = _checked_extra(extra)
         with self._busy:
+            with lock:  # what cannot be saved at all leaves no trace
+                pieces = contents().pieces
             folder.mkdir(parents=True, exist_ok=True)
+            self._ownership.take_checkpoint(folder)
             sizes = _pieces_in(folder)
             entries = self._still_there(folder, sizes)
             generation = following({_generation(file) for file in sizes})
@@ -121,9 +132,10 @@ class Saver:
 
             try:
                 extras = {name: write_extra(name, value) for name, value in extra.items()}
-                for _ in range(ROUNDS):
-                    with lock:
-                        pieces = contents().pieces
+                for number in range(ROUNDS):
+                    if number > 0:
+                        with lock:
+                            pieces = contents().pieces
                     lasting = [piece for piece in changed(pieces) if piece.version is not None]
                     _in_threads(lambda piece: write(piece, True), lasting)
                 with lock:
@@ -163,7 +175,7 @@ class Saver:
         folder = folder.resolve()
         self._records.pop(folder, None)
         self._records[folder] = hashlib.sha256(text).digest(), entries
-        while len(self._records) > KEPT_RECORDS:
+        while len(self._records) > MOST_SAVED:
             del self._records[next(iter(self._records))]
 
     def _still_there(self, folder: Path, sizes: Mapping[str, int]) -> dict[str, Entry]:

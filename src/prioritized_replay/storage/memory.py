@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.checkpoint.manifest import MANIFEST
+from prioritized_replay.checkpoint.ownership import Ownership
 from prioritized_replay.fields import arguments
 
 __all__ = [
@@ -49,9 +50,11 @@ class Memory:
     ----------
     directory : path, optional
         Where to keep the words, in files mapped into memory, one for each array. It is created
-        with the first of them. RAM if None.
+        if it is not there. RAM if None.
     max_bytes : int, optional
         What may be held at most; no limit if None.
+    ownership : Ownership, optional
+        Becomes the owner of ``directory``, before anything in there is looked at or removed.
 
     Raises
     ------
@@ -60,7 +63,8 @@ class Memory:
     NotADirectoryError
         If ``directory`` is something else.
     FileExistsError
-        If it holds words or a checkpoint already, and is not a ``Reopened`` one.
+        If it belongs to a live buffer, or holds words or a checkpoint already and is not a
+        ``Reopened`` one.
 
     Notes
     -----
@@ -77,12 +81,16 @@ class Memory:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str] | None = None, max_bytes: int | None = None
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        max_bytes: int | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
         self.max_bytes = None if max_bytes is None else arguments.integer("max_bytes", max_bytes)
-        self.directory = None if directory is None else _usable(directory)
         self._held: dict[str, int] = {}  # bytes counted, by the names of arrays
         self._paths: dict[str, Path] = {}  # of files, from before they are made
+        self._ownership = Ownership() if ownership is None else ownership
+        self.directory = None if directory is None else self._taken(directory)
 
     @property
     def nbytes(self) -> int:
@@ -169,13 +177,30 @@ class Memory:
             self._paths.pop(name, None)
 
     def discard(self) -> None:
-        """Remove the files again, where a buffer could not be made after all.
+        """Remove the files again and let others have the directory; no buffer could be made.
 
         Arrays in them stay valid; where a file in use cannot be removed (Windows), it stays.
         """
         for path in list(self._paths.values()):
             with contextlib.suppress(OSError):
                 path.unlink()
+        self._ownership.release()
+
+    def _taken(self, directory: Any) -> Path:
+        """Return the path of a directory that is this memory's own now, and has no words."""
+        path = _path_of(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._ownership.take_directory(path)
+            if isinstance(directory, Reopened):
+                for words in path.glob("*" + SUFFIX):  # what a process left that has ended
+                    words.unlink()
+            else:
+                _require_new(path)
+        except BaseException:
+            self._ownership.release()
+            raise
+        return path
 
     def _require(self, nbytes: int) -> None:
         needed = self.nbytes + nbytes
@@ -229,32 +254,34 @@ def reopened(
 ) -> str | os.PathLike[str]:
     """Return the directory for a buffer that is loaded from a checkpoint.
 
-    If the checkpoint is in it, the words that a process left there are removed.
+    If the checkpoint is in it, :class:`Memory` will remove the words that a process left there.
     """
     if not isinstance(directory, (str, os.PathLike)):
         return directory  # as `Memory` will say
     folder = Path(directory)
     if not (folder.is_dir() and folder.samefile(checkpoint)):
         return directory
-    for path in folder.glob("*" + SUFFIX):
-        path.unlink()
     return Reopened(folder)
 
 
-def _usable(directory: Any) -> Path:
-    """Return the path of a directory that holds neither words nor a checkpoint, or of none yet."""
+def _path_of(directory: Any) -> Path:
+    """Return the path of a directory, or of none yet."""
     if not isinstance(directory, (str, os.PathLike)):
         raise ValueError(f"directory must be a path, got {arguments.shown(directory)}")
     path = Path(directory).absolute()  # the process may work in another directory later
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"directory must be a directory or not exist, got {path}")
+    return path
+
+
+def _require_new(path: Path) -> None:
+    """Raise where a directory holds words or a checkpoint."""
     found = next(path.glob("*" + SUFFIX), path / MANIFEST)
-    if found.name != MANIFEST or (found.exists() and not isinstance(directory, Reopened)):
+    if found.name != MANIFEST or found.exists():
         raise FileExistsError(
             f"directory must not hold another buffer's files, got {path} with {found.name}: "
             "load it with ReplayBuffer.load, or name a new directory"
         )
-    return path
 
 
 def _fill(file: FileIO, nbytes: int) -> None:

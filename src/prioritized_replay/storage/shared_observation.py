@@ -32,6 +32,48 @@ LOOKS = 3  # one step that does not follow from the one before should not decide
 STEPS_TO_LOOK = 1000  # after so many rows the layout stays as it is
 
 
+class FrameMemory:
+    """Memory for the frames of one observation, in arrays whose names are never used twice.
+
+    It is an object of its own, so that those who hold each other are not held in a circle: files
+    and memory of a buffer that nobody uses any more are given back at once.
+
+    Parameters
+    ----------
+    title : str
+        What names begin with.
+    memory : Memory
+        Where the arrays lie.
+    """
+
+    def __init__(self, title: str, memory: Memory) -> None:
+        self._title = title
+        self._memory = memory
+        self._named = 0
+        self._arrays: dict[str, Words] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(words.nbytes for words in self._arrays.values())
+
+    def words(self, count: int, beside: int) -> Words:
+        """Return another array; see :meth:`Memory.words`."""
+        name = f"{self._title}-{self._named:05d}"
+        self._named += 1  # first: a name is never used twice, whatever happens to the words
+        words = self._memory.words(name, count, beside)
+        self._arrays[name] = words
+        return words
+
+    def keep(self, arrays: Sequence[Words]) -> None:
+        """Give back all arrays but these."""
+        used = set(map(id, arrays))
+        for name in self._memory.names:
+            if name.startswith(f"{self._title}-") and id(self._arrays.get(name)) not in used:
+                self._memory.release(name)
+                self._arrays.pop(name, None)
+
+
 class SharedObservation:
     """One leaf of ``obs`` and its twin of ``next_obs``, as numbers of frames in a row.
 
@@ -61,15 +103,13 @@ class SharedObservation:
         memory: Memory,
     ) -> None:
         self.names = names
-        self._named = 0  # pieces of memory that have been given a name
-        self._pieces: dict[str, Words] = {}  # of memory, by their names
         # What a change of layout began with: see `look_for_stack`.
         self._before: tuple[Frames, list[tuple[Array, Array]]] | None = None
         self._title = f"frames-{number}"
         self._capacity = capacity
         self._streams = streams
-        self._memory = memory
-        self._frames = Frames(field, capacity, streams, self._allocate)
+        self._memory = FrameMemory(self._title, memory)
+        self._frames = Frames(field, capacity, streams, self._memory.words)
         axes = possible_axes(field) if field.stack_axis is None else []
         self._looks = LOOKS if axes else 0  # steps that may still show no stack
         self._rows_to_look = min(STEPS_TO_LOOK, capacity)
@@ -207,7 +247,7 @@ class SharedObservation:
             frames, after = self._frames.restacked(axis, before)
         except (MemoryError, OSError):  # no room for both: it stays as it is
             self._looks = 0
-            self._release_unused()
+            self._memory.keep(self._frames.memory)
             return
         self._before = self._frames, list(zip(places, map(self._widened, before), strict=True))
         self._frames = frames
@@ -215,7 +255,7 @@ class SharedObservation:
             place[:] = self._widened(references)
         self._looks = 0
         self._before = None
-        self._release_unused()
+        self._memory.keep(self._frames.memory)
 
     def pieces(self) -> list[Piece]:
         """Return the frames, as pieces of a checkpoint."""
@@ -246,8 +286,8 @@ class SharedObservation:
             if field.stack_axis is not None or looks or axis not in possible_axes(field):
                 raise reader.error(f"must not have {self._title} stacked along {axis!r}")
             field = replace(field, stack_axis=axis)
-            self._frames = Frames(field, self._capacity, self._streams, self._allocate)
-            self._release_unused()
+            self._frames = Frames(field, self._capacity, self._streams, self._memory.words)
+            self._memory.keep(self._frames.memory)
         self._looks = looks
         chunks = reader.integers(f"{self._title}.chunks", MOST_CHUNKS)
         self._frames.restore(self._title, reader, chunks, rows)
@@ -276,7 +316,7 @@ class SharedObservation:
         stack = self._frames.stack
         columns = [rows.columns[name] for rows in storages for name in self.names]
         self._frames.recount(column[:, :stack] for column in columns)
-        self._release_unused()
+        self._memory.keep(self._frames.memory)
 
     def bytes_to_come(self, stack: int) -> int:
         """Return about how many more bytes of frames N transitions need.
@@ -289,22 +329,7 @@ class SharedObservation:
         """
         frames = self._frames
         each = frames.field.nbytes // max(stack, frames.stack)
-        return max(0, self._capacity * each - sum(words.nbytes for words in self._pieces.values()))
-
-    def _allocate(self, count: int, beside: int) -> Words:
-        name = f"{self._title}-{self._named:05d}"
-        self._named += 1  # first: a name is never used twice, whatever happens to the words
-        words = self._memory.words(name, count, beside)
-        self._pieces[name] = words
-        return words
-
-    def _release_unused(self) -> None:
-        """Give back the pieces of memory that hold no chunk of the frames in use."""
-        used = set(map(id, self._frames.memory))
-        for name in self._memory.names:
-            if name.startswith(f"{self._title}-") and id(self._pieces.get(name)) not in used:
-                self._memory.release(name)
-                self._pieces.pop(name, None)
+        return max(0, self._capacity * each - self._memory.nbytes)
 
     def _narrowed(self, references: Array) -> Array:
         """Return the part of rows' references that is in use, fit for a kernel."""
