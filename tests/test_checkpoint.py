@@ -821,6 +821,61 @@ def test_loading_into_a_directory_that_fails_leaves_no_words(tmp_path, small):
     assert list((tmp_path / "words").iterdir()) == []
 
 
+@pytest.fixture
+def saver(tmp_path, monkeypatch):
+    """A buffer that saves so many times, each time between the reading of manifest and pieces."""
+
+    class Saving:
+        def __init__(self):
+            self.case, self.folder = Case("rows", "rank", 1), tmp_path / "checkpoint"
+            self.left = self.loads = 0
+            self.replay, self.world = self.case.buffer(), World(self.case)
+            self.save()
+
+        def save(self):
+            drive(self.replay, self.world, 0, 20)
+            self.replay.save(self.folder)
+
+    saving, real = Saving(), loading._text_of
+
+    def read(path):
+        text = real(path)
+        saving.loads += 1
+        if saving.left:
+            saving.left -= 1
+            saving.save()
+        return text
+
+    monkeypatch.setattr(loading, "_text_of", read)
+    return saving
+
+
+@pytest.mark.parametrize("times", [1, 9])
+@pytest.mark.parametrize("directory", [False, True])
+def test_a_load_beside_a_save_begins_again(tmp_path, saver, times, directory):
+    saver.left = times
+
+    loaded = per.ReplayBuffer.load(saver.folder, directory=tmp_path / "d" if directory else None)
+
+    assert saver.loads == times + 1
+    world = skipped(World(saver.case), 20 * (times + 1))
+    assert drive(loaded, world, 0, 20) == drive(saver.replay, saver.world, 0, 20)
+
+
+def test_a_load_does_not_begin_again_for_ever(saver):
+    saver.left = 1000
+    with pytest.raises(per.CheckpointError, match=r"the same .* of 10 times, .* is missing"):
+        per.ReplayBuffer.load(saver.folder)
+    assert saver.loads == 10
+
+
+def test_a_piece_that_is_missing_without_a_save_is_an_error_at_once(saver):
+    (saver.folder / files_of(saver.folder)["rows-000000"]["file"]).unlink()
+    with pytest.raises(per.CheckpointError, match=r"rows-000000.* is missing"):
+        per.ReplayBuffer.load(saver.folder)
+    assert saver.loads == 1
+
+
 def test_flush_needs_a_directory():
     with pytest.raises(ValueError, match="flush needs a buffer with a directory"):
         Case("rows", "rank", 1).buffer().flush()

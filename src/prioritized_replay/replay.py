@@ -58,7 +58,7 @@ NOT_DESCRIBED = (
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
-TRIES = 20  # to read a checkpoint that another process replaces meanwhile
+TRIES = 10  # to read a checkpoint that another buffer replaces meanwhile
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -855,18 +855,20 @@ class ReplayBuffer:
         Notes
         -----
         O(size of the checkpoint), and O(N log N) for the priorities. What the manifest asks for
-        is held against the files' sizes and the machine's memory before it is allocated.
+        is held against the files' sizes and the machine's memory before it is allocated. Where
+        another buffer saves to the folder meanwhile, loading begins again with the new checkpoint.
         """
         for _ in range(TRIES):
             reader = Reader(path, memory_limit())
             try:
                 return cls._loaded(reader, directory, max_bytes)
-            except CheckpointError:
+            except CheckpointError as error:
                 if not reader.replaced():
                     raise
+                missed = str(error)  # the error itself holds a buffer
         raise CheckpointError(
-            f"{reader.folder} must stay as it is while it is read, but was saved to {TRIES} times: "
-            "load it when it is saved to less often"
+            f"{reader.folder} must stay the same while it is read, got another checkpoint each of "
+            f"{TRIES} times, at last where {missed}: load it when it is saved to less often"
         )
 
     @classmethod
