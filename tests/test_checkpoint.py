@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -502,6 +503,44 @@ def test_a_manifest_of_something_else_is_refused(small, tmp_path, text):
     shutil.copytree(small / "rows", tmp_path, dirs_exist_ok=True)
     (tmp_path / MANIFEST).write_bytes(text)
     assert_refused(tmp_path, tmp_path / MANIFEST)
+
+
+def test_a_refusal_says_what_was_expected_what_was_found_and_what_to_do(small, tmp_path):
+    shutil.copytree(small / "rows", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / MANIFEST
+    text = path.read_bytes()
+    digest = json.loads(text)["sha256"]
+    where, remedy = re.escape(str(path)), f": {manifest.REMEDY}$"
+    mismatch = "is damaged: checksum mismatch: expected"
+
+    def refused(match):
+        with pytest.raises(per.CheckpointError, match=f"^{where} {match}"):
+            per.ReplayBuffer.load(tmp_path)
+
+    path.write_bytes(text.replace(b'"generation": 1', b'"generation": 2'))
+    found = f"found '(?!{digest})[0-9a-f]{{64}}'"
+    refused(f"{mismatch} '{digest}' as it says, {found}{remedy}")
+    path.write_bytes(text.replace(b'"sha256": "', b'"sha256": "' + b"0" * 10**6))
+    refused(f"{mismatch} '0{{79}} as it says, found '{digest}'{remedy}")
+    path.write_bytes(text + b" ")
+    refused(f"is damaged: expected its values spelled as they are saved, found other.*{remedy}")
+    path.write_bytes(text)
+    signed(tmp_path, put("buffer", "gamma", 2.0))
+    refused(
+        "must describe a buffer that this version can build, got .* ValueError: gamma must .*: "
+    )
+
+
+def test_what_the_caller_named_is_not_blamed_on_the_manifest(small, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for options, kind, match in (
+        ({"max_bytes": 1.5}, ValueError, "max_bytes must be an integer >= 1"),
+        ({"directory": 7}, ValueError, "directory must be a path, got 7"),
+        ({"directory": tmp_path / "file"}, NotADirectoryError, "directory must be a directory"),
+    ):
+        with pytest.raises(kind, match=f"^{match}") as caught:
+            per.ReplayBuffer.load(small / "rows", **options)
+        assert not isinstance(caught.value, per.CheckpointError)
 
 
 def test_a_manifest_that_is_huge_or_no_file_is_refused(small, tmp_path):

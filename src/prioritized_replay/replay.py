@@ -846,6 +846,8 @@ class ReplayBuffer:
         ------
         CheckpointError
             If there is no checkpoint, or it is damaged or of another version; a ValueError.
+        ValueError
+            If ``directory`` is no path, or ``max_bytes`` is no integer >= 1.
         FileExistsError
             If ``directory`` belongs to a live buffer, or if it is not ``path`` and holds a buffer
             or a checkpoint.
@@ -876,6 +878,9 @@ class ReplayBuffer:
         cls, reader: Reader, directory: str | os.PathLike[str] | None, max_bytes: int | None
     ) -> Self:
         """Return the buffer of one checkpoint; see :meth:`load`."""
+        # What the caller named is not to be blamed on the manifest.
+        if max_bytes is not None:
+            max_bytes = arguments.integer("max_bytes", max_bytes)
         if directory is not None:
             directory = reopened(directory, reader.folder)
         replay = None
@@ -893,7 +898,11 @@ class ReplayBuffer:
             if isinstance(error, (CheckpointError, OverLimit, OSError)):
                 raise
             if isinstance(error, NOT_DESCRIBED):
-                raise reader.error(f"describes no buffer: {error}") from error
+                raise reader.error(
+                    "must describe a buffer that this version can build, got one that fails with "
+                    f"{type(error).__name__}: {error}: load another checkpoint, or load it with "
+                    "the version that saved it"
+                ) from error
             raise
 
     def flush(self) -> int:

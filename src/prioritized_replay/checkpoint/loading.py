@@ -26,6 +26,7 @@ from prioritized_replay.checkpoint.manifest import (
     MANIFEST,
     MOST_EXTRA,
     MOST_EXTRA_BYTES,
+    REMEDY,
     Entry,
     _parsed,
     _read,
@@ -170,7 +171,7 @@ class Reader:
         if crc != entry.crc32:
             raise CheckpointError(
                 f"{path} is damaged: checksum mismatch: expected {entry.crc32:#010x}, "
-                f"found {crc:#010x}"
+                f"found {crc:#010x}: {REMEDY}"
             )
 
     def _sized(self, entry: Entry) -> Path:

@@ -22,6 +22,8 @@ MOST_EXTRA = 256
 MOST_EXTRA_BYTES = 1 << 34
 """Bytes that a caller may add to a checkpoint, all names together."""
 
+REMEDY = "copy it again from where it came from, or load another checkpoint"
+
 
 class Piece(NamedTuple):
     """One array of a checkpoint."""
@@ -119,6 +121,14 @@ def _parsed(text: bytes) -> dict[str, Any]:
         )
     body = {name: value for name, value in manifest.items() if name != "sha256"}
     digest = hashlib.sha256(_canonical(body)).hexdigest()
+    if manifest.get("sha256") != digest:
+        raise CheckpointError(
+            f"is damaged: checksum mismatch: expected {manifest.get('sha256')!r:.80} as it says, "
+            f"found {digest!r}: {REMEDY}"
+        )
     if text != _canonical({**body, "sha256": digest}):
-        raise CheckpointError("is damaged: its checksum is another")
+        raise CheckpointError(
+            "is damaged: expected its values spelled as they are saved, found other spaces, "
+            f"numbers or order: {REMEDY}"
+        )
     return manifest

@@ -255,10 +255,13 @@ def reopened(
     """Return the directory for a buffer that is loaded from a checkpoint.
 
     If the checkpoint is in it, :class:`Memory` will remove the words that a process left there.
+
+    Raises
+    ------
+    ValueError, NotADirectoryError
+        If it is no path, or of something else than a directory.
     """
-    if not isinstance(directory, (str, os.PathLike)):
-        return directory  # as `Memory` will say
-    folder = Path(directory)
+    folder = _path_of(directory)
     if not (folder.is_dir() and folder.samefile(checkpoint)):
         return directory
     return Reopened(folder)
