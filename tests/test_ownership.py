@@ -397,6 +397,17 @@ def test_a_lock_ends_with_its_owner_whatever_became_of_forked_children(tmp_path)
         os.waitpid(child, 0)
 
 
+def test_letting_go_unlocks_also_where_a_copy_of_the_descriptor_is_open(tmp_path):
+    """As in a process that was forked without telling Python."""
+    lock = FolderLock(tmp_path, "path")
+    copy = os.dup(lock._descriptor)
+    try:
+        lock.release()
+        FolderLock(tmp_path, "path")
+    finally:
+        os.close(copy)
+
+
 @FORKS
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_saves_elsewhere(tmp_path):
