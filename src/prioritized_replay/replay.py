@@ -199,6 +199,12 @@ class ReplayBuffer:
             and not self._transitions.shared
             and all(structure.plain for structure in self._structures.values())
         )
+        # Whether a step of every stream can be taken as it comes, if all of it fits.
+        self._side_by_side = (
+            num_envs is not None
+            and not self._transitions.shared
+            and all(structure.plain for structure in self._structures.values())
+        )
         self._accept = [
             FieldCaster(column.name, column.field).accept
             for column in self._transitions.staging.columns.values()
@@ -420,7 +426,21 @@ class ReplayBuffer:
                 f"got {arguments.shown(extra['discount'])}"
             )
         if not self._bare or env is not None:
-            values = [obs, action, reward, next_obs, *(extra[name] for name in self._extra)]
+            values = [obs, action, reward, next_obs]
+            if extra:
+                values += [extra[name] for name in self._extra]
+            # An info of another kind and an array given twice are for the checks of the long way.
+            if (
+                self._side_by_side and env is None and obs is not next_obs
+                and (info is None or type(info) is dict)
+            ):  # fmt: skip
+                errors = None
+                if td_error is not None:
+                    errors = arguments.errors(td_error, self._streams.count, "td_error")
+                ends = terminated, truncated
+                with self._lock: ids = self._add_whole(values, ends, errors)  # fmt: skip
+                if ids is not None:
+                    return ids
             steps = self._streams.accept(env, values, terminated, truncated, info)
             errors = None
             if td_error is not None:
@@ -1002,6 +1022,21 @@ class ReplayBuffer:
         priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
         made = self._transitions.add(steps, priorities, self._entry_priority())
         return self._latest_ids(made)
+
+    def _add_whole(
+        self, values: list[Any], ends: tuple[Any, Any], errors: Floats | None
+    ) -> Ints | None:
+        """Add a step of every stream, or return None if that is for :meth:`_add`."""
+        if self._note.work is not None:
+            self._note.settle()
+        sampler = self._sampler
+        priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
+        entry = sampler.entry_priority() if sampler.current else -1.0
+        made = self._transitions.add_whole(values, ends, priorities, entry)
+        if made < 0:
+            return None
+        issued = int(sampler.counters[0])
+        return np.arange(issued - made, issued)
 
     def _add_one(self, values: list[Any], is_terminated: bool, error: float | None) -> Ints:
         """Add a step of a single stream that is a row of its own."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import Field, FieldCaster, cast, flag
 from prioritized_replay.fields.nested import Structure
+from prioritized_replay.streams._step_kernels import wrong_stream
 from prioritized_replay.streams.autoreset import Autoreset, final_observations
 from prioritized_replay.streams.transitions import Steps
 
@@ -24,7 +25,7 @@ Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-FLOAT32, FLOAT64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
+FLOAT64, INT64, BOOL = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 ONLY_STREAM = np.zeros(1, np.int64)
 NO_STREAMS = np.zeros(0, np.int64)
 BOOLEAN = Field((), "bool")
@@ -72,6 +73,7 @@ class Streams:
         self._plain = all(structure.plain for structure in self._structures)
         self._next_obs = structures["next_obs"]
         self._all = np.arange(self.count)
+        self._seen = np.zeros(self.count + 1, np.int64)  # see `wrong_stream`
         self._lead = (self.count,)
         self._leaves = [
             Leaf(name, field, np.dtype(field.dtype), (self.count, *field.shape), name in wide)
@@ -97,6 +99,11 @@ class Streams:
             return ONLY_STREAM, True
         if env is None:
             return self._all, False
+        if (
+            type(env) is np.ndarray and env.dtype is INT64 and env.ndim == 1
+            and env.flags.carray and wrong_stream(env, self._seen) < 0
+        ):  # fmt: skip
+            return env, False
         streams = arguments.as_array("env", env)
         if streams.ndim > 1 or (streams.dtype.kind not in "iu" and streams.size):
             raise ValueError(
