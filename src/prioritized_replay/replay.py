@@ -514,7 +514,7 @@ class ReplayBuffer:
         errors = None if td_errors is None else arguments.errors(td_errors, count)
         with self._lock: return self._extend(columns, errors)  # fmt: skip
 
-    def sample(self, batch_size: int, beta: float = 1.0) -> Batch:
+    def sample(self, batch_size: int, beta: float = 1.0) -> Batch[Array]:
         """Draw a batch.
 
         Parameters
@@ -543,7 +543,7 @@ class ReplayBuffer:
         beta = arguments.number("beta", beta, 1.0)
         with self._lock: return self._sample(batch_size, beta)  # fmt: skip
 
-    def _sample(self, batch_size: int, beta: float) -> Batch:
+    def _sample(self, batch_size: int, beta: float) -> Batch[Array]:
         if self._note.work is not None:
             self._note.settle()
         sampler, uniforms = self._sampler, self._uniforms
@@ -666,7 +666,7 @@ class ReplayBuffer:
             "a ReplayBuffer cannot be copied or pickled: use save and ReplayBuffer.load instead"
         )
 
-    def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
+    def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch[Array]:
         """Return named transitions, as :meth:`sample` would had it drawn these.
 
         Parameters
@@ -685,7 +685,7 @@ class ReplayBuffer:
         beta = arguments.number("beta", beta, 1.0)
         with self._lock: return self._get(wanted, beta)  # fmt: skip
 
-    def _get(self, wanted: Ints, beta: float) -> Batch:
+    def _get(self, wanted: Ints, beta: float) -> Batch[Array]:
         self._note.settle()
         self._require_live(wanted)
         slots = wanted % self._capacity
