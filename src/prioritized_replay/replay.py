@@ -534,6 +534,8 @@ class ReplayBuffer:
         ValueError
             If the buffer is empty, no row has a positive probability, a draw without
             replacement asks for more rows than there are, or an argument is out of range.
+        TypeError
+            If beta is a schedule: it is to be called with a step, ``beta=beta(step)``.
 
         Notes
         -----
