@@ -252,7 +252,8 @@ class ReplayBuffer:
         """Build a buffer for a Gymnasium environment or vector environment.
 
         Fields, ``num_envs``, the autoreset mode and how frames are stacked are read from it,
-        through wrappers; see :meth:`for_spaces`.
+        through wrappers; see :meth:`for_spaces`. A vector environment must have been made with
+        ``copy=True``, its default: without, ``obs`` becomes ``next_obs`` before it is added.
 
         Parameters
         ----------
@@ -265,7 +266,8 @@ class ReplayBuffer:
         Raises
         ------
         ValueError
-            If an option contradicts the environment, or as :meth:`for_spaces` does.
+            If it is no environment, or one that was made with ``copy=False``, if an option
+            contradicts it, or as :meth:`for_spaces` does.
         """
         fields, known = known_of(env)
         for name, value in known.items():
@@ -410,7 +412,8 @@ class ReplayBuffer:
         ------
         ValueError
             If a value does not fit its field, a field is missing or unknown, a final observation
-            is missing, or ``env`` names a stream that is not there or twice. Nothing changes then.
+            is missing, ``env`` names a stream that is not there or twice, or the environment
+            writes all observations into the same array. Nothing changes then.
         MemoryError, OSError
             If ``max_bytes`` would be passed, or there is no memory for new frames, or no room in
             ``directory``. Nothing changes then either.
@@ -457,6 +460,8 @@ class ReplayBuffer:
         if extra:
             accept = self._accept
             values += [accept[4 + k](extra[name]) for k, name in enumerate(self._extra)]
+        if obs is next_obs and not is_terminated:
+            self._streams.reused.check("obs", obs)
         error = None if td_error is None else _one_error(td_error)
         with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
 

@@ -17,6 +17,7 @@ from prioritized_replay.fields.field import Field, FieldCaster, cast, flag
 from prioritized_replay.fields.nested import Structure
 from prioritized_replay.streams._step_kernels import wrong_stream
 from prioritized_replay.streams.autoreset import Autoreset, final_observations
+from prioritized_replay.streams.reused_arrays import ReusedArrays
 from prioritized_replay.streams.transitions import Steps
 
 __all__ = ["Streams"]
@@ -83,6 +84,9 @@ class Streams:
         self._accept = [FieldCaster(leaf.name, leaf.field).accept for leaf in self._leaves]
         names = [leaf.name for leaf in self._leaves]
         self._places_of_next = [names.index(name) for name in self._next_obs.leaves]
+        places_of_obs = [names.index(name) for name in structures["obs"].leaves]
+        self._twins = list(zip(places_of_obs, self._places_of_next, strict=True))
+        self.reused = ReusedArrays()
 
     def named(self, env: Any) -> tuple[Ints, bool]:
         """Return the streams that an argument ``env`` names, and whether rows have no leading axis.
@@ -182,6 +186,9 @@ class Streams:
                 taken.append(array)
             is_terminated = _flags("terminated", terminated, lead)
             is_truncated = _flags("truncated", truncated, lead)
+        for place, twin in self._twins:
+            if values[place] is values[twin] and not np.all(is_terminated):
+                self.reused.check(self._leaves[place].name, values[place])
         if self.autoreset == "same_step":
             ended = np.atleast_1d(np.logical_or(is_terminated, is_truncated))
             if ended.any():
