@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -36,7 +36,7 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, named
+from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, infos_of_rows, named
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
@@ -373,7 +373,7 @@ class ReplayBuffer:
         truncated: Any = False,
         *,
         env: Any = None,
-        info: Mapping[str, Any] | None = None,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         td_error: Any = None,
         **extra: Any,
     ) -> Ints:
@@ -391,10 +391,13 @@ class ReplayBuffer:
         env : int64[K], optional
             The streams whose steps these are, all different; by default all E in order. A single
             integer: values without leading axis.
-        info : mapping, optional
+        info : mapping, or list of mappings, optional
             What the vector environment returned with the step. It is needed where an episode ends
             and ``autoreset`` is ``"same_step"``: ``info["final_obs"]`` then has the observation
-            that the step led to, Gymnasium's way or ALE's.
+            that the step led to, Gymnasium's way or ALE's. A list has one mapping for each
+            environment, as Stable-Baselines3's: ``info[k]["terminal_observation"]`` is that
+            observation, and an end with ``info[k]["TimeLimit.truncated"]`` counts as truncated,
+            so that ``terminated`` may be what Stable-Baselines3 calls ``dones``.
         td_error : float or float[K], optional
             Error of the window that starts here; without it the row enters at the largest
             priority.
@@ -451,6 +454,8 @@ class ReplayBuffer:
             with self._lock: return self._add(steps, errors)  # fmt: skip
         is_terminated = flag("terminated", terminated)
         flag("truncated", truncated)
+        if info is not None and type(info) is not dict:
+            infos_of_rows(info, 1, single=True)
         values = [
             self._accept_obs(obs),
             self._accept_action(action),

@@ -16,7 +16,13 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import Field, FieldCaster, cast, flag
 from prioritized_replay.fields.nested import Structure
 from prioritized_replay.streams._step_kernels import wrong_stream
-from prioritized_replay.streams.autoreset import Autoreset, final_observations
+from prioritized_replay.streams.autoreset import (
+    FINAL,
+    Autoreset,
+    final_observations,
+    infos_of_rows,
+    time_limits,
+)
 from prioritized_replay.streams.reused_arrays import ReusedArrays
 from prioritized_replay.streams.transitions import Steps
 
@@ -144,8 +150,9 @@ class Streams:
             What was given of ``obs``, ``action``, ``reward``, ``next_obs`` and further columns.
         terminated, truncated : bool[K], or bool for a single stream
             ``truncated`` may be False for all.
-        info : mapping or None
-            Of the vector environment: final observations are looked for there.
+        info : mapping, list of mappings or None
+            Of the vector environment: final observations are looked for there, and in a list the
+            marks of time limits.
 
         Raises
         ------
@@ -186,6 +193,14 @@ class Streams:
                 taken.append(array)
             is_terminated = _flags("terminated", terminated, lead)
             is_truncated = _flags("truncated", truncated, lead)
+        infos = infos_of_rows(info, count, single)
+        if infos is not None:
+            info = infos
+            ended = np.atleast_1d(np.logical_or(is_terminated, is_truncated))
+            limited = time_limits(infos, np.broadcast_to(ended, (count,)), self.autoreset)
+            if limited.any():
+                is_terminated = np.logical_and(is_terminated, ~limited).reshape(lead)
+                is_truncated = np.logical_or(is_truncated, limited).reshape(lead)
         for place, twin in self._twins:
             if values[place] is values[twin] and not np.all(is_terminated):
                 self.reused.check(self._leaves[place].name, values[place])
@@ -199,7 +214,7 @@ class Streams:
         """Put final observations in the place of the first ones of the next episodes."""
         structure = self._next_obs
         finals = final_observations(info, ended, single)
-        where = "info['final_obs']"
+        where = FINAL if isinstance(info, Mapping) else "a final observation in info"
         leaves = [
             cast(leaf.replace("next_obs", where, 1), part, field)
             for final in finals
