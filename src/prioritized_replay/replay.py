@@ -165,17 +165,21 @@ class ReplayBuffer:
         self._uniforms = UniformStream(seed, note=self._note)
         count = 1 if num_envs is None else num_envs
         self._most_rows = count * self._n_step  # that one call of `add` can make
-        self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
         self._memory = Memory(directory, max_bytes)
-        self._memory.reserve("priorities", self._sampler.nbytes)
         try:
+            self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
+            self._memory.reserve("priorities", self._sampler.nbytes)
             self._transitions = Transitions(
                 self._capacity, self._structures, self._n_step, self._gamma, count, mode,
                 self._memory, self._sampler.counters, self._sampler.entering, self._sampler.tell,
                 self._note,
             )  # fmt: skip
-        except BaseException:
+        except BaseException as error:
             self._memory.discard()
+            if isinstance(error, MemoryError) and not isinstance(error, OverLimit):
+                raise MemoryError(
+                    f"capacity must fit into memory, got {self._capacity}: {error}"
+                ) from None
             raise
         staged = self._transitions.staging.columns.values()
         given = {
@@ -503,7 +507,8 @@ class ReplayBuffer:
         transitions : mapping of str to array
             Every field of the buffer and ``next_obs`` with a leading axis B, and one of
             ``discount`` (float[B], 0 where terminated) and ``terminated`` (bool[B], of
-            transitions of one step). B may exceed the capacity: the last N stay.
+            transitions of one step, only where ``n_step`` is 1). B may exceed the capacity: the
+            last N stay.
         td_errors : float[B], optional
             Their errors; without them all enter at the largest priority.
 
@@ -515,11 +520,26 @@ class ReplayBuffer:
         Raises
         ------
         ValueError
-            If a column is missing, unknown or does not fit; nothing changes then.
+            If a column is missing, unknown or does not fit, or ``terminated`` is given without
+            ``discount`` where ``n_step`` > 1; nothing changes then.
         MemoryError, OSError
             As :meth:`add`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields)
+        >>> transitions = {
+        ...     "obs": [0.0, 1.0, 2.0], "action": [0, 1, 1], "reward": [0.0, 0.0, 1.0],
+        ...     "next_obs": [1.0, 2.0, 3.0], "terminated": [False, False, True],
+        ... }
+        >>> ids = replay.extend(transitions, td_errors=[0.1, 0.2, 0.9])
+        >>> ids, replay.get(ids).discount
+        (array([0, 1, 2]), array([0.99, 0.99, 0.  ], dtype=float32))
         """
-        columns = self._columns.cast(transitions, self._gamma)
+        columns = self._columns.cast(transitions, self._gamma, self._n_step)
         count = len(columns["reward"])
         errors = None if td_errors is None else arguments.errors(td_errors, count)
         with self._lock: return self._extend(columns, errors)  # fmt: skip
@@ -692,6 +712,22 @@ class ReplayBuffer:
         ------
         KeyError
             Naming the first id that is gone, or was never issued.
+
+        Notes
+        -----
+        O(B log N).
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(2, fields)
+        >>> ids = [int(replay.add(k, 0, 10.0 * k, k + 1, False)[0]) for k in range(3)]
+        >>> replay.get(ids[1:]).reward
+        array([10., 20.], dtype=float32)
+        >>> replay.get(ids)
+        Traceback (most recent call last):
+        KeyError: 'ids must be of live transitions, from 1 to 2, got 0, which is gone'
         """
         wanted = arguments.ids(ids)
         beta = arguments.number("beta", beta, 1.0)
@@ -1006,6 +1042,18 @@ class ReplayBuffer:
             batch ``effective_sample_size`` (sum w)**2 / sum w**2, ``weight_min``,
             ``weight_max`` and ``duplicates``, the rows that were in it before;
             ``never_drawn``, the share of live rows never drawn. 0 where nothing is to be measured.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(2, fields, seed=0)
+        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False)[0]) for k in range(3)]
+        >>> replay.update_priorities(ids, [1.0, 1.0, 3.0])  # the first row was overwritten
+        2
+        >>> stats = replay.stats()
+        >>> stats["size"], stats["ids_issued"], stats["stale_updates"], stats["never_drawn"]
+        (2, 3, 1, 1.0)
         """
         with self._lock: return self._stats()  # fmt: skip
 
@@ -1087,9 +1135,14 @@ class ReplayBuffer:
         return np.arange(issued - count, issued)
 
     def _require_live(self, ids: Ints) -> None:
-        gone = (ids < self._sampler.issued - len(self)) | (ids >= self._sampler.issued)
+        issued = self._sampler.issued
+        first = issued - self._sampler.size
+        gone = (ids < first) | (ids >= issued)
         if gone.any():
-            raise KeyError(f"no transition with id {ids[gone][0]}")
+            wrong = ids[gone][0]
+            live = f"from {first} to {issued - 1}" if first < issued else "and there are none"
+            why = "was never issued" if wrong >= issued or wrong < 0 else "is gone"
+            raise KeyError(f"ids must be of live transitions, {live}, got {wrong}, which {why}")
 
 
 def _one_error(td_error: Any) -> float:

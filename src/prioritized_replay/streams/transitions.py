@@ -265,13 +265,9 @@ class Transitions:
         Returns
         -------
         int
-            How many transitions were made, or -1 where something is to be cast, to be looked up in
-            an info, or to be refused first: nothing has changed then, and :meth:`add` is for it.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`add`.
+            How many transitions were made, or < 0 where something is to be cast, to be looked up
+            in an info, to be refused, or to be handed over first: nothing has changed then, and
+            :meth:`add` is for it.
         """
         wide = 0
         terminated, truncated = ends
@@ -306,9 +302,6 @@ class Transitions:
             staging.rewards[...] = self._reward.values
         options = self._full, wide, False, self._next_step, priorities is not None, entry
         made: int = self._kernel(*self._for_steps, *options)
-        if made < 0:
-            steps = Steps(self._full, None, values, terminated, truncated, False)
-            made = self._commit(steps, wide, False, priorities is not None, entry)
         return made
 
     def _stage(self, steps: Steps, priorities: Floats | None) -> int:
