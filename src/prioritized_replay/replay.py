@@ -21,9 +21,10 @@ from prioritized_replay.batches.builder import BatchBuilder
 from prioritized_replay.batches.drawing import fused_draw
 from prioritized_replay.batches.prefetching import Ahead, Prefetcher
 from prioritized_replay.batches.statistics import LastBatch, quantiles
+from prioritized_replay.checkpoint.checkpointed import Checkpointed
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import Reader
-from prioritized_replay.checkpoint.manifest import Contents
+from prioritized_replay.checkpoint.manifest import Contents, Piece
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
@@ -983,19 +984,11 @@ class ReplayBuffer:
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
         }
-        uniforms = self._delivered_uniforms()
-        pieces = [
-            *self._transitions.pieces(),
-            *self._sampler.pieces(),
-            *uniforms.pieces(),
-            *self._last.pieces(),
-        ]
-        state = {
-            **self._last.state(),
-            **self._sampler.state(),
-            **uniforms.state(),
-            **self._transitions.state(),
-        }
+        pieces: list[Piece] = []
+        state: dict[str, Any] = {}
+        for part in self._parts(self._delivered_uniforms()):
+            pieces += part.pieces()
+            state |= part.state()
         return Contents(description, state, pieces)
 
     @staticmethod
@@ -1023,12 +1016,17 @@ class ReplayBuffer:
             )
         return options
 
+    def _parts(self, uniforms: UniformStream) -> list[Checkpointed]:
+        """Return what a checkpoint holds, in the order in which it is restored."""
+        return [uniforms, self._sampler, self._last, self._transitions]
+
     def _restore(self, reader: Reader) -> None:
         """Restore from a checkpoint; this buffer must be new."""
-        self._uniforms.restore(reader)
-        self._sampler.restore(reader)
-        self._last.restore(reader)
-        self._transitions.restore(reader, self._sampler.most)
+        for part in self._parts(self._uniforms):
+            part.restore(reader)
+        most = self._sampler.most
+        if self._transitions.windows.largest_entry() > most:
+            raise reader.error(f"must have windows that enter with priorities <= {most}")
 
     def stats(self) -> dict[str, float]:
         """Return the state of the buffer in plain numbers. O(N log N).

@@ -531,15 +531,8 @@ class Transitions:
         """Return the rest of what belongs to a checkpoint, in plain values."""
         return {name: value for part in self.shared for name, value in part.state().items()}
 
-    def restore(self, reader: Reader, most: float) -> None:
+    def restore(self, reader: Reader) -> None:
         """Restore the state from a checkpoint; the ids given must have been restored before.
-
-        Parameters
-        ----------
-        reader : Reader
-            The checkpoint.
-        most : float
-            The largest priority that a row may have.
 
         Raises
         ------
@@ -563,7 +556,7 @@ class Transitions:
         self.rows.set_marks(reader.array("drawn", np.uint8, (-(-written // 8),)), written)
         if self.staging.final_words:
             reader.fill("finals", self._final_words)
-        self.windows.restore(reader, most)
+        self.windows.restore(reader)
 
     def _compare_with_ends(self, streams: Ints, values: Mapping[str, Array]) -> None:
         """Note of each row whether its large observations are those at which an episode ended."""
