@@ -108,16 +108,35 @@ def test_no_buffer_waits_for_a_search_for_cycles(tmp_path, storage, sampler):
         gc.enable()
 
 
-def test_a_buffer_that_was_loaded_owns_the_folder_once_it_saves_there(tmp_path):
+def test_a_buffer_that_was_loaded_takes_over_once_it_saves_there(tmp_path):
+    """A notebook may still hold the first one when the second one goes on."""
     first = in_memory(tmp_path)
     second = per.ReplayBuffer.load(tmp_path)
+    first.save(tmp_path)
     with pytest.raises(FileExistsError, match=REFUSED):
-        second.save(tmp_path)
-    del first
+        second.save(tmp_path)  # what it was loaded from is there no longer
+    second = per.ReplayBuffer.load(tmp_path)
     second.save(tmp_path)
-    third = per.ReplayBuffer.load(tmp_path)
     with pytest.raises(FileExistsError, match=REFUSED):
+        first.save(tmp_path)
+    third = per.ReplayBuffer.load(tmp_path)
+    with first._saver._ownership.saving:  # it is another one's: nobody waits for it
         third.save(tmp_path)
+    fourth = per.ReplayBuffer.load(tmp_path)
+    with (
+        third._saver._ownership.saving,
+        pytest.raises(FileExistsError, match=REFUSED),
+    ):
+        fourth.save(tmp_path)
+    fourth.save(tmp_path)
+
+
+def test_a_directory_is_not_handed_over(tmp_path):
+    first = in_files(tmp_path)
+    other = per.ReplayBuffer.load(tmp_path)
+    with pytest.raises(FileExistsError, match=REFUSED):
+        other.save(tmp_path)
+    first.flush()
 
 
 def test_the_latest_folders_stay_with_a_buffer(tmp_path):
@@ -151,6 +170,8 @@ def test_a_folder_that_was_removed_can_be_used_again(tmp_path):
     replay = in_memory(folder)
     shutil.rmtree(folder)
     other = in_memory(folder)
+    other.clear()
+    other.save(folder)
     with pytest.raises(FileExistsError, match=REFUSED):
         replay.save(folder)
     del replay

@@ -850,7 +850,8 @@ class ReplayBuffer:
         ----------
         path : path
             The folder; it is created if it is not there. It belongs to this buffer then, until the
-            buffer is gone or has saved to four other folders.
+            buffer is gone or has saved to four other folders, or one that was loaded from it in
+            the same process saves to it.
         extra : mapping of str to bytes, optional
             Bytes to keep with the buffer, by name: a learner, say. They are part of the same
             checkpoint, so the two are never of different moments. :meth:`load` returns them as

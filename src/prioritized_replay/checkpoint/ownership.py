@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from weakref import WeakSet
 
@@ -33,6 +34,8 @@ class FolderLock:
         It must exist.
     argument : str
         The argument of the caller that named the folder, for the error.
+    saving : Lock, optional
+        Held while its buffer saves to the folder. Without one, the folder is never handed over.
 
     Raises
     ------
@@ -42,7 +45,8 @@ class FolderLock:
         If the folder cannot be opened.
     """
 
-    def __init__(self, folder: Path, argument: str) -> None:
+    def __init__(self, folder: Path, argument: str, saving: threading.Lock | None = None) -> None:
+        self._saving = saving
         self._process = os.getpid()
         self._descriptor = -1
         if FLAGS is None:
@@ -74,6 +78,14 @@ class FolderLock:
             return os.path.samestat(os.fstat(self._descriptor), folder.stat())
         except OSError:
             return False
+
+    def hand_over(self) -> None:
+        """Let another buffer of this process have the folder, unless this one is saving to it."""
+        if self._saving is not None and self._saving.acquire(blocking=False):
+            try:
+                self.release()
+            finally:
+                self._saving.release()
 
     def release(self) -> None:
         """Let others have the folder. In a forked process the parent keeps it."""
@@ -110,6 +122,8 @@ class Ownership:
     """
 
     def __init__(self) -> None:
+        self.saving = threading.Lock()
+        """Held while the buffer saves a checkpoint."""
         self._directory: FolderLock | None = None
         self._saved: list[FolderLock] = []  # the latest one last
 
@@ -123,8 +137,17 @@ class Ownership:
         """
         self._directory = FolderLock(folder, "directory")
 
-    def take_checkpoint(self, folder: Path) -> None:
+    def take_checkpoint(self, folder: Path, *, continues: bool = False) -> None:
         """Own a folder that the buffer saves to, until it has saved to four others.
+
+        Parameters
+        ----------
+        folder : pathlib.Path
+            It must exist.
+        continues : bool
+            Whether the checkpoint in it was loaded, or saved, by this buffer. Then another buffer
+            of this process has to give way: a notebook may still hold the one that was saved when
+            the one that was loaded goes on.
 
         Raises
         ------
@@ -135,7 +158,11 @@ class Ownership:
             return
         latest = next((lock for lock in self._saved if lock.is_on(folder)), None)
         if latest is None:
-            latest = FolderLock(folder, "path")
+            if continues:
+                for lock in list(_locks):
+                    if lock.is_on(folder):
+                        lock.hand_over()
+            latest = FolderLock(folder, "path", self.saving)
         locks = [*(lock for lock in self._saved if lock is not latest), latest]
         self._saved = locks[-MOST_SAVED:]  # those that are gone release themselves
 

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -67,7 +66,6 @@ class Saver:
     """
 
     def __init__(self, ownership: Ownership | None = None) -> None:
-        self._busy = threading.Lock()
         self._ownership = Ownership() if ownership is None else ownership
         self._records: dict[Path, tuple[bytes, dict[str, Entry]]] = {}
 
@@ -105,11 +103,12 @@ class Saver:
         """
         folder = _folder(path)
         extra = _checked_extra(extra)
-        with self._busy:
+        with self._ownership.saving:
             with lock:  # what cannot be saved at all leaves no trace
                 pieces = contents().pieces
             folder.mkdir(parents=True, exist_ok=True)
-            self._ownership.take_checkpoint(folder)
+            continues = self._is_latest(folder)
+            self._ownership.take_checkpoint(folder, continues=continues)
             sizes = _pieces_in(folder)
             entries = self._still_there(folder, sizes)
             generation = following({_generation(file) for file in sizes})
@@ -179,11 +178,16 @@ class Saver:
         while len(self._records) > MOST_SAVED:
             del self._records[next(iter(self._records))]
 
+    def _is_latest(self, folder: Path) -> bool:
+        """Return whether the checkpoint that is there is this saver's last one."""
+        digest, _ = self._records.get(folder.resolve(), (b"", {}))
+        return hashlib.sha256(_read(folder / MANIFEST)).digest() == digest
+
     def _still_there(self, folder: Path, sizes: Mapping[str, int]) -> dict[str, Entry]:
         """Return the pieces of the checkpoint that is there, if it is this saver's last one."""
-        digest, entries = self._records.get(folder.resolve(), (b"", {}))
-        if hashlib.sha256(_read(folder / MANIFEST)).digest() != digest:
+        if not self._is_latest(folder):
             return {}  # somebody else's
+        _, entries = self._records[folder.resolve()]
         return {n: entry for n, entry in entries.items() if sizes.get(entry.file) == entry.nbytes}
 
 
