@@ -107,7 +107,7 @@ thread.join()
 results["parent after"] = len(draw(replay))
 
 # a save that is under way
-with tempfile.TemporaryDirectory() as folder, replay._saver._busy:
+with tempfile.TemporaryDirectory() as folder, replay._saver._ownership.saving:
     def save():
         replay.save(folder)
         return len(per.ReplayBuffer.load(folder))
