@@ -35,7 +35,7 @@ demo: $(TRAIN)
 	$(BIN)/per train CartPole-v1 --run-dir runs/demo --overwrite
 
 bench: $(BENCH)
-	$(BIN)/python -m benchmarks --parts add replay worst memory start training --output docs/results/benchmarks
+	$(BIN)/python -m benchmarks --parts add replay vector note worst memory start training --output docs/results/benchmarks
 	$(BIN)/python -m benchmarks --parts stacks files --output docs/results/stacks
 
 quick: lint

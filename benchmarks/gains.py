@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks import measures, stack_measures
+from benchmarks import measures, stack_measures, vector_measures
 from benchmarks.processes import FIRST
 from benchmarks.results import Footprint, Ratio, Results
 from prioritized_replay.conformance.adapters import ALL_STACKS
@@ -30,6 +30,8 @@ WORDS = {
     measures.ADD: "add one row",
     measures.ADD_WITH_ERROR: "add one row with its TD error",
     measures.EXTEND: "add {batch:,} rows in one call",
+    vector_measures.ADD: "add a step of {batch} environments",
+    vector_measures.COLD: "add a step of {batch}, between torch updates",
     stack_measures.SAMPLE: "images: draw {batch} stacks",
     stack_measures.LOOP: "images: add 4 stacks, draw {batch}, update",
     stack_measures.ADD: "images: add one stack",

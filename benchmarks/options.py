@@ -11,7 +11,9 @@ import tyro
 from benchmarks.timing import Clock, Effort
 from prioritized_replay.conformance.adapters import Peer
 
-Part = Literal["add", "replay", "worst", "memory", "start", "training", "stacks", "files"]
+Part = Literal[
+    "add", "replay", "vector", "note", "worst", "memory", "start", "training", "stacks", "files"
+]
 MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
 
 
@@ -20,9 +22,10 @@ class BenchConfig:
     """What is measured, beside whom, how thoroughly, and where the results go."""
 
     parts: tuple[Part, ...] = get_args(Part)
-    """What to measure: adding rows; drawing with updates, at every size; hard priorities; bytes
-    per transition; new processes; the training of a DQN; stacks of frames, their bytes among it;
-    rows in files."""
+    """What to measure: adding rows; drawing with updates, at every size; adding steps of many
+    environments at once; what it costs that a call may be interrupted; hard priorities; bytes per
+    transition; new processes; the training of a DQN; stacks of frames, their bytes among it; rows
+    in files."""
 
     peers: tuple[Peer, ...] = get_args(Peer)
     """Libraries to measure beside; one that is not installed is named as such and left out."""

@@ -16,11 +16,14 @@ from rich.table import Table
 
 from benchmarks import measures, report
 from benchmarks.measures import measure_adding, measure_cycles, measure_worst
+from benchmarks.note_measures import measure_note
 from benchmarks.options import BenchConfig, Part
 from benchmarks.processes import measure_footprint, measure_starts
 from benchmarks.results import FILE, Absence, Participant, Results, load, surroundings
 from benchmarks.session import Session
 from benchmarks.stack_measures import measure_files, measure_stack_footprints, measure_stacks
+from benchmarks.vector_measures import measure_vectors
+from benchmarks.vector_memories import OURS_VECTOR, PEERS_VECTOR, OursVectorStacks, VectorMemory
 from prioritized_replay.conformance.adapters import MODULES, PEERS, PEERS_STACKS, missing
 from prioritized_replay.conformance.adapters.ours import OURS, OURS_STACKS, OursInFiles
 from prioritized_replay.conformance.stacks import Stacks
@@ -119,7 +122,7 @@ def _taking_part(config: BenchConfig, results: Results) -> list[type[Subject]]:
     return kinds
 
 
-def _participant(kind: type[Subject]) -> Participant:
+def _participant(kind: type[Subject] | type[VectorMemory]) -> Participant:
     return Participant(kind.name, kind.library, kind.law, dict(kind.settings))
 
 
@@ -135,6 +138,10 @@ def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type
         measure_adding(session, kinds, config.one_size)
     elif part == "replay":
         measure_cycles(session, kinds, config.used_sizes, config.batches)
+    elif part == "vector":
+        _measure_vectors(config, session)
+    elif part == "note":
+        measure_note(session, config.one_size)
     elif part == "worst":
         measure_worst(session, kinds, config.one_size)
     elif part == "memory":
@@ -157,6 +164,16 @@ def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type
         measure_files(session, config.one_size)
     else:
         _measure_training(config, session)
+
+
+def _measure_vectors(config: BenchConfig, session: Session) -> None:
+    peers: list[type[VectorMemory]] = []
+    for peer in config.peers:
+        if missing(peer) is None:
+            peers += PEERS_VECTOR.get(peer, ())
+    kinds: list[type[VectorMemory]] = [*OURS_VECTOR, OursVectorStacks, *peers]
+    session.results.contenders += map(_participant, kinds)
+    measure_vectors(session, peers, config.one_size, config.stack_sizes[0])
 
 
 def _measure_stacks(config: BenchConfig, session: Session) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks import gains, limits, measures, stack_measures
+from benchmarks import gains, limits, measures, note_measures, stack_measures, vector_measures
 from benchmarks.results import Ratio, Results
-from benchmarks.targets import STACK_TARGETS, Verdict, judge
+from benchmarks.targets import STACK_TARGETS, VECTOR_TARGETS, Target, Verdict, judge
 from prioritized_replay.conformance.adapters import ALL_STACKS
 from prioritized_replay.conformance.subject import LAWS
 
@@ -61,9 +61,9 @@ def targets(results: Results) -> Cells:
     ]
 
 
-def stack_targets(results: Results) -> Cells:
-    """Return the targets for stacks of frames, of what was measured."""
-    there = [v for v in judge(results, STACK_TARGETS) if v.figure is not None]
+def some_targets(results: Results, wanted: Sequence[Target]) -> Cells:
+    """Return those of some targets that were measured."""
+    there = [v for v in judge(results, wanted) if v.figure is not None]
     return [
         ["measure", "target", "measured", "middle half", "met"],
         *([v.target.what, _bound(v), *_measured(v)[:2], _measured(v)[3]] for v in there),
@@ -151,6 +151,34 @@ def _ratio_line(row: Ratio) -> list[str]:
 
 def _middle(low: float, high: float) -> str:
     return f"({number(low)}{NARROW}to{NARROW}{number(high)})"
+
+
+def vector(results: Results) -> Cells:
+    """Return medians of a step of many environments, a line for each way to add it."""
+    wanted = (vector_measures.ADD, vector_measures.FLOAT64, vector_measures.COLD,
+              vector_measures.STACKS)  # fmt: skip
+    rows = [row for row in results.timings if row.measure in wanted]
+    streams = sorted({row.batch for row in rows})
+    lines: dict[tuple[str, str], dict[int, str]] = {}
+    for row in rows:
+        cell = f"{microseconds(row.seconds)} {_middle(1e6 * row.low, 1e6 * row.high)}"
+        lines.setdefault((row.measure, row.contender), {})[row.batch] = cell
+    return [
+        ["measure", "contender", *(f"E = {count}" for count in streams)],
+        *([*key, *(cells.get(count, "") for count in streams)] for key, cells in lines.items()),
+    ]
+
+
+def notes(results: Results) -> Cells:
+    """Return how many times as long calls take that keep notes as calls that keep none."""
+    table: Cells = [["measure", "rows", "with notes", "middle half"]]
+    for row in results.ratios:
+        if row.measure.startswith(note_measures.NOTE):
+            measure = row.measure.removeprefix(note_measures.NOTE)
+            times = f"{row.ratio:.3f}{NARROW}x"
+            middle = f"{row.low:.3f}{NARROW}to{NARROW}{row.high:.3f}"
+            table.append([measure, f"{row.size:,}", times, middle])
+    return table
 
 
 def growth(results: Results) -> Cells:
@@ -304,7 +332,10 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "growth": growth,
     "worst": worst,
     "memory": memory,
-    "stack targets": stack_targets,
+    "vector": vector,
+    "vector targets": lambda results: some_targets(results, VECTOR_TARGETS),
+    "notes": notes,
+    "stack targets": lambda results: some_targets(results, STACK_TARGETS),
     "stacks": lambda results: times(results, _STACK_TIMES, _PRIORITIZED),
     "uniform stacks": lambda results: times(results, _STACK_TIMES, ("uniform",)),
     "stack memory": lambda results: memory(results, of_stacks=True),
@@ -317,7 +348,7 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "machine": lambda results: pairs(results.made),
     "data": lambda results: pairs(results.workload),
     "limits": lambda results: pairs(
-        limits.MEANING | {stack_measures.STACKS: stack_measures.MEANING}
+        limits.MEANING | vector_measures.MEANING | {stack_measures.STACKS: stack_measures.MEANING}
     ),
 }
 """Every table, by the name that the page uses."""
@@ -330,6 +361,9 @@ SHOWN = {
     "growth": "growth with the rows in memory",
     "worst": "awkward priorities",
     "memory": "bytes per transition",
+    "vector": "a step of each of E environments, microseconds",
+    "vector targets": "targets, steps of many environments",
+    "notes": "calls that keep notes, in times of calls that keep none",
     "stack targets": "targets, stacks of frames",
     "stacks": "stacks of frames, microseconds",
     "uniform stacks": "stacks of frames, uniform memories, microseconds",

@@ -114,10 +114,11 @@ class Session:
         inputs: Callable[[int], Any],
         calls: int,
         scale: int = 1,
+        between: Callable[[], object] | None = None,
     ) -> dict[str, Floats]:
         """Time entries in turns and note each one's time, divided by ``scale``."""
         self.say(f"{size:,} rows: {measure}, {batch}")
-        times = interleave(entries, inputs, self.effort)
+        times = interleave(entries, inputs, self.effort, between=between)
         for name, values in times.items():
             of = spread(values / scale)
             self.results.timings.append(

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from benchmarks import note_measures, vector_measures
 from benchmarks.measures import ADD, CYCLE, GROWTH
 from benchmarks.processes import FIRST, IMPORT, LATER
 from benchmarks.results import Ratio, Results
 from benchmarks.stack_measures import STACKS
+from benchmarks.vector_memories import OursVectorStacks
 from prioritized_replay.conformance.adapters.ours import OursProportional, OursRank, OursStacks
 from prioritized_replay.conformance.stacks import FRAME_BYTES
 
@@ -42,7 +44,8 @@ class Target:
     at_least : bool
         Whether more is better.
     unit : str
-        ``"x"`` for a ratio, ``"s"`` for seconds, ``"GB"`` for 1e9 bytes.
+        ``"x"`` for a ratio, ``"s"`` and ``"us"`` for seconds and microseconds, ``"GB"`` for 1e9
+        bytes.
     measured : callable
         Finds the figure in the results; None where it was not measured.
     """
@@ -155,6 +158,31 @@ def _start(what: str) -> Callable[[Results], Figure | None]:
     return measured
 
 
+def _microseconds(
+    measure: str, batch: int, name: str = vector_measures.NAME
+) -> Callable[[Results], Figure | None]:
+    def measured(results: Results) -> Figure | None:
+        for row in results.timings:
+            if (row.measure, row.batch, row.contender) == (measure, batch, name):
+                return Figure(1e6 * row.seconds, 1e6 * row.low, 1e6 * row.high, "")
+        return None
+
+    return measured
+
+
+def _own_ratio(measure: str, batch: int, against: str) -> Callable[[Results], Figure | None]:
+    """Find how many times as long another way of ours takes."""
+
+    def measured(results: Results) -> Figure | None:
+        rows = [
+            row for row in results.ratios
+            if (row.measure, row.batch, row.against) == (measure, batch, against)
+        ]  # fmt: skip
+        return _figure(rows[0] if rows else None)
+
+    return measured
+
+
 def _training(results: Results) -> Figure | None:
     runs = results.training.get("runs", ())
     speed = {(run["contender"], run["seed"]): run["steps_per_second"] for run in runs}
@@ -214,6 +242,36 @@ TARGETS = (
 
 Ratios are times of a peer over ours, or as the row says.
 """
+
+_WAYS = vector_measures
+
+VECTOR_TARGETS = (
+    *(
+        Target(f"{_WAYS.ADD}, {streams} environments", bound, False, "us",
+               _microseconds(_WAYS.ADD, streams))
+        for streams, bound in zip(_WAYS.STREAMS, (5.0, 7.0, 12.0), strict=True)
+    ),
+    *(
+        Target(f"{_WAYS.ADD}, {streams} environments, n = {_WAYS.N_STEP}, in times of n = 1",
+               1.6, False, "x", _own_ratio(_WAYS.ADD, streams, _WAYS.THREE_STEPS))
+        for streams in _WAYS.STREAMS
+    ),
+    *(
+        Target(f"what a float64 column adds to that, {streams} environments", 0.3, False, "us",
+               _microseconds(_WAYS.FLOAT64, streams))
+        for streams in _WAYS.STREAMS
+    ),
+    Target(f"{_WAYS.COLD}, {_WAYS.COLD_STREAMS} environments", 10.0, False, "us",
+           _microseconds(_WAYS.COLD, _WAYS.COLD_STREAMS)),
+    Target(f"{_WAYS.OVER_FRAMES}, {_WAYS.STACK_STREAMS} environments", 10.0, False, "us",
+           _microseconds(_WAYS.OVER_FRAMES, _WAYS.STACK_STREAMS, OursVectorStacks.name)),
+    *(
+        Target(f"what notes add to {measure}", 1.02, False, "x",
+               _own_ratio(note_measures.NOTE + measure, 1, note_measures.NAME))
+        for measure in note_measures.MEASURES
+    ),
+)  # fmt: skip
+"""What adding a step of many environments should take, and what notes may cost."""
 
 STACK_TARGETS = (
     Target(

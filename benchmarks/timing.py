@@ -90,6 +90,7 @@ def interleave(
     effort: Effort,
     *,
     warm_up: int = 2,
+    between: Callable[[], object] | None = None,
 ) -> dict[str, Floats]:
     """Time contenders in turns, forwards and backwards, so that a disturbance meets all of them.
 
@@ -106,6 +107,9 @@ def interleave(
         When to stop.
     warm_up : int
         Rounds before those that count.
+    between : callable, optional
+        Other work, which is done before every single call and not timed. A round's number is then
+        the median of its calls, and ``finish`` is not called.
 
     Returns
     -------
@@ -129,19 +133,44 @@ def interleave(
             for name in order(names, number):
                 entry = entries[name]
                 arguments = entry.prepare(given)
-                call, finish = entry.call, entry.finish
-                start = clock()
-                for argument in arguments:
-                    call(argument)
-                if finish is not None:
-                    finish()
-                elapsed = clock() - start
+                if between is None:
+                    elapsed = _together(entry, arguments, clock) / len(arguments)
+                else:
+                    elapsed = _one_by_one(entry, arguments, clock, between)
                 if counted >= 0:
-                    times[name].append(elapsed / len(arguments) / 1e9)
+                    times[name].append(elapsed / 1e9)
     finally:
         if collecting:
             gc.enable()
     return {name: np.array(values) for name, values in times.items()}
+
+
+def _together(entry: Entry, arguments: Sequence[Any], clock: Callable[[], int]) -> int:
+    """Return the nanoseconds of all calls and the finish."""
+    call, finish = entry.call, entry.finish
+    start = clock()
+    for argument in arguments:
+        call(argument)
+    if finish is not None:
+        finish()
+    return clock() - start
+
+
+def _one_by_one(
+    entry: Entry,
+    arguments: Sequence[Any],
+    clock: Callable[[], int],
+    between: Callable[[], object],
+) -> float:
+    """Return the median nanoseconds of the calls, each of which comes after other work."""
+    call = entry.call
+    times = []
+    for argument in arguments:
+        between()
+        start = clock()
+        call(argument)
+        times.append(clock() - start)
+    return float(np.median(times))
 
 
 def spread(values: Floats) -> Spread:

@@ -27,10 +27,17 @@ SAMPLERS = {
 CAPACITY = 8
 
 
+def windows(count):
+    """Complete transitions of four steps each, with a serial number in every column."""
+    columns = transitions(np.arange(count))
+    discount = np.where(columns.pop("terminated"), 0.0, 0.5**4)
+    return {**columns, "discount": discount}
+
+
 def history(sampler):
     """Twelve rows in a ring of 8, two open windows, some updates, one of them stale."""
     replay = per.ReplayBuffer(CAPACITY, FIELDS, sampler=sampler, n_step=4, gamma=0.5, seed=4)
-    columns = transitions(np.arange(12))
+    columns = windows(12)
     ids = replay.extend({**columns, "log_prob": np.arange(12.0)}, td_errors=np.arange(12.0) / 4)
     obs = np.ones(2)
     replay.add(obs, 1, 1.0, obs, False, log_prob=0.0, td_error=0.3)
@@ -54,7 +61,7 @@ def row(**changes):
 
 
 def rows(count=3, **changes):
-    values = {**transitions(np.arange(count)), "log_prob": np.zeros(count), **changes}
+    values = {**windows(count), "log_prob": np.zeros(count), **changes}
     return {name: value for name, value in values.items() if value is not MISSING}
 
 
@@ -124,7 +131,12 @@ BAD_CALLS = {
     "extend: column missing": (
         lambda r, i: r.extend(rows(next_obs=MISSING)), (ValueError, KeyError), "next_obs"),
     "extend: no end given": (
-        lambda r, i: r.extend(rows(terminated=MISSING)), (ValueError, KeyError), "discount"),
+        lambda r, i: r.extend(rows(discount=MISSING)), (ValueError, KeyError), "discount"),
+    "extend: an end of one step": (
+        lambda r, i: r.extend(rows(discount=MISSING, terminated=np.zeros(3, bool))),
+        ValueError, "discount where n_step is 4, got terminated"),
+    "extend: two ends given": (
+        lambda r, i: r.extend(rows(terminated=np.zeros(3, bool))), ValueError, "either discount"),
     "extend: column unknown": (
         lambda r, i: r.extend(rows(colour=np.ones(3))), (ValueError, KeyError), "colour"),
     "extend: float actions": (
@@ -132,13 +144,13 @@ BAD_CALLS = {
     "extend: one reward overflows": (
         lambda r, i: r.extend(rows(reward=np.array([0, 0, 1e39]))), ValueError, "reward"),
     "extend: discount above 1": (
-        lambda r, i: r.extend(rows(terminated=MISSING, discount=np.array([0, 0.5, 1.5]))),
+        lambda r, i: r.extend(rows(discount=np.array([0, 0.5, 1.5]))),
         ValueError, "discount"),
     "extend: discount NaN": (
-        lambda r, i: r.extend(rows(terminated=MISSING, discount=np.array([0, 0.5, NAN]))),
+        lambda r, i: r.extend(rows(discount=np.array([0, 0.5, NAN]))),
         ValueError, "discount"),
     "extend: discount a word": (
-        lambda r, i: r.extend(rows(terminated=MISSING, discount=np.array(["a", "b", "c"]))),
+        lambda r, i: r.extend(rows(discount=np.array(["a", "b", "c"]))),
         ValueError, "discount"),
     "extend: td error NaN": (
         lambda r, i: r.extend(rows(), td_errors=[1.0, NAN, 2.0]), ValueError, "td_errors"),
@@ -166,11 +178,14 @@ BAD_CALLS = {
     "priorities: never issued": (lambda r, i: r.priorities([777]), KeyError, "777"),
     # updating
     "update: NaN": (
-        lambda r, i: r.update_priorities(i[-3:], [1.0, NAN, 2.0]), ValueError, "td_errors"),
+        lambda r, i: r.update_priorities(i[-3:], [1.0, NAN, 2.0]),
+        ValueError, "td_errors must be finite, got nan for id 10 at position 1"),
     "update: infinite": (
-        lambda r, i: r.update_priorities(i[-3:], [1.0, 2.0, -INF]), ValueError, "td_errors"),
+        lambda r, i: r.update_priorities(i[-3:], [1.0, 2.0, -INF]),
+        ValueError, "td_errors must be finite, got -inf for id 11 at position 2"),
     "update: NaN for a stale id": (
-        lambda r, i: r.update_priorities(i[:1], [NAN]), ValueError, "td_errors"),
+        lambda r, i: r.update_priorities(i[:1], [NAN]),
+        ValueError, "td_errors must be finite, got nan for id 0 at position 0"),
     "update: too few": (
         lambda r, i: r.update_priorities(i[-3:], [1.0, 2.0]), ValueError, "td_errors"),
     "update: one for all": (

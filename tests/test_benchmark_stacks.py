@@ -235,7 +235,7 @@ def test_the_bare_copy_is_what_ours_is_measured_by():
     results = Results(ratios=[slow])
 
     assert [v.met for v in judged(results).values()] == [None, None, False]
-    assert [line[-1] for line in report.stack_targets(results)[1:]] == ["NO"]
+    assert [line[-1] for line in report.TABLES["stack targets"](results)[1:]] == ["NO"]
 
 
 def test_a_million_stacks_are_for_whole_runs():

@@ -137,8 +137,9 @@ def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operation
                 replay.clear()
             elif operation in ("extend", "blank"):
                 rows = [World(case).step() for _ in range(4 * count)]
-                names = ("obs", "action", "reward", "next_obs", "terminated")
+                names = ("obs", "action", "reward", "next_obs")
                 columns = {name: stacked([row[name] for row in rows]) for name in names}
+                columns["discount"] = 1.0 - stacked([row["terminated"] for row in rows])
                 if operation == "blank":  # frames that are there already
                     for leaf in driving.leaves([columns["obs"], columns["next_obs"]]):
                         leaf[:] = 0

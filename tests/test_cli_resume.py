@@ -159,9 +159,10 @@ def test_what_cannot_be_resumed_is_one_line(stopped, capsys):
     with RunWriter.claim(RunFolder.open(stopped)):
         if sys.platform != "win32":
             assert "another process is writing" in refused(capsys, *RESUME)
-    (stopped / "checkpoint" / "replay" / "MANIFEST.json").unlink()
-    assert "replay is damaged or missing" in refused(capsys, *RESUME)
-    (stopped / "checkpoint" / "checkpoint.json").unlink()
+    (learner,) = (stopped / "checkpoint").glob("extra-learner.*")
+    learner.unlink()
+    assert f"{learner.name} is missing" in refused(capsys, *RESUME)
+    (stopped / "checkpoint" / "MANIFEST.json").unlink()
     assert "there is no checkpoint in run" in refused(capsys, *RESUME)
 
 
@@ -195,7 +196,7 @@ def test_checkpoints_come_at_the_reports_that_reach_a_multiple(here, monkeypatch
 
 def test_a_kept_checkpoint_makes_a_longer_run(here, capsys):
     assert main([*NEW, "--keep-checkpoint"]) == 0
-    assert Path("run/checkpoint/checkpoint.json").is_file()
+    assert Path("run/checkpoint/MANIFEST.json").is_file()
     assert main(RESUME) == 0
     assert "run is complete" in capsys.readouterr().out
     assert main([*RESUME, "--steps", "2000"]) == 0
@@ -203,7 +204,7 @@ def test_a_kept_checkpoint_makes_a_longer_run(here, capsys):
     assert [row["step"] for row in rows()][-3:] == ["1500", "1800", "2000"]
     assert RunFolder.open(Path("run")).config.steps == 1_400, "the schedules' end"
     assert RunFolder.open(Path("run")).policy.steps == 2_000
-    assert Path("run/checkpoint/checkpoint.json").is_file()
+    assert Path("run/checkpoint/MANIFEST.json").is_file()
     assert main([*RESUME]) == 0
     assert "run is complete: 2,000 steps" in capsys.readouterr().out
 

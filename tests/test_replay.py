@@ -83,6 +83,22 @@ def test_at_the_ring_seam_no_row_is_mixed(sampler, n_step, capacity):
     assert len(replay) == min(capacity, len(serial_of))
 
 
+@pytest.mark.parametrize("sampler", [per.Uniform(), per.Proportional(), per.RankBased()])
+def test_a_capacity_that_cannot_fit_is_named_with_its_bytes(sampler):
+    with pytest.raises(MemoryError, match=f"capacity must fit into memory, got {2**40}: .*TiB"):
+        new(2**40, sampler)
+
+
+def test_an_error_about_ids_says_which_are_live():
+    replay = new(4)
+    with pytest.raises(KeyError, match="and there are none, got 0, which was never issued"):
+        replay.get([0])
+    replay.extend(transitions(np.arange(6)))
+    for wrong, why in ((1, "is gone"), (6, "was never issued"), (-1, "was never issued")):
+        with pytest.raises(KeyError, match=f"from 2 to 5, got {wrong}, which {why}"):
+            replay.priorities([3, wrong])
+
+
 def test_the_capacity_need_not_be_a_power_of_two():
     for capacity in range(1, 20):
         replay = new(capacity)

@@ -1,6 +1,9 @@
 """Schedules: pure, exact at both ends, clamped outside."""
 
+import copy
+import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -118,3 +121,57 @@ def test_an_exponential_needs_positive_ends(bad):
         per.exponential(bad, 1.0, 10)
     with pytest.raises(ValueError, match="end"):
         per.exponential(1.0, bad, 10)
+
+
+SCHEDULES = {
+    "linear(0.5, 1.0, steps=10.0)": lambda: per.linear(0.5, 1.0, 10),
+    "exponential(1.0, 0.1, steps=10.0)": lambda: per.exponential(1.0, 0.1, 10),
+    "constant(0.3)": lambda: per.constant(0.3),
+}
+
+
+@pytest.mark.parametrize(("shown", "make"), SCHEDULES.items())
+def test_schedules_are_values(shown, make):
+    schedule = make()
+    assert repr(schedule) == shown
+    assert eval(shown, vars(per)) == schedule
+    assert len({schedule, make()}) == 1
+    assert schedule != per.linear(0.5, 1.0, 11)
+    for again in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
+        assert again == schedule
+        assert [again(step) for step in range(15)] == [schedule(step) for step in range(15)]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        schedule.steps = schedule.value = 3
+
+
+TAKES_A_NUMBER = {
+    "sample": ("beta", lambda replay, beta: replay.sample(2, beta)),
+    "get": ("beta", lambda replay, beta: replay.get([0], beta=beta)),
+    "alpha": ("alpha", lambda replay, alpha: setattr(replay, "alpha", alpha)),
+    "Proportional": ("alpha", lambda _, alpha: per.Proportional(alpha)),
+    "RankBased": ("alpha", lambda _, alpha: per.RankBased(alpha=alpha)),
+    "PER": ("beta", lambda _, beta: per.PER((1,), 9, 2, 0.6, beta, 0.1)),
+    "PER alpha": ("alpha", lambda _, alpha: per.PER((1,), 9, 2, alpha, 0.4, 0.1)),
+}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [per.linear(0.4, 1.0, 10), lambda step: 1.0, per.constant],
+    ids=["schedule", "function", "not yet made"],
+)
+@pytest.mark.parametrize(("name", "call"), TAKES_A_NUMBER.values(), ids=TAKES_A_NUMBER.keys())
+def test_a_schedule_in_the_place_of_a_number_is_to_be_called(schedule, name, call):
+    fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}
+    replay = per.ReplayBuffer(10, fields, seed=0)
+    replay.add(0.0, 0.0, 1.0, 0.0, False)
+    before = replay.stats()
+
+    with pytest.raises(
+        TypeError, match=rf"^{name} must be a number, .*call it with a step: {name}={name}\(step\)$"
+    ):
+        call(replay, schedule)
+
+    assert replay.stats() == before
+    assert replay.alpha == 0.6
+    assert list(replay.sample(2, beta=per.linear(0.4, 1.0, 10)(5)).ids) == [0, 0]

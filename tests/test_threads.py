@@ -46,7 +46,7 @@ CALLS = {
         td_error=ask(0.5), mark=ask(2.0)),
     "extend": lambda r, ask: r.extend(
         {"obs": ask(np.zeros((3, 2))), "action": ask(np.zeros(3, int)), "reward": ask(np.ones(3)),
-         "next_obs": ask(np.zeros((3, 2))), "terminated": ask(np.zeros(3, bool)),
+         "next_obs": ask(np.zeros((3, 2))), "discount": ask(np.ones(3)),
          "mark": ask(np.zeros(3))}, td_errors=ask(np.ones(3))),
     "sample": lambda r, ask: r.sample(2, beta=ask(0.5)),
     "get": lambda r, ask: r.get(ask(np.arange(3)), beta=ask(0.5)),

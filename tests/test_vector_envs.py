@@ -15,7 +15,7 @@ import prioritized_replay as per
 
 gymnasium = pytest.importorskip("gymnasium")
 spaces = gymnasium.spaces
-vector = gymnasium.vector
+vector, wrappers = gymnasium.vector, pytest.importorskip("gymnasium.wrappers")
 Mode = vector.AutoresetMode
 
 # Python 3.12 and later warn of threads beside a fork; the workers do nothing that minds
@@ -189,10 +189,11 @@ def drive(envs, replay, calls, mode, count, keep=lambda obs: obs, change=lambda 
     return actions
 
 
-def check(envs, mode, plan="apart", kind="box", n_step=3, calls=40, **options):
+def check(envs, mode, plan="apart", kind="box", n_step=3, calls=40, replay=None, **options):
     count = envs.num_envs
     try:
-        replay = per.ReplayBuffer.for_env(envs, 500, n_step=n_step, gamma=GAMMA, seed=0)
+        if replay is None:
+            replay = per.ReplayBuffer.for_env(envs, 500, n_step=n_step, gamma=GAMMA, seed=0)
         actions = drive(envs, replay, calls, mode, count, **options)
     finally:
         envs.close()
@@ -233,9 +234,146 @@ def test_a_vector_of_processes(shared_memory, kind, mode):
 
 @by_mode
 def test_a_vector_that_writes_into_the_same_arrays(mode):
-    """Without copies `next_obs` is the same array at every step."""
+    """Without copies `next_obs` is the same array at every step; here the caller copies."""
     envs = vector.SyncVectorEnv(makers(3), copy=False, autoreset_mode=mode)
-    check(envs, mode, keep=np.copy)
+    check(envs, mode, replay=without_env(envs, mode, n_step=3, gamma=GAMMA), keep=np.copy)
+
+
+def without_env(envs, mode, **options):
+    """A buffer that was not told that its environments hand out the same arrays."""
+    spaces = envs.single_observation_space, envs.single_action_space
+    return per.ReplayBuffer.for_spaces(
+        *spaces, 500, num_envs=envs.num_envs, autoreset=NAMES[mode], seed=0, **options
+    )
+
+
+SAME_ARRAYS = {
+    "sync": lambda kind, mode: vector.SyncVectorEnv(
+        makers(2, kind=kind), copy=False, autoreset_mode=mode
+    ),
+    "async": lambda kind, mode: vector.AsyncVectorEnv(
+        makers(2, kind=kind), copy=False, autoreset_mode=mode
+    ),
+    "async, pipes": lambda kind, mode: vector.AsyncVectorEnv(
+        makers(2, kind=kind), copy=False, shared_memory=False, autoreset_mode=mode
+    ),
+    "wrapped": lambda kind, mode: wrappers.vector.RecordEpisodeStatistics(
+        wrappers.vector.TransformReward(
+            vector.SyncVectorEnv(makers(2, kind=kind), copy=False, autoreset_mode=mode),
+            lambda reward: reward,
+        )
+    ),
+}
+
+
+@by_mode
+@pytest.mark.parametrize("kind", ["box", "dict", "tuple"])
+@pytest.mark.parametrize("make", SAME_ARRAYS.values(), ids=SAME_ARRAYS.keys())
+def test_the_same_array_again_is_never_stored_in_silence(make, kind, mode):
+    envs = make(kind, mode)
+    try:
+        with pytest.raises(
+            ValueError, match=r"^env must hand out new arrays .* copy=False.*: make it with copy"
+        ):
+            per.ReplayBuffer.for_env(envs, 500)
+        for n_step in (1, 3):
+            replay = without_env(envs, mode, n_step=n_step)
+            with pytest.raises(ValueError, match=r"^obs.* and next_obs.* must be two arrays.*copy"):
+                drive(envs, replay, 40, mode, 2)
+            assert len(replay) <= 2  # of the first call, which proves nothing
+    finally:
+        envs.close()
+
+
+class InPlace(gymnasium.Env):
+    """It moves its state in place and returns it."""
+
+    observation_space = spaces.Box(-1, 1e4, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.state = np.zeros(2, np.float32)
+        return self.state, {}
+
+    def step(self, action):
+        self.state += action
+        return self.state, 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_one_environment_that_returns_its_state_itself(n_step):
+    env = InPlace()
+    replay = per.ReplayBuffer.for_env(env, 100, n_step=n_step)
+    obs, _ = env.reset()
+    replay.add(obs, 0, 1.0, env.step(0)[0], False)  # it led nowhere
+    next_obs = env.step(1)[0]
+
+    with pytest.raises(ValueError, match=r"^obs and next_obs must be two arrays"):
+        replay.add(obs, 1, 1.0, next_obs, False)
+    replay.add(obs.copy(), 1, 1.0, env.step(1)[0], False)
+    replay.end_episode()
+
+    assert replay.stats()["ids_issued"] == 2
+    np.testing.assert_array_equal(replay.get([0, 1]).obs, [[0, 0], [1, 1]])
+
+
+def test_a_step_may_lead_nowhere_and_observations_may_be_looked_up():
+    """As against a wall: the same row of a table is both observations."""
+    table = np.eye(4, dtype=np.float32)
+    rows = list(table)
+    field = per.Field((4,))
+    fields = {"obs": {"a": field, "b": field}, "action": per.Field((), "int64")}
+    replay = per.ReplayBuffer(100, {**fields, "reward": per.Field()}, seed=0)
+    plain = per.ReplayBuffer(100, {**fields, "obs": field, "reward": per.Field()}, seed=0)
+    vectors = per.ReplayBuffer(
+        100, {**fields, "obs": field, "reward": per.Field()}, num_envs=4, autoreset="disabled"
+    )
+    for place in (0, 0, 1, 1, 0, 2, 2, 2):
+        obs = {"a": rows[place], "b": rows[place]}
+        replay.add(obs, 0, 0.0, obs, False)
+        plain.add(rows[place], 0, 0.0, rows[place], False)
+        vectors.add(table, np.zeros(4, int), np.zeros(4), table, np.zeros(4, bool))
+    scratch = np.zeros(4, np.float32)
+    for value in range(3):  # where every step terminates, nobody looks at next_obs
+        scratch[:] = value
+        plain.add(scratch, 0, 0.0, scratch, True)
+        assert len(plain) == 9 + value
+
+    assert len(replay) == 8
+    assert len(vectors) == 32
+
+
+NO_ENVIRONMENTS = {
+    "'CartPole-v1'": lambda: "CartPole-v1",
+    "None": lambda: None,
+    "<class '.*Scripted'>": lambda: Scripted,
+    "<function .*": lambda: makers(1)[0],
+    r"Box\(": lambda: SPACES["box"],
+    r"EnvSpec\(": lambda: gymnasium.spec("CartPole-v1"),
+    "3": lambda: 3,
+}
+
+
+@pytest.mark.parametrize(("shown", "make"), NO_ENVIRONMENTS.items())
+def test_what_is_no_environment_is_refused_as_what_it_is(shown, make):
+    with pytest.raises(
+        ValueError, match=rf"^env must be an environment.*gymnasium\.make\(.*, got {shown}"
+    ):
+        per.ReplayBuffer.for_env(make(), 100)
+
+
+def test_an_id_in_the_place_of_an_environment_is_put_into_the_call_to_make():
+    with pytest.raises(ValueError, match=r"as gymnasium\.make\('CartPole-v1'\) returns it"):
+        per.ReplayBuffer.for_env("CartPole-v1", 100)
+
+
+def test_what_is_no_space_is_refused_with_the_way_to_get_one():
+    space = spaces.Discrete(2)
+    for wrong in ("CartPole-v1", Scripted(0), None):
+        with pytest.raises(ValueError, match=r"^observation_space must .*env\.observation_space"):
+            per.ReplayBuffer.for_spaces(wrong, space, 100)
+        with pytest.raises(ValueError, match=r"^action_space must .*env\.action_space, got"):
+            per.ReplayBuffer.for_spaces(space, wrong, 100)
 
 
 @pytest.mark.parametrize("kind", ["box", "dict", "tuple"])

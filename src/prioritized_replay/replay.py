@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -21,9 +21,10 @@ from prioritized_replay.batches.builder import BatchBuilder
 from prioritized_replay.batches.drawing import fused_draw
 from prioritized_replay.batches.prefetching import Ahead, Prefetcher
 from prioritized_replay.batches.statistics import LastBatch, quantiles
+from prioritized_replay.checkpoint.checkpointed import Checkpointed
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import Reader
-from prioritized_replay.checkpoint.manifest import Contents
+from prioritized_replay.checkpoint.manifest import Contents, Piece
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
@@ -36,7 +37,7 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, named
+from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, infos_of_rows, named
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
@@ -165,17 +166,21 @@ class ReplayBuffer:
         self._uniforms = UniformStream(seed, note=self._note)
         count = 1 if num_envs is None else num_envs
         self._most_rows = count * self._n_step  # that one call of `add` can make
-        self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
         self._memory = Memory(directory, max_bytes)
-        self._memory.reserve("priorities", self._sampler.nbytes)
         try:
+            self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
+            self._memory.reserve("priorities", self._sampler.nbytes)
             self._transitions = Transitions(
                 self._capacity, self._structures, self._n_step, self._gamma, count, mode,
                 self._memory, self._sampler.counters, self._sampler.entering, self._sampler.tell,
                 self._note,
             )  # fmt: skip
-        except BaseException:
+        except BaseException as error:
             self._memory.discard()
+            if isinstance(error, MemoryError) and not isinstance(error, OverLimit):
+                raise MemoryError(
+                    f"capacity must fit into memory, got {self._capacity}: {error}"
+                ) from None
             raise
         staged = self._transitions.staging.columns.values()
         given = {
@@ -196,6 +201,12 @@ class ReplayBuffer:
             num_envs is None
             and mode == "disabled"
             and self._n_step == 1
+            and not self._transitions.shared
+            and all(structure.plain for structure in self._structures.values())
+        )
+        # Whether a step of every stream can be taken as it comes, if all of it fits.
+        self._side_by_side = (
+            num_envs is not None
             and not self._transitions.shared
             and all(structure.plain for structure in self._structures.values())
         )
@@ -246,7 +257,8 @@ class ReplayBuffer:
         """Build a buffer for a Gymnasium environment or vector environment.
 
         Fields, ``num_envs``, the autoreset mode and how frames are stacked are read from it,
-        through wrappers; see :meth:`for_spaces`.
+        through wrappers; see :meth:`for_spaces`. A vector environment must have been made with
+        ``copy=True``, its default: without, ``obs`` becomes ``next_obs`` before it is added.
 
         Parameters
         ----------
@@ -259,7 +271,8 @@ class ReplayBuffer:
         Raises
         ------
         ValueError
-            If an option contradicts the environment, or as :meth:`for_spaces` does.
+            If it is no environment, or one that was made with ``copy=False``, if an option
+            contradicts it, or as :meth:`for_spaces` does.
         """
         fields, known = known_of(env)
         for name, value in known.items():
@@ -365,7 +378,7 @@ class ReplayBuffer:
         truncated: Any = False,
         *,
         env: Any = None,
-        info: Mapping[str, Any] | None = None,
+        info: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         td_error: Any = None,
         **extra: Any,
     ) -> Ints:
@@ -383,10 +396,13 @@ class ReplayBuffer:
         env : int64[K], optional
             The streams whose steps these are, all different; by default all E in order. A single
             integer: values without leading axis.
-        info : mapping, optional
+        info : mapping, or list of mappings, optional
             What the vector environment returned with the step. It is needed where an episode ends
             and ``autoreset`` is ``"same_step"``: ``info["final_obs"]`` then has the observation
-            that the step led to, Gymnasium's way or ALE's.
+            that the step led to, Gymnasium's way or ALE's. A list has one mapping for each
+            environment, as Stable-Baselines3's: ``info[k]["terminal_observation"]`` is that
+            observation, and an end with ``info[k]["TimeLimit.truncated"]`` counts as truncated,
+            so that ``terminated`` may be what Stable-Baselines3 calls ``dones``.
         td_error : float or float[K], optional
             Error of the window that starts here; without it the row enters at the largest
             priority.
@@ -404,7 +420,8 @@ class ReplayBuffer:
         ------
         ValueError
             If a value does not fit its field, a field is missing or unknown, a final observation
-            is missing, or ``env`` names a stream that is not there or twice. Nothing changes then.
+            is missing, ``env`` names a stream that is not there or twice, or the environment
+            writes all observations into the same array. Nothing changes then.
         MemoryError, OSError
             If ``max_bytes`` would be passed, or there is no memory for new frames, or no room in
             ``directory``. Nothing changes then either.
@@ -420,7 +437,21 @@ class ReplayBuffer:
                 f"got {arguments.shown(extra['discount'])}"
             )
         if not self._bare or env is not None:
-            values = [obs, action, reward, next_obs, *(extra[name] for name in self._extra)]
+            values = [obs, action, reward, next_obs]
+            if extra:
+                values += [extra[name] for name in self._extra]
+            # An info of another kind and an array given twice are for the checks of the long way.
+            if (
+                self._side_by_side and env is None and obs is not next_obs
+                and (info is None or type(info) is dict)
+            ):  # fmt: skip
+                errors = None
+                if td_error is not None:
+                    errors = arguments.errors(td_error, self._streams.count, "td_error")
+                ends = terminated, truncated
+                with self._lock: ids = self._add_whole(values, ends, errors)  # fmt: skip
+                if ids is not None:
+                    return ids
             steps = self._streams.accept(env, values, terminated, truncated, info)
             errors = None
             if td_error is not None:
@@ -428,6 +459,8 @@ class ReplayBuffer:
             with self._lock: return self._add(steps, errors)  # fmt: skip
         is_terminated = flag("terminated", terminated)
         flag("truncated", truncated)
+        if info is not None and type(info) is not dict:
+            infos_of_rows(info, 1, single=True)
         values = [
             self._accept_obs(obs),
             self._accept_action(action),
@@ -437,6 +470,8 @@ class ReplayBuffer:
         if extra:
             accept = self._accept
             values += [accept[4 + k](extra[name]) for k, name in enumerate(self._extra)]
+        if obs is next_obs and not is_terminated:
+            self._streams.reused.check("obs", obs)
         error = None if td_error is None else _one_error(td_error)
         with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
 
@@ -473,7 +508,8 @@ class ReplayBuffer:
         transitions : mapping of str to array
             Every field of the buffer and ``next_obs`` with a leading axis B, and one of
             ``discount`` (float[B], 0 where terminated) and ``terminated`` (bool[B], of
-            transitions of one step). B may exceed the capacity: the last N stay.
+            transitions of one step, only where ``n_step`` is 1). B may exceed the capacity: the
+            last N stay.
         td_errors : float[B], optional
             Their errors; without them all enter at the largest priority.
 
@@ -485,16 +521,31 @@ class ReplayBuffer:
         Raises
         ------
         ValueError
-            If a column is missing, unknown or does not fit; nothing changes then.
+            If a column is missing, unknown or does not fit, or ``terminated`` is given without
+            ``discount`` where ``n_step`` > 1; nothing changes then.
         MemoryError, OSError
             As :meth:`add`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields)
+        >>> transitions = {
+        ...     "obs": [0.0, 1.0, 2.0], "action": [0, 1, 1], "reward": [0.0, 0.0, 1.0],
+        ...     "next_obs": [1.0, 2.0, 3.0], "terminated": [False, False, True],
+        ... }
+        >>> ids = replay.extend(transitions, td_errors=[0.1, 0.2, 0.9])
+        >>> ids, replay.get(ids).discount
+        (array([0, 1, 2]), array([0.99, 0.99, 0.  ], dtype=float32))
         """
-        columns = self._columns.cast(transitions, self._gamma)
+        columns = self._columns.cast(transitions, self._gamma, self._n_step)
         count = len(columns["reward"])
         errors = None if td_errors is None else arguments.errors(td_errors, count)
         with self._lock: return self._extend(columns, errors)  # fmt: skip
 
-    def sample(self, batch_size: int, beta: float = 1.0) -> Batch:
+    def sample(self, batch_size: int, beta: float = 1.0) -> Batch[Array]:
         """Draw a batch.
 
         Parameters
@@ -514,6 +565,8 @@ class ReplayBuffer:
         ValueError
             If the buffer is empty, no row has a positive probability, a draw without
             replacement asks for more rows than there are, or an argument is out of range.
+        TypeError
+            If beta is a schedule: it is to be called with a step, ``beta=beta(step)``.
 
         Notes
         -----
@@ -523,7 +576,7 @@ class ReplayBuffer:
         beta = arguments.number("beta", beta, 1.0)
         with self._lock: return self._sample(batch_size, beta)  # fmt: skip
 
-    def _sample(self, batch_size: int, beta: float) -> Batch:
+    def _sample(self, batch_size: int, beta: float) -> Batch[Array]:
         if self._note.work is not None:
             self._note.settle()
         sampler, uniforms = self._sampler, self._uniforms
@@ -646,7 +699,7 @@ class ReplayBuffer:
             "a ReplayBuffer cannot be copied or pickled: use save and ReplayBuffer.load instead"
         )
 
-    def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch:
+    def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch[Array]:
         """Return named transitions, as :meth:`sample` would had it drawn these.
 
         Parameters
@@ -660,12 +713,28 @@ class ReplayBuffer:
         ------
         KeyError
             Naming the first id that is gone, or was never issued.
+
+        Notes
+        -----
+        O(B log N).
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(2, fields)
+        >>> ids = [int(replay.add(k, 0, 10.0 * k, k + 1, False)[0]) for k in range(3)]
+        >>> replay.get(ids[1:]).reward
+        array([10., 20.], dtype=float32)
+        >>> replay.get(ids)
+        Traceback (most recent call last):
+        KeyError: 'ids must be of live transitions, from 1 to 2, got 0, which is gone'
         """
         wanted = arguments.ids(ids)
         beta = arguments.number("beta", beta, 1.0)
         with self._lock: return self._get(wanted, beta)  # fmt: skip
 
-    def _get(self, wanted: Ints, beta: float) -> Batch:
+    def _get(self, wanted: Ints, beta: float) -> Batch[Array]:
         self._note.settle()
         self._require_live(wanted)
         slots = wanted % self._capacity
@@ -915,19 +984,11 @@ class ReplayBuffer:
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
         }
-        uniforms = self._delivered_uniforms()
-        pieces = [
-            *self._transitions.pieces(),
-            *self._sampler.pieces(),
-            *uniforms.pieces(),
-            *self._last.pieces(),
-        ]
-        state = {
-            **self._last.state(),
-            **self._sampler.state(),
-            **uniforms.state(),
-            **self._transitions.state(),
-        }
+        pieces: list[Piece] = []
+        state: dict[str, Any] = {}
+        for part in self._parts(self._delivered_uniforms()):
+            pieces += part.pieces()
+            state |= part.state()
         return Contents(description, state, pieces)
 
     @staticmethod
@@ -955,12 +1016,17 @@ class ReplayBuffer:
             )
         return options
 
+    def _parts(self, uniforms: UniformStream) -> list[Checkpointed]:
+        """Return what a checkpoint holds, in the order in which it is restored."""
+        return [uniforms, self._sampler, self._last, self._transitions]
+
     def _restore(self, reader: Reader) -> None:
         """Restore from a checkpoint; this buffer must be new."""
-        self._uniforms.restore(reader)
-        self._sampler.restore(reader)
-        self._last.restore(reader)
-        self._transitions.restore(reader, self._sampler.most)
+        for part in self._parts(self._uniforms):
+            part.restore(reader)
+        most = self._sampler.most
+        if self._transitions.windows.largest_entry() > most:
+            raise reader.error(f"must have windows that enter with priorities <= {most}")
 
     def stats(self) -> dict[str, float]:
         """Return the state of the buffer in plain numbers. O(N log N).
@@ -974,6 +1040,18 @@ class ReplayBuffer:
             batch ``effective_sample_size`` (sum w)**2 / sum w**2, ``weight_min``,
             ``weight_max`` and ``duplicates``, the rows that were in it before;
             ``never_drawn``, the share of live rows never drawn. 0 where nothing is to be measured.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(2, fields, seed=0)
+        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False)[0]) for k in range(3)]
+        >>> replay.update_priorities(ids, [1.0, 1.0, 3.0])  # the first row was overwritten
+        2
+        >>> stats = replay.stats()
+        >>> stats["size"], stats["ids_issued"], stats["stale_updates"], stats["never_drawn"]
+        (2, 3, 1, 1.0)
         """
         with self._lock: return self._stats()  # fmt: skip
 
@@ -1002,6 +1080,21 @@ class ReplayBuffer:
         priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
         made = self._transitions.add(steps, priorities, self._entry_priority())
         return self._latest_ids(made)
+
+    def _add_whole(
+        self, values: list[Any], ends: tuple[Any, Any], errors: Floats | None
+    ) -> Ints | None:
+        """Add a step of every stream, or return None if that is for :meth:`_add`."""
+        if self._note.work is not None:
+            self._note.settle()
+        sampler = self._sampler
+        priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
+        entry = sampler.entry_priority() if sampler.current else -1.0
+        made = self._transitions.add_whole(values, ends, priorities, entry)
+        if made < 0:
+            return None
+        issued = int(sampler.counters[0])
+        return np.arange(issued - made, issued)
 
     def _add_one(self, values: list[Any], is_terminated: bool, error: float | None) -> Ints:
         """Add a step of a single stream that is a row of its own."""
@@ -1040,9 +1133,14 @@ class ReplayBuffer:
         return np.arange(issued - count, issued)
 
     def _require_live(self, ids: Ints) -> None:
-        gone = (ids < self._sampler.issued - len(self)) | (ids >= self._sampler.issued)
+        issued = self._sampler.issued
+        first = issued - self._sampler.size
+        gone = (ids < first) | (ids >= issued)
         if gone.any():
-            raise KeyError(f"no transition with id {ids[gone][0]}")
+            wrong = ids[gone][0]
+            live = f"from {first} to {issued - 1}" if first < issued else "and there are none"
+            why = "was never issued" if wrong >= issued or wrong < 0 else "is gone"
+            raise KeyError(f"ids must be of live transitions, {live}, got {wrong}, which {why}")
 
 
 def _one_error(td_error: Any) -> float:

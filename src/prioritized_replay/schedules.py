@@ -1,9 +1,13 @@
-"""Schedules: pure functions from a step to a value; nothing here counts or remembers."""
+"""Schedules: pure functions from a step to a value; nothing here counts or remembers.
+
+They are values: equal where they say the same, and they can be pickled.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from prioritized_replay.fields import arguments
 
@@ -21,8 +25,7 @@ def constant(value: float) -> Schedule:
     >>> constant(0.5)(1_000)
     0.5
     """
-    value = _finite("value", value)
-    return lambda step: value
+    return Constant(_finite("value", value))
 
 
 def linear(start: float, end: float, steps: float) -> Schedule:
@@ -53,23 +56,15 @@ def linear(start: float, end: float, steps: float) -> Schedule:
     >>> beta = linear(0.5, 1.0, steps=200)
     >>> beta(0), beta(100), beta(200), beta(10_000)
     (0.5, 0.75, 1.0, 1.0)
+    >>> beta
+    linear(0.5, 1.0, steps=200.0)
     """
     start = _finite("start", start)
     end = _finite("end", end)
     steps = _positive("steps", steps)
-    rise = end - start
-    if math.isinf(rise):
+    if math.isinf(end - start):
         raise ValueError(f"end - start must be a finite number, got {start} to {end}")
-
-    def value(step: float) -> float:
-        step = _step(step)
-        if step <= 0:
-            return start
-        if step >= steps:
-            return end
-        return start + rise * (step / steps)
-
-    return value
+    return Linear(start, end, steps)
 
 
 def exponential(start: float, end: float, steps: float) -> Schedule:
@@ -98,22 +93,64 @@ def exponential(start: float, end: float, steps: float) -> Schedule:
     >>> rate(0), round(rate(5), 12), rate(10), rate(99)
     (0.01, 0.001, 0.0001, 0.0001)
     """
-    start = _positive("start", start)
-    end = _positive("end", end)
-    steps = _positive("steps", steps)
-    least, most = min(start, end), max(start, end)
-    # Logarithms of both, as end / start may be 0 or infinite.
-    first, rise = math.log(start), math.log(end) - math.log(start)
+    return Exponential(_positive("start", start), _positive("end", end), _positive("steps", steps))
 
-    def value(step: float) -> float:
+
+@dataclass(frozen=True)
+class Constant:
+    """What :func:`constant` returns."""
+
+    value: float
+
+    def __call__(self, step: float) -> float:
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"constant({self.value})"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """What :func:`linear` returns."""
+
+    start: float
+    end: float
+    steps: float
+
+    def __call__(self, step: float) -> float:
         step = _step(step)
         if step <= 0:
-            return start
-        if step >= steps:
-            return end
-        return min(max(math.exp(first + rise * (step / steps)), least), most)
+            return self.start
+        if step >= self.steps:
+            return self.end
+        return self.start + (self.end - self.start) * (step / self.steps)
 
-    return value
+    def __repr__(self) -> str:
+        return f"linear({self.start}, {self.end}, steps={self.steps})"
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """What :func:`exponential` returns."""
+
+    start: float
+    end: float
+    steps: float
+
+    def __call__(self, step: float) -> float:
+        step = _step(step)
+        if step <= 0:
+            return self.start
+        if step >= self.steps:
+            return self.end
+        # Logarithms of both, as end / start may be 0 or infinite.
+        first = math.log(self.start)
+        rise = math.log(self.end) - first
+        value = math.exp(first + rise * (step / self.steps))
+        return min(max(value, min(self.start, self.end)), max(self.start, self.end))
+
+    def __repr__(self) -> str:
+        return f"exponential({self.start}, {self.end}, steps={self.steps})"
 
 
 def _step(step: float) -> float:

@@ -99,7 +99,7 @@ class BatchBuilder:
         bounds: tuple[float, float],
         record: Ints,
         drawn: bool,
-    ) -> tuple[Batch, BatchCall]:
+    ) -> tuple[Batch[Array], BatchCall]:
         """Make room for a batch of B rows.
 
         Parameters
@@ -157,7 +157,7 @@ class BatchBuilder:
         block[first : first + slots.size] = slots.view(UINT64)
         batch_kernels.complete_batch(*call)
 
-    def finished(self, batch: Batch) -> Batch:
+    def finished(self, batch: Batch[Array]) -> Batch[Array]:
         """Return a batch that is complete, with frames and nested columns in their places.
 
         Parameters

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 from weakref import WeakSet, finalize
 
+from numpy.typing import NDArray
+
 from prioritized_replay.batch import Batch
 from prioritized_replay.fields import arguments
 from prioritized_replay.sampling.uniforms import Moment
@@ -23,7 +25,7 @@ __all__ = ["Ahead", "Prefetcher"]
 class Ahead(NamedTuple):
     """A batch that is drawn but not delivered."""
 
-    batch: Batch
+    batch: Batch[NDArray[Any]]
     number: int
     """Which one it is of all that were drawn ahead from its buffer."""
     before: Moment
@@ -132,7 +134,7 @@ class Prefetcher:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Batch[NDArray[Any]]:
         """Return the next batch; wait for it if need be.
 
         Raises

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,10 +96,9 @@ def _listed(entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
 
 
 def _text_of(path: Path) -> bytes:
-    try:
-        size = _size_of(path)
-    except NotADirectoryError:
-        raise CheckpointError(f"{path} is missing") from None
+    if not os.path.lexists(path):
+        raise CheckpointError(f"there is no checkpoint in {path.parent}: {path.name} is missing")
+    size = _size_of(path)
     if size > LONGEST_MANIFEST:
         raise CheckpointError(f"{path} must have at most {LONGEST_MANIFEST} bytes, got {size}")
     with _opened(path) as file:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -172,6 +173,35 @@ class Saver:
         if hashlib.sha256(_read(folder / MANIFEST)).digest() != digest:
             return {}  # somebody else's
         return {n: entry for n, entry in entries.items() if sizes.get(entry.file) == entry.nbytes}
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether there is a checkpoint in a folder, be it damaged."""
+    return (folder / MANIFEST).is_file()
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint, and what unfinished ones have left, and nothing else.
+
+    The manifest goes first: what is left after an interruption counts as none. The folder goes too
+    if nothing else is in it.
+    """
+    if folder.is_symlink():
+        return folder.unlink()  # where it leads to is not ours
+    if not folder.is_dir():
+        return None
+    for name in (MANIFEST, UNFINISHED, *_pieces_in(folder)):
+        if not stat.S_ISDIR(_mode_of(folder / name)):
+            (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not ours alone
+        folder.rmdir()
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def _checked_extra(extra: Mapping[str, bytes] | None) -> dict[str, bytes]:

@@ -181,7 +181,7 @@ class Conversion:
         numbers: Tensor = actions
         return numbers - self.first_action if self.first_action else numbers
 
-    def batch(self, batch: Batch, device: torch.device | str) -> Batch:
+    def batch(self, batch: Batch, device: torch.device | str) -> Batch[Tensor]:
         """Return the columns that an update uses, as tensors on ``device``.
 
         Parameters

@@ -64,9 +64,20 @@ def integer(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any, high: float = math.inf) -> float:
-    """Return a finite number in [0, high]."""
+    """Return a finite number in [0, high].
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    TypeError
+        It is a schedule, or anything else to be called.
+    """
     if type(value) is float and 0.0 <= value <= high < math.inf:
         return value
+    if callable(value):
+        hint = f": call it with a step: {name}={name}(step)" if name.isidentifier() else ""
+        raise TypeError(f"{name} must be a number, got {shown(value)}{hint}")
     result = real(value)
     if not (0.0 <= result <= high and math.isfinite(result)):
         allowed = f"in [0, {high:g}]" if math.isfinite(high) else ">= 0 and finite"

@@ -79,6 +79,10 @@ class Field:
             raise ValueError(f"stack_axis must be an axis of shape {self.shape}, got {shown(axis)}")
         object.__setattr__(self, "stack_axis", int(axis) % len(shape))
 
+    def __reduce__(self) -> Any:
+        # By its constructor: the dtype that pickle makes is not NumPy's own instance.
+        return type(self), (self.shape, self.dtype, self.stack_axis)
+
     def __repr__(self) -> str:
         stack = "" if self.stack_axis is None else f", stack_axis={self.stack_axis}"
         return f"Field(shape={self.shape}, dtype={self.dtype!r}{stack})"

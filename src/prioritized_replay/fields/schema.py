@@ -26,6 +26,12 @@ RESERVED = {  # columns that every batch has, and arguments of `add`
     *("self", "truncated", "td_error", "env", "info"),
 }
 
+ONE_STEP_ROWS = (
+    "transitions must have discount where n_step is {n_step}, got terminated, which would make "
+    "rows of one step. Give discount: gamma**m for a reward summed over m steps, 0 where "
+    "terminated. Or add the steps of each episode in order with add"
+)
+
 
 class Schema:
     """The columns of the transitions of one buffer.
@@ -104,7 +110,9 @@ class Schema:
                 f"got {kind} {', '.join(sorted(map(str, names)))}"
             )
 
-    def cast(self, transitions: Mapping[str, Any], gamma: float) -> dict[str, Array]:
+    def cast(
+        self, transitions: Mapping[str, Any], gamma: float, n_step: int = 1
+    ) -> dict[str, Array]:
         """Return the leaves of B complete transitions.
 
         Parameters
@@ -113,6 +121,8 @@ class Schema:
             See :meth:`ReplayBuffer.extend`.
         gamma : float
             The discount of those that are not terminated, where only that is said.
+        n_step : int
+            Steps of the buffer's windows: only where it is 1 may ``terminated`` stand alone.
 
         Returns
         -------
@@ -129,6 +139,8 @@ class Schema:
         if ("discount" in given) == ("terminated" in given):
             got = ", ".join(map(str, given))
             raise ValueError(f"transitions must have either discount or terminated, got {got}")
+        if "terminated" in given and n_step > 1:
+            raise ValueError(ONE_STEP_ROWS.format(n_step=n_step))
         self.require(given)
         reward = arguments.as_array("reward", given["reward"])
         if reward.ndim != 1:

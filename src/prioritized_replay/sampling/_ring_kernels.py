@@ -21,11 +21,13 @@ COUNTERS = 8
 
 
 @inner
-def enter(counters, entering, priority):
-    """Give the next id to a row that enters with this priority. There must be room for it."""
+def enter(counters, numbers, entering, priority):
+    """Give the next id to a row that enters with this priority. There must be room for it.
+
+    `numbers` is `counters`, seen as float64.
+    """
     issued = counters[ISSUED]
     entering[issued & (entering.size - 1)] = priority
-    numbers = words_as(counters, np.float64)
     numbers[LARGEST] = max(numbers[LARGEST], priority)
     counters[ISSUED] = issued + 1
 

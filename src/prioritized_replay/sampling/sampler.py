@@ -328,7 +328,7 @@ class Sampler:
             place = (-1 - live) % ids.size
             if not 0 <= ids[place] < self.issued:
                 raise ValueError(f"ids must be >= 0 and < {self.issued}, got {ids[place]}")
-            raise self._refused("td_errors", td_errors, place)
+            raise self._refused("td_errors", td_errors, place, f" for id {ids[place]}")
         return live
 
     def _update(self, ids: Ints, td_errors: Floats) -> int:
@@ -433,14 +433,14 @@ class Sampler:
     def _priorities_between(self, first: int, stop: int) -> Floats:
         return self.distribution.priorities(self._slots_between(first, stop))
 
-    def _refused(self, name: str, td_errors: Floats, place: int) -> ValueError:
+    def _refused(self, name: str, td_errors: Floats, place: int, whose: str = "") -> ValueError:
         """Return the error that blames one TD error."""
         error = td_errors[place]
         if not np.isfinite(abs(error) + self.eps):
-            return ValueError(f"{name} must be finite, got {error} at position {place}")
+            return ValueError(f"{name} must be finite, got {error}{whose} at position {place}")
         return ValueError(
             f"{name} must give priorities <= {self.most:.3g} where alpha is {self.alpha}, "
-            f"got priority {abs(error) + self.eps:.6g} at position {place}"
+            f"got priority {abs(error) + self.eps:.6g}{whose} at position {place}"
         )
 
     def _find(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:

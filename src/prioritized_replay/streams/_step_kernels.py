@@ -122,11 +122,18 @@ def keep_finals(block, finals, plan, k, stream):
 
 
 @inner
-def reward_of(block, plan, k):
-    """Return the reward of row k as its column has it, float64."""
+def reward_of(block4, block8, plan, k):
+    """Return the reward of row k as its column has it, float64; the block seen as floats."""
     if plan[REWARD_BYTES] == 4:
-        return np.float64(words_as(block, np.float32)[plan[REWARDS] + k])
-    return words_as(block, np.float64)[plan[REWARDS] + k]
+        return np.float64(block4[plan[REWARDS] + k])
+    return block8[plan[REWARDS] + k]
+
+
+@inner
+def steps_before(newest, back, n_step):
+    """Return the place of the step so many < n before the newest; a division takes far longer."""
+    place = newest - back
+    return place + n_step if place < 0 else place
 
 
 @inner
@@ -140,7 +147,8 @@ def look(block, plan, state, finals, powers, count, named, next_step):
     """Find the rows of a call that are steps; return how many transitions they make, or a refusal.
 
     The places of those rows are written to the block behind KEPT, and their number there. The word
-    before it is set to 1 when the call has done its work.
+    before it is set to 1 when the call has done its work. E words behind each place, a later step
+    of the work writes the row where its values go.
 
     In mode "next_step", the row after an episode's end is a reset step if it begins where the
     episode ended, ends nothing and has no reward. Any other is a step of a caller who has reset the
@@ -148,6 +156,7 @@ def look(block, plan, state, finals, powers, count, named, next_step):
     refused, unless the caller has said that episodes were cut short.
     """
     block1 = words_as(block, np.uint8)
+    block4, block8 = words_as(block, np.float32), words_as(block, np.float64)
     n_step = plan[STEPS]
     streams = plan[STREAMS]
     width = state.size // streams
@@ -162,7 +171,7 @@ def look(block, plan, state, finals, powers, count, named, next_step):
         ended = block1[flags] | block1[flags + streams]
         maybe = next_step and state[memory + AWAITING] and not ended
         if maybe and block1[flags + 2 * streams] and equals_final(block, finals, plan, k, stream):
-            if reward_of(block, plan, k) == 0.0:
+            if reward_of(block4, block8, plan, k) == 0.0:
                 continue
             if state[memory + AWAITING] == RESET:
                 return refusal(CONTRADICTION, k)
@@ -172,9 +181,9 @@ def look(block, plan, state, finals, powers, count, named, next_step):
             continue
         waiting = state[memory + OPEN]
         newest = state[memory + NEWEST]
-        reward = reward_of(block, plan, k)
+        reward = reward_of(block4, block8, plan, k)
         for j in range(min(waiting, n_step - 1)):  # the oldest window is j = 0
-            place = (newest - (waiting - 1 - j) + n_step) % n_step
+            place = steps_before(newest, waiting - 1 - j, n_step)
             before = totals[memory + TOTALS + place]
             after = before + powers[waiting - j] * reward
             if abs(after) > limit and abs(before) < np.inf and abs(reward) < np.inf:
@@ -203,52 +212,69 @@ def remember_ends(block, plan, state, finals, count, named):
 
 
 @inner
-def write_column(block, rows, plan, column, k, slot):
-    """Copy one value from the block to a row; all three are seen as units of its size."""
-    count = Place(plan[column + COUNT])
-    source = Place(plan[column + START]) + Place(k) * count
-    target = Place(slot) * Place(plan[column + STRIDE]) + Place(plan[column + OFFSET])
-    if count == ONE:
-        rows[target] = block[source]
-    else:
-        for i in range(count):
-            rows[target + i] = block[source + i]
+def write_column(places, block, rows, plan, column, count):
+    """Copy one column of the kept rows; block and rows are seen as units of its size.
+
+    `places` is the block as words: from it come the numbers of these rows, and where each goes.
+    """
+    size = Place(plan[column + COUNT])
+    start, stride = Place(plan[column + START]), Place(plan[column + STRIDE])
+    offset = Place(plan[column + OFFSET])
+    kept = Place(plan[KEPT]) + ONE
+    targets = kept + Place(plan[STREAMS])
+    if size == ONE:
+        for i in range(Place(count)):
+            rows[places[targets + i] * stride + offset] = block[start + places[kept + i]]
+        return
+    for i in range(Place(count)):
+        source = start + places[kept + i] * size
+        target = places[targets + i] * stride + offset
+        for unit in range(size):
+            rows[target + unit] = block[source + unit]
 
 
 @inner
-def write_row(block, rows, plan, k, slot):
-    """Copy all values of row k of the block to a row of the ring, or of the steps."""
+def write_rows(block, rows, plan, count):
+    """Copy the values of the kept rows to rows of the ring, or of the steps, column by column.
+
+    A row is where the word behind it among `targets` says, see :func:`write_column`. Many rows of
+    one column in a row take half the time of many columns of one row: what is said of a column is
+    read once, and the memory is looked at as one dtype.
+    """
     block4, rows4 = words_as(block, np.uint32), words_as(rows, np.uint32)
     block1, rows1 = words_as(block, np.uint8), words_as(rows, np.uint8)
     for line in range(COLUMNS, plan.size >> 3):
         column = 8 * line
         unit = plan[column + UNIT]
         if unit == 8:
-            write_column(block, rows, plan, column, k, slot)
+            write_column(block, block, rows, plan, column, count)
         elif unit == 4:
-            write_column(block4, rows4, plan, column, k, slot)
+            write_column(block, block4, rows4, plan, column, count)
         else:
-            write_column(block1, rows1, plan, column, k, slot)
-    rows1[EIGHT * Place(slot) * Place(plan[WORDS]) + Place(plan[MARK])] = 0
+            write_column(block, block1, rows1, plan, column, count)
+    targets = Place(plan[KEPT]) + ONE + Place(plan[STREAMS])
+    size, mark = EIGHT * Place(plan[WORDS]), Place(plan[MARK])
+    for i in range(Place(count)):
+        rows1[block[targets + i] * size + mark] = 0
 
 
 @inner
-def write_end(rows, plan, slot, discount, is_terminated):
+def write_end(rows4, rows1, plan, slot, discount, is_terminated):
     """Write the discount of a row, and whether its window ended in termination."""
     words = Place(slot) * Place(plan[WORDS])
-    words_as(rows, np.float32)[(words << ONE) + Place(plan[DISCOUNT])] = np.float32(discount)
-    words_as(rows, np.uint8)[(words << Place(3)) + Place(plan[TERMINATED])] = is_terminated
+    rows4[(words << ONE) + Place(plan[DISCOUNT])] = np.float32(discount)
+    rows1[(words << Place(3)) + Place(plan[TERMINATED])] = is_terminated
 
 
 @inner
-def write_return(rows, plan, slot, value):
-    """Write an n-step return, rounded to its column."""
+def write_return(rows, rows4, rows8, plan, slot, value):
+    """Write an n-step return, rounded to its column; the rows are seen as words and as floats."""
     words = Place(slot) * Place(plan[WORDS])
     size = plan[REWARD_BYTES]
     if size == 4:
-        words_as(rows, np.float32)[(words << ONE) + Place(plan[REWARD])] = np.float32(value)
+        rows4[(words << ONE) + Place(plan[REWARD])] = np.float32(value)
     elif size == 8:
-        words_as(rows, np.float64)[words + Place(plan[REWARD])] = value
+        rows8[words + Place(plan[REWARD])] = value
     else:
         words_as(rows, np.uint16)[(words << Place(2)) + Place(plan[REWARD])] = half_bits(value)
 
@@ -300,6 +326,23 @@ def first_entry(counters, entry):
 
 
 @kernel
+def wrong_stream(streams, seen):
+    """Return the place of the first stream that is not there or was named before, or -1.
+
+    `seen`, int64[E + 1]: the number of the call in which each stream was named last; in its last
+    place the number of this call.
+    """
+    count = seen.size - 1
+    seen[count] += 1
+    for i in range(streams.size):
+        stream = streams[i]
+        if stream < 0 or stream >= count or seen[stream] == seen[count]:
+            return i
+        seen[stream] = seen[count]
+    return -1
+
+
+@kernel
 def look_at_steps(block, plan, state, finals, powers, count, wide, named, next_step):
     """Do only what :func:`look` does, for a caller who has to make room before the steps enter."""
     refused = narrow(block, plan, count, wide)
@@ -320,9 +363,14 @@ def add_row(block, plan, rows, counters, entering, given, entry):
     slot = issued % plan[CAPACITY]
     gamma = words_as(plan, np.float64)[GAMMA]
     is_terminated = words_as(block, np.uint8)[plan[FLAGS]]
-    write_row(block, rows, plan, ZERO, slot)
-    write_end(rows, plan, slot, 0.0 if is_terminated else gamma, is_terminated)
-    enter(counters, entering, given if given == given else first_entry(counters, entry))
+    block[plan[KEPT] + 1] = ZERO
+    block[plan[KEPT] + 1 + plan[STREAMS]] = np.uint64(slot)
+    write_rows(block, rows, plan, 1)
+    discount = 0.0 if is_terminated else gamma
+    rows4, rows1 = words_as(rows, np.float32), words_as(rows, np.uint8)
+    write_end(rows4, rows1, plan, slot, discount, is_terminated)
+    priority = given if given == given else first_entry(counters, entry)
+    enter(counters, words_as(counters, np.float64), entering, priority)
     return issued
 
 
@@ -340,25 +388,34 @@ def add_steps(
         return made
     if counters[ISSUED] - counters[TOLD] + made > entering.size:
         return refusal(NO_ROOM, 0)
-    block1 = words_as(block, np.uint8)
-    given = words_as(block, np.float64)
+    block1, rows1 = words_as(block, np.uint8), words_as(rows, np.uint8)
+    given, rows4 = words_as(block, np.float64), words_as(rows, np.float32)
+    numbers = words_as(counters, np.float64)
     gamma = words_as(plan, np.float64)[GAMMA]
     capacity = plan[CAPACITY]
     entry = first_entry(counters, entry)
     largest = -1.0 if counters[ISSUED] == counters[FIRST] else entry
+    kept = Place(plan[KEPT]) + ONE
+    targets = kept + Place(plan[STREAMS])
+    slot = counters[ISSUED] % capacity
     for i in range(made):
-        k = np.int64(block[plan[KEPT] + 1 + i])
-        slot = counters[ISSUED] % capacity
+        block[targets + Place(i)] = np.uint64(slot)
+        slot += 1
+        if slot == capacity:
+            slot = 0
+    write_rows(block, rows, plan, made)
+    for i in range(made):
+        k = np.int64(block[kept + Place(i)])
         is_terminated = block1[plan[FLAGS] + k]
-        write_row(block, rows, plan, k, slot)
-        write_end(rows, plan, slot, 0.0 if is_terminated else gamma, is_terminated)
+        discount = 0.0 if is_terminated else gamma
+        write_end(rows4, rows1, plan, block[targets + Place(i)], discount, is_terminated)
         own = given[plan[ENTRIES] + k] if with_errors else np.nan
         if i < made - capacity:
             counters[ISSUED] += 1  # it gives way in this very call
         else:
             priority = entry_of(own, entry, largest)
             largest = max(largest, priority)
-            enter(counters, entering, priority)
+            enter(counters, numbers, entering, priority)
     if next_step:
         remember_ends(block, plan, state, finals, count, named)
     block[plan[KEPT] - 1] = np.uint64(1)
@@ -366,55 +423,77 @@ def add_steps(
 
 
 @inner
-def close_window(
-    rows, steps, plan, state, powers, counters, entering, stream, place, newest, length,
-    is_terminated, entry, largest, passing,
-):  # fmt: skip
-    """Make the window that begins at `place` a transition; return the largest priority so far.
+def note_window(block, plan, number, memory, source, last, discount):
+    """Write down a window that is to be closed; see :func:`close_windows`."""
+    words = Place(plan[KEPT]) + ONE + Place(2 * plan[STREAMS]) + (Place(number) << Place(2))
+    block[words] = np.uint64(memory)
+    block[words + ONE] = np.uint64(source)
+    block[words + Place(2)] = np.uint64(last)
+    words_as(block, np.float64)[words + Place(3)] = discount
 
-    Where `passing`, it gives way in this very call, and its priority does not count.
+
+@inner
+def close_windows(block, plan, rows, steps, state, counters, entering, made, entry):
+    """Make those windows transitions that were written down, in their order.
+
+    Of each there are four words: where the memory of its stream begins, the row of its first step,
+    that of its last one, and its discount, -1 where it ended in termination. Of more than N the
+    last stay: the others give way in this very call, and their priorities do not count.
     """
+    block8 = words_as(block, np.float64)
+    rows4, rows8 = words_as(rows, np.float32), words_as(rows, np.float64)
+    steps4, rows1 = words_as(steps, np.float32), words_as(rows, np.uint8)
+    steps1 = words_as(steps, np.uint8)
+    totals, numbers = words_as(state, np.float64), words_as(counters, np.float64)
     n_step = plan[STEPS]
-    memory = stream * (state.size // plan[STREAMS])
-    slot = counters[ISSUED] % plan[CAPACITY]
-    source = stream * n_step + place
-    last = stream * n_step + newest
-    words = Place(plan[WORDS])
-    for word in range(words):
-        rows[Place(slot) * words + word] = steps[Place(source) * words + word]
-    if source != last:
-        rows4, steps4 = words_as(rows, np.uint32), words_as(steps, np.uint32)
-        rows1, steps1 = words_as(rows, np.uint8), words_as(steps, np.uint8)
-        for line in range(COLUMNS, plan.size >> 3):
-            column = 8 * line
-            if plan[column + ROLE] != NEXT_OBS:
-                continue
-            unit = plan[column + UNIT]
-            if unit == 8:
-                copy_column(rows, steps, plan, column, last, slot)
-            elif unit == 4:
-                copy_column(rows4, steps4, plan, column, last, slot)
-            else:
-                copy_column(rows1, steps1, plan, column, last, slot)
-    numbers = words_as(state, np.float64)
-    write_return(rows, plan, slot, numbers[memory + TOTALS + place])
-    write_end(rows, plan, slot, 0.0 if is_terminated else powers[length], is_terminated)
-    words_as(rows, np.uint8)[EIGHT * Place(slot) * words + Place(plan[MARK])] = 0
-    if passing:
-        counters[ISSUED] += 1
-        return largest
-    priority = entry_of(numbers[memory + TOTALS + n_step + place], entry, largest)
-    enter(counters, entering, priority)
-    return max(largest, priority)
+    capacity = plan[CAPACITY]
+    size = Place(plan[WORDS])
+    largest = -1.0 if counters[ISSUED] == counters[FIRST] else entry
+    windows = Place(plan[KEPT]) + ONE + Place(2 * plan[STREAMS])
+    slot = counters[ISSUED] % capacity
+    for i in range(made):
+        window = windows + (Place(i) << Place(2))
+        memory = np.int64(block[window])
+        source, last = block[window + ONE], block[window + Place(2)]
+        discount = block8[window + Place(3)]
+        target = Place(slot) * size
+        for word in range(size):
+            rows[target + word] = steps[source * size + word]
+        if source != last:
+            for line in range(COLUMNS, plan.size >> 3):
+                column = 8 * line
+                if plan[column + ROLE] != NEXT_OBS:
+                    continue
+                unit = plan[column + UNIT]
+                if unit == 8:
+                    copy_column(rows, steps, plan, column, last, slot)
+                elif unit == 4:
+                    copy_column(rows4, steps4, plan, column, last, slot)
+                else:
+                    copy_column(rows1, steps1, plan, column, last, slot)
+        place = memory + TOTALS + np.int64(source) % n_step
+        write_return(rows, rows4, rows8, plan, slot, totals[place])
+        is_terminated = discount < 0.0
+        write_end(rows4, rows1, plan, slot, 0.0 if is_terminated else discount, is_terminated)
+        rows1[EIGHT * target + Place(plan[MARK])] = 0
+        if i < made - capacity:
+            counters[ISSUED] += 1
+        else:
+            priority = entry_of(totals[place + n_step], entry, largest)
+            largest = max(largest, priority)
+            enter(counters, numbers, entering, priority)
+        slot += 1
+        if slot == capacity:
+            slot = 0
 
 
 @inner
 def copy_column(rows, steps, plan, column, source, slot):
     """Copy one column from a row of the steps to a row of the ring."""
-    stride = Place(plan[column + STRIDE])
-    offset = Place(plan[column + OFFSET])
+    stride, offset = Place(plan[column + STRIDE]), Place(plan[column + OFFSET])
+    here, there = source * stride + offset, Place(slot) * stride + offset
     for i in range(Place(plan[column + COUNT])):
-        rows[Place(slot) * stride + offset + i] = steps[Place(source) * stride + offset + i]
+        rows[there + i] = steps[here + i]
 
 
 @kernel
@@ -435,43 +514,47 @@ def add_windows(
     if counters[ISSUED] - counters[TOLD] + made > entering.size:
         return refusal(NO_ROOM, 0)
     block1 = words_as(block, np.uint8)
-    given = words_as(block, np.float64)
+    block4, block8 = words_as(block, np.float32), words_as(block, np.float64)
     n_step = plan[STEPS]
     streams = plan[STREAMS]
     width = state.size // streams
-    numbers = words_as(state, np.float64)
-    entry = first_entry(counters, entry)
-    largest = -1.0 if counters[ISSUED] == counters[FIRST] else entry
-    first_kept = counters[ISSUED] + made - plan[CAPACITY]
-    for i in range(np.int64(block[plan[KEPT]])):
-        k = np.int64(block[plan[KEPT] + 1 + i])
+    totals = words_as(state, np.float64)
+    kept = Place(plan[KEPT]) + ONE
+    targets = kept + Place(streams)
+    steps_kept = np.int64(block[plan[KEPT]])
+    windows = 0
+    for i in range(steps_kept):
+        k = np.int64(block[kept + Place(i)])
         stream = stream_of(block, plan, named, k)
         memory = stream * width
         flags = plan[FLAGS] + k
         is_terminated = block1[flags]
-        reward = reward_of(block, plan, k)
+        reward = reward_of(block4, block8, plan, k)
         waiting = min(state[memory + OPEN], n_step - 1)
         newest = state[memory + NEWEST]
         for j in range(waiting):
-            place = (newest - (waiting - 1 - j) + n_step) % n_step
-            numbers[memory + TOTALS + place] += powers[waiting - j] * reward
-        newest = (newest + 1) % n_step
+            place = steps_before(newest, waiting - 1 - j, n_step)
+            totals[memory + TOTALS + place] += powers[waiting - j] * reward
+        newest = steps_before(newest, n_step - 1, n_step)
         waiting += 1
-        write_row(block, steps, plan, k, stream * n_step + newest)
-        numbers[memory + TOTALS + newest] = reward
-        numbers[memory + TOTALS + n_step + newest] = (
-            given[plan[ENTRIES] + k] if with_errors else np.nan
+        first = stream * n_step
+        block[targets + Place(i)] = np.uint64(first + newest)
+        totals[memory + TOTALS + newest] = reward
+        totals[memory + TOTALS + n_step + newest] = (
+            block8[plan[ENTRIES] + k] if with_errors else np.nan
         )
         ended = is_terminated | block1[flags + streams]
         closing = waiting if ended else int(waiting == n_step)
         for j in range(closing):
-            place = (newest - (waiting - 1 - j) + n_step) % n_step
-            largest = close_window(
-                rows, steps, plan, state, powers, counters, entering, stream, place, newest,
-                waiting - j, is_terminated, entry, largest, counters[ISSUED] < first_kept,
-            )  # fmt: skip
+            place = steps_before(newest, waiting - 1 - j, n_step)
+            discount = -1.0 if is_terminated else powers[waiting - j]
+            note_window(block, plan, windows, memory, first + place, first + newest, discount)
+            windows += 1
         state[memory + OPEN] = waiting - closing
         state[memory + NEWEST] = newest
+    write_rows(block, steps, plan, steps_kept)
+    entry = first_entry(counters, entry)
+    close_windows(block, plan, rows, steps, state, counters, entering, windows, entry)
     if next_step:
         remember_ends(block, plan, state, finals, count, named)
     block[plan[KEPT] - 1] = np.uint64(1)
@@ -488,15 +571,13 @@ def interrupt(
     """
     n_step = plan[STEPS]
     width = state.size // plan[STREAMS]
-    entry = first_entry(counters, entry)
-    largest = -1.0 if counters[ISSUED] == counters[FIRST] else entry
     made = 0
     if n_step > 1:
         for k in range(count):
             made += state[stream_of(block, plan, named, k) * width + OPEN]
     if counters[ISSUED] - counters[TOLD] + made > entering.size:
         return refusal(NO_ROOM, 0)
-    first_kept = counters[ISSUED] + made - plan[CAPACITY]
+    windows = 0
     for k in range(count):
         stream = stream_of(block, plan, named, k)
         memory = stream * width
@@ -506,22 +587,13 @@ def interrupt(
             continue
         waiting = min(state[memory + OPEN], n_step - 1)
         newest = state[memory + NEWEST]
+        first = stream * n_step
         for j in range(waiting):
-            place = (newest - (waiting - 1 - j) + n_step) % n_step
-            largest = close_window(
-                rows, steps, plan, state, powers, counters, entering, stream, place, newest,
-                waiting - j, np.uint8(0), entry, largest, counters[ISSUED] < first_kept,
-            )  # fmt: skip
+            place = steps_before(newest, waiting - 1 - j, n_step)
+            last, discount = first + newest, powers[waiting - j]
+            note_window(block, plan, windows, memory, first + place, last, discount)
+            windows += 1
         state[memory + OPEN] = 0
+    entry = first_entry(counters, entry)
+    close_windows(block, plan, rows, steps, state, counters, entering, windows, entry)
     return made
-
-
-@kernel
-def copy_rows(rows, words, size, counters, capacity):
-    """Copy complete rows of `size` words each to the slots that come next, modulo N."""
-    first = counters[ISSUED]
-    for row in range(words.size // size):
-        target = Place((first + row) % capacity) * Place(size)
-        source = Place(row) * Place(size)
-        for word in range(Place(size)):
-            rows[target + word] = words[source + word]

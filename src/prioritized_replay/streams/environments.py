@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from prioritized_replay.fields.arguments import shown
 from prioritized_replay.fields.field import Field
 from prioritized_replay.fields.nested import Nested
 from prioritized_replay.storage.shared_observation import SharedObservation
@@ -41,8 +42,13 @@ def fields_of_space(name: str, space: Any, field: Callable[..., Field] = Field) 
     ):
         return tuple(fields_of_space(f"{name}[{k}]", s, field) for k, s in enumerate(parts))
     shape, dtype = getattr(space, "shape", None), getattr(space, "dtype", None)
+    if not hasattr(space, "shape"):
+        raise ValueError(
+            f"{name} must be a Gymnasium space, such as env.{name.split('[')[0]}, "
+            f"got {shown(space)}"
+        )
     if shape is None or dtype is None:
-        raise ValueError(f"{name} must have one shape and dtype, got {space}")
+        raise ValueError(f"{name} must have one shape and dtype, got {shown(space)}")
     return field(shape, dtype)
 
 
@@ -90,19 +96,41 @@ def known_of(env: Any) -> tuple[dict[str, Nested], dict[str, Any]]:
     Raises
     ------
     ValueError
-        As :func:`fields_of_spaces`.
+        If it is no environment, or hands out the same array with every observation, or as
+        :func:`fields_of_spaces`.
     """
+    if isinstance(env, type) or not (
+        hasattr(env, "observation_space") and hasattr(env, "action_space")
+    ):
+        name = repr(env) if isinstance(env, str) else "..."
+        raise ValueError(
+            "env must be an environment or a vector environment of Gymnasium, as "
+            f"gymnasium.make({name}) returns it, got {shown(env)}"
+        )
+    _require_copies(env)
     spaces = env.observation_space, env.action_space
     options: dict[str, Any] = {"autoreset": mode_of(env)}
     if hasattr(env, "num_envs"):
         if not hasattr(env, "single_observation_space"):
             raise ValueError(
                 "env must be an environment or a vector environment of Gymnasium, got one with "
-                f"num_envs but no single_observation_space: {type(env).__name__}"
+                f"num_envs but no single_observation_space: {type(env).__name__}. For another "
+                "library's, use for_spaces with num_envs and autoreset"
             )
         spaces = env.single_observation_space, env.single_action_space
         options["num_envs"] = int(env.num_envs)
     return fields_of_spaces(*spaces, stack_axis_of(env)), options
+
+
+def _require_copies(env: Any) -> None:
+    """Raise ValueError if a vector environment writes all observations into the same arrays."""
+    for layer in wrappers(env):
+        if hasattr(layer, "num_envs") and getattr(layer, "__dict__", {}).get("copy") is False:
+            raise ValueError(
+                "env must hand out new arrays with every observation, got "
+                f"{type(layer).__name__} with copy=False, where obs becomes next_obs before it is "
+                "added: make it with copy=True"
+            )
 
 
 def wrappers(env: Any) -> Iterator[Any]:

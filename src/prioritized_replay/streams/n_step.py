@@ -91,16 +91,8 @@ class OpenWindows:
         """Return the pieces of a checkpoint that hold this state."""
         return [Piece("windows", None, self._table.copy)]
 
-    def restore(self, reader: Reader, most: float) -> None:
-        """Restore the state from a checkpoint.
-
-        Parameters
-        ----------
-        reader : Reader
-            The checkpoint.
-        most : float
-            The largest priority that a row may have.
-        """
+    def restore(self, reader: Reader) -> None:
+        """Restore the state from a checkpoint."""
         table = reader.array("windows", np.int64, self._table.shape)
         for column, high in (
             (kernels.OPEN, self.n_step - 1),
@@ -110,8 +102,8 @@ class OpenWindows:
             if table.size and not (table[:, column].min() >= 0 and table[:, column].max() <= high):
                 raise reader.error(f"must have windows with column {column} in [0, {high}]")
         entries: Any = table[:, kernels.TOTALS + self.n_step :].view(np.float64)
-        if not (np.isnan(entries) | ((entries >= 0.0) & (entries <= most))).all():
-            raise reader.error(f"must have windows that enter with priorities in [0, {most}]")
+        if not (np.isnan(entries) | ((entries >= 0.0) & (entries < np.inf))).all():
+            raise reader.error("must have windows that enter with finite priorities >= 0")
         self._table[:] = table
 
     def _places(self) -> Ints:

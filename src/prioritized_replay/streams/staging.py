@@ -88,7 +88,7 @@ class Staging:
             "flags": room(3 * streams),
             "named": room(WORD * streams),
             "entries": room(WORD * streams),
-            "kept": room(WORD * (streams + 2)),
+            "kept": room(WORD * (2 + 2 * streams + (4 * streams * n_step if n_step > 1 else 0))),
             "rewards": room(WORD * streams),
         }
         places = {name: room(field.nbytes * streams) for name, field in fields.items()}

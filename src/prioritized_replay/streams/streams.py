@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import Field, FieldCaster, cast, flag
 from prioritized_replay.fields.nested import Structure
-from prioritized_replay.streams.autoreset import Autoreset, final_observations
+from prioritized_replay.streams._step_kernels import wrong_stream
+from prioritized_replay.streams.autoreset import (
+    FINAL,
+    Autoreset,
+    final_observations,
+    infos_of_rows,
+    time_limits,
+)
+from prioritized_replay.streams.reused_arrays import ReusedArrays
 from prioritized_replay.streams.transitions import Steps
 
 __all__ = ["Streams"]
@@ -24,7 +32,7 @@ Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-FLOAT32, FLOAT64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
+FLOAT64, INT64, BOOL = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)
 ONLY_STREAM = np.zeros(1, np.int64)
 NO_STREAMS = np.zeros(0, np.int64)
 BOOLEAN = Field((), "bool")
@@ -72,6 +80,7 @@ class Streams:
         self._plain = all(structure.plain for structure in self._structures)
         self._next_obs = structures["next_obs"]
         self._all = np.arange(self.count)
+        self._seen = np.zeros(self.count + 1, np.int64)  # see `wrong_stream`
         self._lead = (self.count,)
         self._leaves = [
             Leaf(name, field, np.dtype(field.dtype), (self.count, *field.shape), name in wide)
@@ -81,6 +90,9 @@ class Streams:
         self._accept = [FieldCaster(leaf.name, leaf.field).accept for leaf in self._leaves]
         names = [leaf.name for leaf in self._leaves]
         self._places_of_next = [names.index(name) for name in self._next_obs.leaves]
+        places_of_obs = [names.index(name) for name in structures["obs"].leaves]
+        self._twins = list(zip(places_of_obs, self._places_of_next, strict=True))
+        self.reused = ReusedArrays()
 
     def named(self, env: Any) -> tuple[Ints, bool]:
         """Return the streams that an argument ``env`` names, and whether rows have no leading axis.
@@ -97,6 +109,11 @@ class Streams:
             return ONLY_STREAM, True
         if env is None:
             return self._all, False
+        if (
+            type(env) is np.ndarray and env.dtype is INT64 and env.ndim == 1
+            and env.flags.carray and wrong_stream(env, self._seen) < 0
+        ):  # fmt: skip
+            return env, False
         streams = arguments.as_array("env", env)
         if streams.ndim > 1 or (streams.dtype.kind not in "iu" and streams.size):
             raise ValueError(
@@ -133,8 +150,9 @@ class Streams:
             What was given of ``obs``, ``action``, ``reward``, ``next_obs`` and further columns.
         terminated, truncated : bool[K], or bool for a single stream
             ``truncated`` may be False for all.
-        info : mapping or None
-            Of the vector environment: final observations are looked for there.
+        info : mapping, list of mappings or None
+            Of the vector environment: final observations are looked for there, and in a list the
+            marks of time limits.
 
         Raises
         ------
@@ -175,6 +193,17 @@ class Streams:
                 taken.append(array)
             is_terminated = _flags("terminated", terminated, lead)
             is_truncated = _flags("truncated", truncated, lead)
+        infos = infos_of_rows(info, count, single)
+        if infos is not None:
+            info = infos
+            ended = np.atleast_1d(np.logical_or(is_terminated, is_truncated))
+            limited = time_limits(infos, np.broadcast_to(ended, (count,)), self.autoreset)
+            if limited.any():
+                is_terminated = np.logical_and(is_terminated, ~limited).reshape(lead)
+                is_truncated = np.logical_or(is_truncated, limited).reshape(lead)
+        for place, twin in self._twins:
+            if values[place] is values[twin] and not np.all(is_terminated):
+                self.reused.check(self._leaves[place].name, values[place])
         if self.autoreset == "same_step":
             ended = np.atleast_1d(np.logical_or(is_terminated, is_truncated))
             if ended.any():
@@ -185,7 +214,7 @@ class Streams:
         """Put final observations in the place of the first ones of the next episodes."""
         structure = self._next_obs
         finals = final_observations(info, ended, single)
-        where = "info['final_obs']"
+        where = FINAL if isinstance(info, Mapping) else "a final observation in info"
         leaves = [
             cast(leaf.replace("next_obs", where, 1), part, field)
             for final in finals
