@@ -139,6 +139,17 @@ def test_bars_are_as_long_as_their_numbers_and_names_are_escaped(monkeypatch):
     assert bars([])
 
 
+def test_a_very_long_bar_is_cut_so_that_the_others_are_seen(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    extension = import_module("benchmark_tables")
+
+    drawn = extension.bars([gains.Gain("a", 0, {"proportional": (100.0, "x"), "rank": (2.0, "y")})])
+
+    assert f"--length: {200 / extension.LONGEST:.2f}%" in drawn
+    assert 'class="proportional cut" style="--length: 100.00%"' in drawn
+    assert "100×" in drawn
+
+
 @pytest.mark.parametrize("name", ["benchmarks", "stacks"])
 def test_the_published_files_have_gains(name):
     results = Results.read(ROOT / "docs" / "results" / name / FILE)

@@ -27,6 +27,7 @@ from benchmarks import gains, report
 from benchmarks.results import Results
 from prioritized_replay.conformance.subject import LAWS
 
+LONGEST = 8.0  # times as fast: longer bars are cut, or the others could not be told apart
 WORDS = {"settings", "machine", "data", "limits", "absent", "checks"}  # tables of hardly a number
 
 
@@ -84,7 +85,7 @@ class BenchmarkGains(OfBenchmarks):
 def bars(measured: list[gains.Gain]) -> str:
     """Return the gains as bars, a group for each measure, and a line where ours is as fast."""
     most = max((times for gain in measured for times, _ in gain.by_law.values()), default=1.0)
-    most = max(most, 1.0)
+    most = min(max(most, 1.0), LONGEST)
     lines = [f'<div class="gains" style="--even: {1 / most:.4f}">', '<p class="key">']
     lines += [f'<span class="{law}">{law}</span>' for law in LAWS]
     lines += ["<span>line: as fast as the fastest peer</span></p>"]
@@ -94,8 +95,10 @@ def bars(measured: list[gains.Gain]) -> str:
             if law in gain.by_law:
                 times, peer = gain.by_law[law]
                 title = f"{law}: {report.ratio(times)} as fast as {peer}"
+                kind = f"{law} cut" if times > most else law
+                length = 100 * min(times / most, 1.0)
                 lines.append(
-                    f'<div class="{law}" style="--length: {100 * times / most:.2f}%" '
+                    f'<div class="{kind}" style="--length: {length:.2f}%" '
                     f'title="{escape(title)}"><i></i><b>{report.ratio(times)}</b></div>'
                 )
         lines.append("</div>")
