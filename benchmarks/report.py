@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks import limits, measures, note_measures, stack_measures, vector_measures
+from benchmarks import gains, limits, measures, note_measures, stack_measures, vector_measures
 from benchmarks.results import Ratio, Results
 from benchmarks.targets import STACK_TARGETS, VECTOR_TARGETS, Target, Verdict, judge
 from prioritized_replay.conformance.adapters import ALL_STACKS
-from prioritized_replay.conformance.adapters.ours import OURS, OURS_STACKS, OursInFiles
 from prioritized_replay.conformance.subject import LAWS
 
 Cells = list[list[str]]
@@ -19,6 +18,39 @@ Cells = list[list[str]]
 
 LIMITS = (limits.COPY, limits.ROWS, limits.CHASE, stack_measures.STACKS)
 NARROW = "\N{NO-BREAK SPACE}"
+
+
+def times_as_fast(results: Results) -> Cells:
+    """Return how many times as fast ours is as the fastest peer: measures down, laws across."""
+    return [
+        ["", *LAWS],
+        *([gain.what, *(_peer(gain.by_law.get(law)) for law in LAWS)]
+          for gain in gains.gains(results)),
+    ]  # fmt: skip
+
+
+def _peer(found: tuple[float, str] | None) -> str:
+    return "" if found is None else f"{ratio(found[0])} {found[1]}"
+
+
+def ratio(value: float) -> str:
+    """Return two digits of a ratio.
+
+    Examples
+    --------
+    >>> ratio(3.871), ratio(0.848), ratio(12.4)
+    ('3.9×', '0.85×', '12×')
+    """
+    digits = 2 if value < 1 else 1 if value < 10 else 0
+    return f"{value:.{digits}f}\N{MULTIPLICATION SIGN}"
+
+
+def costs(results: Results) -> Cells:
+    """Return where ours takes more than the least peer of something other than time of a call."""
+    return [
+        ["", "ours", "least of the others", "whose"],
+        *([cost.what, cost.ours, cost.least, cost.peer] for cost in gains.costs(results)),
+    ]
 
 
 def targets(results: Results) -> Cells:
@@ -49,7 +81,7 @@ def _measured(verdict: Verdict) -> list[str]:
     figure, unit = verdict.figure, verdict.target.unit
     if figure is None:
         return ["not measured", "", "", ""]
-    against = figure.against if figure.against not in _OURS else ""
+    against = figure.against if figure.against not in gains.OUR_NAMES else ""
     return [
         f"{number(figure.value)}{NARROW}{unit}",
         _middle(figure.low, figure.high).strip("()"),
@@ -94,7 +126,7 @@ def compared(results: Results, laws: Sequence[str] = LAWS) -> Cells:
     """
     table: Cells = [["measure", "rows", "batch", "ours", "fastest peer", "takes", "middle half"]]
     best: dict[tuple[str, int, int, str], Ratio] = {}
-    for row in _against_peers(results):
+    for row in gains.against_peers(results):
         key = (row.measure, row.size, row.batch, row.contender)
         if results.law(row.contender) in laws and (key not in best or row.ratio < best[key].ratio):
             best[key] = row
@@ -106,19 +138,7 @@ def compared(results: Results, laws: Sequence[str] = LAWS) -> Cells:
 def weak(results: Results) -> Cells:
     """Return every measure in which some peer of the same kind takes less time than ours."""
     table: Cells = [["measure", "rows", "batch", "ours", "peer", "takes", "middle half"]]
-    return [*table, *(_ratio_line(row) for row in _against_peers(results) if row.ratio < 1.0)]
-
-
-def _against_peers(results: Results) -> list[Ratio]:
-    kinds = {row.name: "uniform" if row.law == "uniform" else "prioritized"
-             for row in results.contenders}  # fmt: skip
-    return [
-        row
-        for row in results.ratios
-        if row.contender in kinds
-        and row.against not in _OURS
-        and kinds.get(row.against) == kinds[row.contender]
-    ]
+    return [*table, *(_ratio_line(row) for row in gains.against_peers(results) if row.ratio < 1.0)]
 
 
 def _ratio_line(row: Ratio) -> list[str]:
@@ -131,10 +151,6 @@ def _ratio_line(row: Ratio) -> list[str]:
 
 def _middle(low: float, high: float) -> str:
     return f"({number(low)}{NARROW}to{NARROW}{number(high)})"
-
-
-_OURS = {kind.name for kind in (*OURS, *OURS_STACKS)}
-_OURS.add(OursInFiles.name)
 
 
 def vector(results: Results) -> Cells:
@@ -303,6 +319,8 @@ _ADDING = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP
 _PRIORITIZED = ("proportional", "rank")
 
 TABLES: Mapping[str, Callable[[Results], Cells]] = {
+    "gains": times_as_fast,
+    "costs": costs,
     "targets": targets,
     "compared": compared,
     "weak": weak,
@@ -336,6 +354,8 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
 """Every table, by the name that the page uses."""
 
 SHOWN = {
+    "gains": "how many times as fast as the fastest peer",
+    "costs": "what it costs",
     "targets": "targets",
     "compared": "ours beside the fastest peer: how many times as long the peer takes",
     "growth": "growth with the rows in memory",

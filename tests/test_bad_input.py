@@ -437,3 +437,28 @@ def test_a_masked_number_among_ids_is_no_id():
     replay, _ = history(per.Uniform())
     with pytest.raises(ValueError, match="ids must be a numeric array"):
         replay.get([0, np.ma.masked_array(1, mask=True, dtype=np.int8)])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda replay, rows: replay.add(0.0, 0, 0.0, 0.0, terminated=False, color=1),
+            "fields must be obs, action, reward, next_obs, got unknown color",
+        ),
+        (
+            lambda replay, rows: replay.extend(rows | {"terminated": [False]}),
+            "fields must be obs, action, reward, next_obs, terminated, got missing next_obs",
+        ),
+        (
+            lambda replay, rows: replay.extend(rows | {"discount": [0.9]}),
+            "fields must be obs, action, reward, discount, next_obs, got missing next_obs",
+        ),
+    ],
+)
+def test_a_message_asks_only_for_fields_that_the_call_takes(call, message):
+    fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+    replay = per.ReplayBuffer(4, fields)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        call(replay, {"obs": [0.0], "action": [0], "reward": [0.0]})
+    assert len(replay) == 0

@@ -2,17 +2,18 @@
 
 import ast
 import dataclasses
-import importlib
 import inspect
 import itertools
 import json
 import math
 import re
-from typing import get_args
+import subprocess
+import sys
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from prioritized_replay.training import config as config_module
+from prioritized_replay.dqn import DQN
 from prioritized_replay.training.bounds import kinds_of
 from prioritized_replay.training.config import TrainConfig, TrainSettings
 from prioritized_replay.training.presets import preset
@@ -243,16 +244,19 @@ def test_networks_that_no_machine_holds_are_refused(sizes, message):
         TrainConfig(env_id="CartPole-v1", hidden_sizes=sizes)
 
 
-@pytest.mark.parametrize(
-    ("ours", "module", "theirs"),
-    [
-        ("Loss", "td", "Loss"),
-        ("Precision", "devices", "Precision"),
-        ("Network", "networks", "NetworkName"),
-        ("Optimizer", "optimizers", "OptimizerName"),
-    ],
-)
-def test_the_choices_are_those_of_the_agent(ours, module, theirs):
-    """Declared here too, for the configuration is read without torch."""
-    agent = importlib.import_module(f"prioritized_replay.dqn.{module}")
-    assert get_args(getattr(config_module, ours)) == get_args(getattr(agent, theirs))
+def test_the_choices_of_a_configuration_are_those_of_the_agent():
+    """They are declared once, where no torch is imported."""
+    kinds = kinds_of(TrainSettings)
+    for field in ("loss", "precision", "network", "optimizer"):
+        own = get_args(kinds[field].type)
+        theirs = get_type_hints(DQN.__init__)[field]
+        choices = [kind for kind in (theirs, *get_args(theirs)) if get_origin(kind) is Literal]
+        assert [get_args(kind) for kind in choices] == [own], field
+
+
+def test_a_configuration_is_read_without_torch():
+    program = (
+        "import sys; from prioritized_replay.training import TrainConfig\n"
+        "sys.exit('loaded torch' if 'torch' in sys.modules else 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -111,18 +111,6 @@ class Stacks(Workload):
         return frames
 
 
-def serials_of(frames: Frames) -> Ints:
-    """Return the numbers that frames carry, int64 with the leading axes of ``frames``.
-
-    Parameters
-    ----------
-    frames : uint8[..., 84, 84]
-        As given by :class:`Stacks`.
-    """
-    head = np.ascontiguousarray(frames[..., 0, :_SERIAL])
-    return np.asarray(head.view(np.int64)[..., 0])
-
-
 def _stacked(frames: Frames, places: Ints) -> list[Array]:
     """Return stacks of frames: views where these lie side by side, which is nearly everywhere."""
     return [

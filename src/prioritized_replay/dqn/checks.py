@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from prioritized_replay.dqn.acting import mode_of
+from prioritized_replay.dqn.choices import Loss
 from prioritized_replay.dqn.conversion import Conversion
-from prioritized_replay.dqn.td import Loss
 from prioritized_replay.fields import arguments
 from prioritized_replay.replay import ReplayBuffer
 

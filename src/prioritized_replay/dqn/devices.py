@@ -6,11 +6,11 @@ Knows torch's devices and settings; knows no network and no agent.
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
-Precision = Literal["float32", "bfloat16"]
+from prioritized_replay.dqn.choices import Precision
 
 _SUBNORMAL = math.ulp(0.0)
 

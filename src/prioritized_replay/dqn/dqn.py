@@ -23,13 +23,14 @@ from prioritized_replay.dqn.checks import (
     check_unused,
     checked_schedule,
 )
+from prioritized_replay.dqn.choices import Loss, NetworkName, OptimizerName, Precision
 from prioritized_replay.dqn.conversion import Conversion
-from prioritized_replay.dqn.devices import Precision, check_precision, usable_device
+from prioritized_replay.dqn.devices import check_precision, usable_device
 from prioritized_replay.dqn.fast.learner import make_learner
-from prioritized_replay.dqn.networks import NetworkName, make_network
-from prioritized_replay.dqn.optimizers import LEARNING_RATE, OptimizerName, check_optimizer
+from prioritized_replay.dqn.networks import make_network
+from prioritized_replay.dqn.optimizers import LEARNING_RATE, check_optimizer
 from prioritized_replay.dqn.states import check_agent_state, is_finite
-from prioritized_replay.dqn.td import Loss, td_loss
+from prioritized_replay.dqn.td import td_loss
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.schedules import linear
 

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from prioritized_replay.batch import Batch
 from prioritized_replay.dqn.acting import greedy_actions, mode_of, reset_noise
+from prioritized_replay.dqn.choices import Loss, Precision
 from prioritized_replay.dqn.conversion import Conversion
-from prioritized_replay.dqn.devices import Precision, subnormal_as_zero
+from prioritized_replay.dqn.devices import subnormal_as_zero
 from prioritized_replay.dqn.gradient import clip_gradient, require_finite
-from prioritized_replay.dqn.td import Loss, td_error, td_loss, td_target
+from prioritized_replay.dqn.td import td_error, td_loss, td_target
 
 
 class AutogradLearner:

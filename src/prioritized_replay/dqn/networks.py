@@ -5,13 +5,14 @@ Knows observation and action spaces; knows nothing of learning. Axes: B batch, A
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prioritized_replay.dqn.choices import NetworkName
 from prioritized_replay.dqn.conversion import count_actions
 from prioritized_replay.dqn.convolutions import (
     ConvNetwork,
@@ -20,8 +21,6 @@ from prioritized_replay.dqn.convolutions import (
     Together,
     action_values,
 )
-
-NetworkName = Literal["auto", "mlp", "nature", "light", "small"]
 
 _CONVOLUTIONAL: dict[str, tuple[tuple[Convolution, ...], int]] = {
     # Mnih et al. 2015, and Mnih et al. 2013: a third of its arithmetic.

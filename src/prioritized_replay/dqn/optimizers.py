@@ -6,14 +6,13 @@ Knows torch's optimizers; knows no loss, no replay and no schedule.
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
+from prioritized_replay.dqn.choices import OptimizerName
 from prioritized_replay.dqn.rmsprop import CentredRMSProp
-
-OptimizerName = Literal["adam", "rmsprop"]
 
 LEARNING_RATE = 5e-4
 EPS: dict[OptimizerName, float] = {"adam": 1e-8, "rmsprop": 0.01 / 32**2}

@@ -4,15 +4,14 @@ Knows formulas and shapes; knows no network, replay or environment. Axes: B batc
 Shapes are checked because (B,) with (B, 1) would silently broadcast to (B, B).
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prioritized_replay.dqn.choices import Loss
 from prioritized_replay.dqn.shapes import require_rows, require_shape, require_table
-
-Loss = Literal["huber", "squared"]
 
 
 def td_target(

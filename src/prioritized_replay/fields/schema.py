@@ -100,12 +100,13 @@ class Schema:
         ValueError
             If a column is unknown or missing.
         """
-        unknown = set(given) - self.structures.keys()
-        missing = self.structures.keys() - set(given) - {"discount", "terminated"}
+        names = set(given)
+        wanted = [n for n in self.structures if n in names or n not in ("discount", "terminated")]
+        unknown, missing = names - set(wanted), set(wanted) - names
         if unknown or missing:
             kind, names = ("unknown", unknown) if unknown else ("missing", missing)
             raise ValueError(
-                f"fields must be {', '.join(self.structures)}, "
+                f"fields must be {', '.join(wanted)}, "
                 f"got {kind} {', '.join(sorted(map(str, names)))}"
             )
 

@@ -104,7 +104,7 @@ def known(place, row, rows, stack, table, bits, words, last, stream, obs, next_o
     code = unknown
     for attempt in range(6):
         source, first, stop = codes, 0, 0
-        if attempt == 0:
+        if attempt == 0:  # the one frame that it should equal
             if is_next:
                 first = of_obs + min(place - of_next + 1, stack - 1)
             elif stream >= 0:
@@ -112,19 +112,19 @@ def known(place, row, rows, stack, table, bits, words, last, stream, obs, next_o
             else:
                 first = of_next - stack + place - of_obs
             stop = first + (1 if is_next or stream >= 0 or row > 0 else 0)
-        elif attempt == 1:
+        elif attempt == 1:  # an earlier frame of the same stack: an episode begins with repeats
             first, stop = own, place
-        elif attempt == 2:
+        elif attempt == 2:  # any of its row's obs
             first, stop = of_obs, of_obs + (stack if is_next else 0)
-        elif attempt == 3:
+        elif attempt == 3:  # any of the observation that came before
             if stream >= 0:
                 source, first, stop = last, stream * stack, (stream + 1) * stack
             elif row > 0:
                 first, stop = of_next - stack, of_next
-        elif attempt == 4:
+        elif attempt == 4:  # any of the previous row's obs, without streams
             if stream < 0 and row > 0:
                 first, stop = of_obs - stack, of_obs
-        elif same(frame, stored(table, bits, words, 0)):
+        elif same(frame, stored(table, bits, words, 0)):  # the frame of zeros, which all share
             return ZERO
         code = find(frame, source, first, stop, table, bits, words, obs, next_obs)
         if code != unknown:

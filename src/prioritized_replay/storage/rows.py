@@ -102,15 +102,6 @@ class Rows:
             column[slots] = values[name]
         self._drawn[slots] = 0
 
-    def write_many(self, first: int, count: int, values: Mapping[str, Array]) -> None:
-        """Write ``count`` <= N rows from slot ``first`` on, modulo N, of columns cast already."""
-        to_end = min(count, len(self._rows) - first)
-        for name, column in self.columns.items():
-            column[first : first + to_end] = values[name][:to_end]
-            column[: count - to_end] = values[name][to_end:]
-        self._drawn[first : first + to_end] = 0
-        self._drawn[: count - to_end] = 0
-
     def packed(self, values: Mapping[str, Array]) -> Words:
         """Return B rows of columns cast already, as words of their own; see :meth:`place`."""
         count = len(next(iter(values.values())))

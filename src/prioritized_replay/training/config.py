@@ -10,13 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
+from prioritized_replay.dqn.choices import Loss, NetworkName, OptimizerName, Precision
 from prioritized_replay.training.bounds import Within, kinds_of
 
 Replay = Literal["rank", "proportional", "uniform"]
-Loss = Literal["huber", "squared"]
-Precision = Literal["float32", "bfloat16"]
-Network = Literal["auto", "mlp", "nature", "light", "small"]
-Optimizer = Literal["adam", "rmsprop"]
 
 # (alpha, beta at the start) of the paper, table 3; None stands for these.
 _PAPER: dict[str, tuple[float, float]] = {
@@ -78,7 +75,7 @@ class TrainSettings:
     batch_size: Annotated[int, Within(1, 1_000_000)] = 64
     """Transitions of one update."""
 
-    network: Network = "auto"
+    network: NetworkName = "auto"
     """nature, light (a third of its work), small (for 10x10 pixels), mlp; auto: what fits."""
 
     hidden_sizes: Annotated[tuple[int, ...], Within(1, 65_536)] = (128, 128)
@@ -102,7 +99,7 @@ class TrainSettings:
     clip_td_errors: bool = False
     """Priorities from td errors clipped to [-1, 1], as the huber loss clips the gradient."""
 
-    optimizer: Optimizer = "adam"
+    optimizer: OptimizerName = "adam"
     """adam, or the rmsprop of the DQN papers: centred, decay 0.95, eps under the root."""
 
     optimizer_eps: Annotated[float | None, _POSITIVE] = None

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from prioritized_replay.dqn import DQN
-from prioritized_replay.dqn.td import Loss, td_loss
+from prioritized_replay.dqn.choices import Loss
+from prioritized_replay.dqn.td import td_loss
 from prioritized_replay.training.evaluation import Evaluation
 from prioritized_replay.training.progress import Progress
 

@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from prioritized_replay.batch import Batch
 from prioritized_replay.dqn.acting import greedy_actions
+from prioritized_replay.dqn.choices import Loss, OptimizerName, Precision
 from prioritized_replay.dqn.conversion import Conversion
-from prioritized_replay.dqn.devices import Precision, subnormal_as_zero
+from prioritized_replay.dqn.devices import subnormal_as_zero
 from prioritized_replay.dqn.fast.adam import FlatAdam
 from prioritized_replay.dqn.fast.perceptron import Perceptron
 from prioritized_replay.dqn.gradient import clip_gradient, require_finite
 from prioritized_replay.dqn.learner import AutogradLearner
 from prioritized_replay.dqn.networks import QNetwork
-from prioritized_replay.dqn.optimizers import OptimizerName, make_optimizer
+from prioritized_replay.dqn.optimizers import make_optimizer
 from prioritized_replay.dqn.protocol import Learner
 from prioritized_replay.dqn.shapes import require_rows, require_shape
-from prioritized_replay.dqn.td import Loss, td_error, td_target
+from prioritized_replay.dqn.td import td_error, td_target
 
 
 def make_learner(
