@@ -536,8 +536,9 @@ class ReplayBuffer:
         )  # fmt: skip
         fused = self._fused if batch_size <= uniforms.size else None
         at_once = fused is not None and batch_size <= uniforms.left
+        outer = None
         if not at_once:  # uniforms are used up before the batch is drawn
-            self._note.work = partial(self._undo_draw, uniforms.moment(), self._last.draws)
+            outer = self._note.begin(partial(self._undo_draw, uniforms.moment(), self._last.draws))
         try:
             if fused is not None:
                 sampler.prepare()
@@ -550,7 +551,7 @@ class ReplayBuffer:
             self._note.settle()  # nothing was drawn
             raise
         if not at_once:
-            self._note.work = None
+            self._note.end(outer)
         return batch if self._blocks.plain else self._blocks.finished(batch)
 
     def _undo_draw(self, moment: Moment, draws: int) -> None:
@@ -601,8 +602,7 @@ class ReplayBuffer:
         4
         """
         prefetcher = Prefetcher(self._sample_ahead, batch_size, depth, beta)
-        with self._lock:
-            self._prefetchers.add(prefetcher)
+        with self._lock: self._prefetchers.add(prefetcher)  # fmt: skip
         return prefetcher.start()
 
     def _sample_ahead(self, batch_size: int, beta: float, waiting: deque[Ahead]) -> None:
@@ -744,9 +744,9 @@ class ReplayBuffer:
 
     def _clear(self) -> None:
         self._note.settle()
-        self._note.work = self._clear_all
+        outer = self._note.begin(self._clear_all)
         self._clear_all()
-        self._note.work = None
+        self._note.end(outer)
 
     def _clear_all(self) -> None:
         self._sampler.clear()
