@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -630,6 +631,9 @@ class ReplayBuffer:
 
     def _after_fork(self) -> None:
         """Become a buffer of the child process: with its own numbers, or not usable at all."""
+        if self._memory.directory is None:  # else it is the parent's to settle
+            with contextlib.suppress(Exception):  # the next call will say so
+                self._note.settle()  # later it might go back to the parent's numbers
         self._uniforms.diverge(self._forks)
         for prefetcher in self._prefetchers:
             prefetcher.abandon()
