@@ -62,6 +62,19 @@ shared = np.random.default_rng(5)
 pair = [filled(seed=shared) for _ in range(2)]
 results["shared generator"] = in_child(lambda: [draw(one) for one in pair])
 
+# a draw that was interrupted before the fork
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+half = filled()
+half.sample(4000)  # what was drawn in advance does not last for the next batch
+true, half._fused = half._fused, interrupt
+try:
+    half.sample(200)
+except KeyboardInterrupt:
+    half._fused = true
+assert half._note.work is not None
+results["interrupted"] = [in_child(lambda: draw(half)) for _ in range(2)] + [draw(half)]
+
 # what a child does stays in the child
 def change():
     replay.extend(transitions(np.arange(7)))
@@ -156,6 +169,10 @@ def test_a_child_draws_other_numbers_than_its_parent_and_its_siblings(results):
     assert len(set(map(tuple, drawn))) == len(drawn)
     one, other = results["shared generator"]
     assert one != other
+
+
+def test_a_draw_that_was_interrupted_before_the_fork_repeats_no_numbers(results):
+    assert len(set(map(tuple, results["interrupted"]))) == 3
 
 
 def test_a_fork_changes_nothing_in_the_parent(results):

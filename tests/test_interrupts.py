@@ -185,7 +185,7 @@ def draw_ahead(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
 
 CALLS = [
     *(add, add_with_error, add_ending, add_subset, extend, extend_beyond, end_episode, end_one),
-    *(update, alpha, clear, sample, sample_beyond_a_block),
+    *(update, alpha, clear, sample, sample_beyond_a_block, draw_ahead),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -599,8 +600,9 @@ class ReplayBuffer:
         )  # fmt: skip
         fused = self._fused if batch_size <= uniforms.size else None
         at_once = fused is not None and batch_size <= uniforms.left
+        outer = None
         if not at_once:  # uniforms are used up before the batch is drawn
-            self._note.work = partial(self._undo_draw, uniforms.moment(), self._last.draws)
+            outer = self._note.begin(partial(self._undo_draw, uniforms.moment(), self._last.draws))
         try:
             if fused is not None:
                 sampler.prepare()
@@ -613,7 +615,7 @@ class ReplayBuffer:
             self._note.settle()  # nothing was drawn
             raise
         if not at_once:
-            self._note.work = None
+            self._note.end(outer)
         return batch if self._blocks.plain else self._blocks.finished(batch)
 
     def _undo_draw(self, moment: Moment, draws: int) -> None:
@@ -664,8 +666,7 @@ class ReplayBuffer:
         4
         """
         prefetcher = Prefetcher(self._sample_ahead, batch_size, depth, beta)
-        with self._lock:
-            self._prefetchers.add(prefetcher)
+        with self._lock: self._prefetchers.add(prefetcher)  # fmt: skip
         return prefetcher.start()
 
     def _sample_ahead(self, batch_size: int, beta: float, waiting: deque[Ahead]) -> None:
@@ -693,6 +694,9 @@ class ReplayBuffer:
 
     def _after_fork(self) -> None:
         """Become a buffer of the child process: with its own numbers, or not usable at all."""
+        if self._memory.directory is None:  # else it is the parent's to settle
+            with contextlib.suppress(Exception):  # the next call will say so
+                self._note.settle()  # later it might go back to the parent's numbers
         self._uniforms.diverge(self._forks)
         for prefetcher in self._prefetchers:
             prefetcher.abandon()
@@ -825,9 +829,9 @@ class ReplayBuffer:
 
     def _clear(self) -> None:
         self._note.settle()
-        self._note.work = self._clear_all
+        outer = self._note.begin(self._clear_all)
         self._clear_all()
-        self._note.work = None
+        self._note.end(outer)
 
     def _clear_all(self) -> None:
         self._sampler.clear()

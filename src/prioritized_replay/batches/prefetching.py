@@ -122,14 +122,18 @@ class Prefetcher:
         finalize(self, self._work.stop)
 
     def start(self) -> Self:
-        """Begin to draw."""
-        _running.add(self)
-        self._thread.start()
-        return self
+        """Begin to draw. If that is interrupted, the prefetcher is closed."""
+        try:
+            _running.add(self)
+            self._thread.start()
+            return self
+        except BaseException:
+            self.close()
+            raise
 
     def undelivered(self) -> tuple[Ahead, ...]:
-        """Return the batches that wait, the oldest first."""
-        return tuple(self._work.waiting)
+        """Return the batches that wait, the oldest first; none once it is closed."""
+        return () if self._work.closed else tuple(self._work.waiting)
 
     def __iter__(self) -> Self:
         return self
@@ -145,24 +149,36 @@ class Prefetcher:
             In a process forked from the one that made it.
         Exception
             What drawing it raised, after the batches before it; the prefetcher is closed then.
+
+        Notes
+        -----
+        If it is interrupted, no batch is lost: the next call returns the one that this call would
+        have returned.
         """
         work = self._work
+        taken: list[Ahead] = []
         waited = False
-        while not work.closed:
-            with contextlib.suppress(IndexError):
-                batch = work.waiting.popleft().batch
+        try:
+            while not work.closed:
+                with contextlib.suppress(IndexError):
+                    # One call moves it: no interrupt finds it in neither of the two.
+                    next(map(taken.append, iter(work.waiting.popleft, None)))
+                if taken:
+                    if not waited:
+                        with contextlib.suppress(queue.Empty):
+                            work.drawn.get_nowait()
+                    work.taken.put(None)
+                    return taken[0].batch
+                if (failure := work.failure) is not None:
+                    self.close()
+                    raise failure
                 work.taken.put(None)
-                if not waited:
-                    with contextlib.suppress(queue.Empty):
-                        work.drawn.get_nowait()
-                return batch
-            if work.failure is not None:
-                failure, work.failure = work.failure, None
-                self.close()
-                raise failure
-            work.taken.put(None)
-            work.drawn.get()
-            waited = True
+                work.drawn.get()
+                waited = True
+        except BaseException:
+            work.waiting.extendleft(taken)
+            work.drawn.put(None)  # somebody else may wait for what was not taken here
+            raise
         if self._abandoned:
             raise RuntimeError(
                 "a Prefetcher works in the process that made it: a forked one has to make its own"
@@ -172,10 +188,16 @@ class Prefetcher:
 
     def close(self) -> None:
         """End the thread, and drop the batches that wait. It may be called more than once."""
-        self._work.stop()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
-        self._work.waiting.clear()
+        work = self._work
+        try:
+            work.stop()
+            if self._thread.is_alive() and self._thread is not threading.current_thread():
+                self._thread.join()
+            work.waiting.clear()
+            work.failure = None
+        except BaseException:
+            work.stop()  # nobody waits for the thread then, but it will end
+            raise
 
     def abandon(self) -> None:
         """Become unusable: the thread has stayed in another process."""

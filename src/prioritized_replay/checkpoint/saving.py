@@ -103,64 +103,74 @@ class Saver:
         """
         folder = _folder(path)
         extra = _checked_extra(extra)
-        with self._ownership.saving:
-            with lock:  # what cannot be saved at all leaves no trace
-                pieces = contents().pieces
-            folder.mkdir(parents=True, exist_ok=True)
-            continues = self._is_latest(folder)
-            self._ownership.take_checkpoint(folder, continues=continues)
-            sizes = _pieces_in(folder)
-            entries = self._still_there(folder, sizes)
-            generation = following({_generation(file) for file in sizes})
-            written: set[str] = set()
-            text = b""
+        with self._ownership.saving: self._save(folder, lock, contents, extra)  # fmt: skip
 
-            def write(piece: Piece, durable: bool) -> None:
-                file = f"{piece.name}.g{generation}.npy"
-                written.add(file)
-                nbytes, crc32 = _write(folder, file, _npy(piece.read()), durable)
-                entries[piece.name] = Entry(piece.version, file, nbytes, crc32)
+    def _save(
+        self,
+        folder: Path,
+        lock: AbstractContextManager[Any],
+        contents: Callable[[], Contents],
+        extra: Mapping[str, bytes],
+    ) -> None:
+        """See :meth:`save`; nobody else is saving this buffer."""
+        with lock: pieces = contents().pieces  # fmt: skip
+        # What cannot be saved at all has left no trace.
+        folder.mkdir(parents=True, exist_ok=True)
+        self._ownership.take_checkpoint(folder, continues=self._is_latest(folder))
+        sizes = _pieces_in(folder)
+        entries = self._still_there(folder, sizes)
+        generation = following({_generation(file) for file in sizes})
+        written: set[str] = set()
+        text = b""
 
-            def write_extra(name: str, value: bytes) -> Entry:
-                file = f"{EXTRA}{name}.g{generation}.bin"
-                written.add(file)
-                return Entry(None, file, *_write(folder, file, [memoryview(value)], True))
+        def write(piece: Piece, durable: bool) -> None:
+            file = f"{piece.name}.g{generation}.npy"
+            written.add(file)
+            nbytes, crc32 = _write(folder, file, _npy(piece.read()), durable)
+            entries[piece.name] = Entry(piece.version, file, nbytes, crc32)
 
-            def changed(pieces: Iterable[Piece]) -> list[Piece]:
-                known = {name: entry.version for name, entry in entries.items()}
-                return [p for p in pieces if p.version is None or known.get(p.name) != p.version]
+        def write_extra(name: str, value: bytes) -> Entry:
+            file = f"{EXTRA}{name}.g{generation}.bin"
+            written.add(file)
+            return Entry(None, file, *_write(folder, file, [memoryview(value)], True))
 
-            try:
-                extras = {name: write_extra(name, value) for name, value in extra.items()}
-                for number in range(ROUNDS):
-                    if number > 0:
-                        with lock:
-                            pieces = contents().pieces
-                    lasting = [piece for piece in changed(pieces) if piece.version is not None]
-                    _in_threads(lambda piece: write(piece, True), lasting)
-                with lock:
-                    last = contents()
-                    copied, large = _copied(changed(last.pieces))
-                    for piece in large:
-                        write(piece, False)
-                for piece in copied:
-                    write(piece, True)
-                for piece in large:
-                    _sync(folder / entries[piece.name].file)
-                entries = {piece.name: entries[piece.name] for piece in last.pieces}
-                text = _manifest(generation, last, entries, extras)
-                _commit(folder, text)
-            except BaseException:
-                if _read(folder / MANIFEST) != text:  # or it was interrupted after the commit
-                    for file in written:
-                        with contextlib.suppress(OSError):
-                            (folder / file).unlink()
-                raise
-            self._remember(folder, text, entries)
-            kept = {entry.file for entry in (*entries.values(), *extras.values())}
-            for file in (sizes.keys() | written) - kept:
-                with contextlib.suppress(OSError):  # the next save tries again
-                    (folder / file).unlink()
+        def changed(pieces: Iterable[Piece]) -> list[Piece]:
+            known = {name: entry.version for name, entry in entries.items()}
+            return [p for p in pieces if p.version is None or known.get(p.name) != p.version]
+
+        def finish() -> tuple[Contents, list[Piece], list[Piece]]:
+            last = contents()
+            copied, large = _copied(changed(last.pieces))
+            for piece in large:
+                write(piece, False)
+            return last, copied, large
+
+        try:
+            extras = {name: write_extra(name, value) for name, value in extra.items()}
+            for number in range(ROUNDS):
+                if number > 0:
+                    with lock: pieces = contents().pieces  # fmt: skip
+                lasting = [piece for piece in changed(pieces) if piece.version is not None]
+                _in_threads(lambda piece: write(piece, True), lasting)
+            with lock: last, copied, large = finish()  # fmt: skip
+            for piece in copied:
+                write(piece, True)
+            for piece in large:
+                _sync(folder / entries[piece.name].file)
+            entries = {piece.name: entries[piece.name] for piece in last.pieces}
+            text = _manifest(generation, last, entries, extras)
+            _commit(folder, text)
+        except BaseException:
+            if _read(folder / MANIFEST) != text:  # or it was interrupted after the commit
+                for file in written:
+                    with contextlib.suppress(OSError):
+                        (folder / file).unlink()
+            raise
+        self._remember(folder, text, entries)
+        kept = {entry.file for entry in (*entries.values(), *extras.values())}
+        for file in (sizes.keys() | written) - kept:
+            with contextlib.suppress(OSError):  # the next save tries again
+                (folder / file).unlink()
 
     def loaded(self, reader: Reader, pieces: Iterable[Piece]) -> None:
         """Take what was just loaded as saved: these pieces are as they lie in the folder."""

@@ -144,10 +144,10 @@ class ProportionalDistribution:
                 f"alpha must give priorities whose power alpha is <= {self._limit:.3g}, "
                 f"got priority {priorities.max():.6g} with alpha {alpha}"
             )
-        self._note.work = self._recompute
+        outer = self._note.begin(self._recompute)
         self.alpha = alpha
         self._recompute()
-        self._note.work = None
+        self._note.end(outer)
 
     def set(self, slots: Ints, priorities: Floats) -> None:
         """Set masses and recompute what they are part of. O(B log N)."""
@@ -171,8 +171,7 @@ class ProportionalDistribution:
     def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
         """Set masses from errors. O(B log N)."""
         scratch = np.empty(2 * ids.size, np.int64)
-        if self._tracking:
-            self._note.work = self._recompute
+        outer = self._note.begin(self._recompute) if self._tracking else None
         live: int = tree_kernels.update_masses(
             *self._masses.arrays, self._priorities, counters, self.alpha, self.most,
             ids, td_errors, eps, scratch,
@@ -180,7 +179,7 @@ class ProportionalDistribution:
         if self._tracking:
             if live > 0:
                 self._track(scratch[:live])
-            self._note.work = None
+            self._note.end(outer)
         return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:

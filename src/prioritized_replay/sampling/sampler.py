@@ -350,9 +350,9 @@ class Sampler:
                 self.distribution.set(slots, priorities.copy())
             self.counters[:] = counters
 
-        self._note.work = apply
+        outer = self._note.begin(apply)
         apply()
-        self._note.work = None
+        self._note.end(outer)
         return live
 
     def weight_bounds(self) -> tuple[float, float]:

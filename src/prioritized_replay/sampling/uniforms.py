@@ -135,15 +135,12 @@ class UniformStream:
             if self._block is old:  # the new numbers are lost: they will be drawn again
                 bits.state = before
 
-        alone = self._note.work is None  # else the caller will go back to an earlier moment
-        if alone:
-            self._note.work = undo
+        outer = self._note.begin(undo)
         block = np.zeros(1 + max(count, self.size))
         self.generator.random(out=block[1:])
         if count <= self.size:
             self._block = block
-        if alone:
-            self._note.work = None
+        self._note.end(outer)
         return block
 
     def moment(self) -> Moment:

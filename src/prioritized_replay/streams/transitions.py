@@ -377,14 +377,15 @@ class Transitions:
             values = {name: np.ascontiguousarray(value[kept]) for name, value in values.items()}
         if self.looking and number:
             self.look_for_stacks(values)
+        outer = self._note.work
         if number:
             last = [shared.last_references() for shared in self.shared]
             staging.kept[0] = 0
-            self._note.work = partial(self._recount_add, last)
+            self._note.begin(partial(self._recount_add, last))
             try:
                 columns = self._encoded(streams, values)
             except (MemoryError, OSError):
-                self._note.work = None  # nothing has changed
+                self._note.end(outer)  # nothing has changed
                 raise
             for name, references in columns.items():
                 staging.columns[name].values[kept] = references
@@ -399,7 +400,7 @@ class Transitions:
         self._commit(steps, wide, named, with_errors, entry)
         if self._steps is not None and made:
             self._hold_latest(made)
-        self._note.work = None
+        self._note.end(outer)
         return made
 
     def _recount_add(self, last: Sequence[Array]) -> None:
@@ -423,8 +424,9 @@ class Transitions:
         which = self._all if streams is None else streams
         if streams is not None:
             staging.named[: which.size] = which
+        outer = self._note.work
         if self.shared and self._steps is not None:
-            self._note.work = self.recount
+            self._note.begin(self.recount)
             first = int(self._counters[ring.ISSUED]) % self._capacity
             count = min(self.windows.count(which), self._capacity)
             self._release(self.rows, self._slots(first, count))
@@ -434,7 +436,7 @@ class Transitions:
             made = kernels.interrupt(*self._for_interrupts, which.size, named, entry)
         if self.shared and self._steps is not None:
             self._hold_latest(made)
-            self._note.work = None
+            self._note.end(outer)
         return made
 
     def extend(self, columns: Mapping[str, Array], issue: Callable[[int], None]) -> None:
@@ -458,22 +460,23 @@ class Transitions:
         kept = min(count, self._capacity)
         columns = {name: column[count - kept :] for name, column in columns.items()}
         first = (first_id + count - kept) % self._capacity
+        outer = self._note.work
         if self.shared:
-            self._note.work = self.recount
+            self._note.begin(self.recount)
             try:
                 columns = {**columns, **self._encoded(None, columns)}
                 rows = self.rows.packed(columns)
             except (MemoryError, OSError):
                 self.recount()
-                self._note.work = None
+                self._note.end(outer)
                 raise
             self._release(self.rows, self._slots(first, kept))
         else:
             rows = self.rows.packed(columns)
-        self._note.work = partial(self._extend_again, first, rows, issue, first_id)
+        self._note.begin(partial(self._extend_again, first, rows, issue, first_id))
         self.rows.place(first, rows)
         issue(first_id)
-        self._note.work = None
+        self._note.end(outer)
 
     def _extend_again(
         self, first: int, rows: Words, issue: Callable[[int], None], first_id: int
@@ -493,7 +496,6 @@ class Transitions:
         """Make what is counted of frames agree with the rows, after an interrupted call."""
         for shared in self.shared:
             shared.recount(self._storages)
-        self._note.work = None
 
     @property
     def looking(self) -> bool:
@@ -506,12 +508,12 @@ class Transitions:
         storages = [(self.rows, written)]
         if self._steps is not None:
             storages.append((self._steps, len(self._steps)))
-        self._note.work = self.recount
+        outer = self._note.begin(self.recount)
         for shared in self.shared:
             if shared.looking:
                 shared.look_for_stack(values, storages)
                 self._rewritten += not shared.looking
-        self._note.work = None
+        self._note.end(outer)
 
     def pieces(self) -> list[Piece]:
         """Return the pieces of a checkpoint that hold rows, frames, steps and open windows."""
