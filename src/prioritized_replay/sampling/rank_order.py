@@ -126,9 +126,17 @@ class RankOrder:
         -------
         float
             The largest of these priorities.
+
+        Raises
+        ------
+        RuntimeError
+            If the memory of the order was damaged.
         """
         scratch = scratch_for(slots.size)
-        return float(rank_kernels.place_rows(*self._tree, slots, priorities, scratch))
+        largest = float(rank_kernels.place_rows(*self._tree, slots, priorities, scratch))
+        if largest < 0.0:
+            raise self.damage()
+        return largest
 
     def draw_into(
         self, uniforms: Floats, law: PowerLaw, stratified: bool, slots: Longs, probabilities: Floats
@@ -151,9 +159,14 @@ class RankOrder:
             int64[B], to be written.
         probabilities
             float64[B], to be written: the chance of each row in one draw, > 0.
+
+        Raises
+        ------
+        RuntimeError
+            If the memory of the order was damaged.
         """
         scratch = np.empty(3 * len(uniforms), np.int32)
-        rank_kernels.draw_rows(
+        damaged = rank_kernels.draw_rows(
             *self._tree,
             uniforms,
             stratified,
@@ -164,6 +177,8 @@ class RankOrder:
             slots,
             probabilities,
         )
+        if damaged:
+            raise self.damage()
 
     def probabilities(self, slots: Longs, law: PowerLaw) -> Floats:
         """Chance of each of these slots (int64[B], all present) in one draw: float64[B]."""
@@ -182,13 +197,15 @@ class RankOrder:
     def _ranges(self, slots: Longs) -> tuple[Longs, Longs]:
         starts = np.empty(len(slots), np.int64)
         stops = np.empty(len(slots), np.int64)
-        rank_kernels.row_ranges(*self._tree, slots, starts, stops)
+        if rank_kernels.row_ranges(*self._tree, slots, starts, stops):
+            raise self.damage()
         return starts, stops
 
     def priorities(self, slots: Longs) -> Floats:
         """Priorities of these slots (int64[B], all present): float64[B]."""
         priorities = np.empty(len(slots))
-        rank_kernels.row_priorities(*self._tree, slots, priorities)
+        if rank_kernels.row_priorities(*self._tree, slots, priorities):
+            raise self.damage()
         return priorities
 
     def highest(self) -> float:
@@ -198,7 +215,22 @@ class RankOrder:
     def _slot_at(self, position: int) -> int:
         if len(self) == 0:
             raise ValueError("an empty order has no highest and no lowest priority")
-        return int(rank_kernels.slot_at(*self._tree, position))
+        slot = int(rank_kernels.slot_at(*self._tree, position))
+        if slot < 0:
+            raise self.damage()
+        return slot
+
+    def damage(self) -> RuntimeError:
+        """Return the error that says what is wrong, for a caller whose kernel found damage. O(N)."""
+        found = "a kernel met a number that cannot be"
+        try:
+            self.check()
+        except AssertionError as error:
+            found = str(error)
+        return RuntimeError(
+            f"the memory of the rank order was overwritten ({found}): "
+            "call clear, or make a new buffer and load a checkpoint"
+        )
 
     def check(self) -> None:
         """Raise AssertionError, with the numbers, where the tree breaks one of its rules."""
