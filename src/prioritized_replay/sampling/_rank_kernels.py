@@ -452,19 +452,15 @@ def count_up(tree, leaf, change):
     """
     node = np.int32(leaf)
     change = np.int32(change)
-    root = tree.cells[0, ROOT]
-    width = min(tree.cells[0, WIDTH], np.int32(INNER_WIDTH))
-    for _ in range(DEEPEST):
-        if node == root:
-            return
+    for _ in range(levels(tree)):
         parent = Index(parent_of(tree, node))  # 0 has counts too, which nobody reads
         place = tree.cells[node, PLACE]
-        for j in range(width):
+        for j in range(tree.cells[0, WIDTH]):
             rows = tree.cells[parent, BEFORE + j]
             used = (j > place) & (rows != NOT_A_COUNT)
             tree.cells[parent, BEFORE + j] = rows + (change if used else NO_ROWS)
         node = np.int32(parent)
-    if node != root:
+    if node != tree.cells[0, ROOT]:
         damaged(tree)
 
 
@@ -638,11 +634,12 @@ def mend(tree, node):
         node = node_in(tree, -np.int64(tree.cells[node, PLACE]))
     merged = False
     for _ in range(DEEPEST * INNER_WIDTH):  # a parent of so many children, on each level
-        if node == 0:
-            damaged(tree)
         if tree.cells[0, DAMAGED] or node == tree.cells[0, ROOT]:
             break
         parent = parent_of(tree, node)
+        if node == 0 or parent == 0:
+            damaged(tree)
+            break
         at = np.int64(tree.cells[node, PLACE])
         if not fit_together(tree, parent, at):
             at += 1
@@ -699,8 +696,7 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
             nodes[b] = tree.leaf_of[kept[start + b]]
             if not 0 <= nodes[b] < len(keys):
                 damaged(tree)
-        root = root_of(tree)
-        if root == 0 or tree.cells[0, DAMAGED]:
+        if root_of(tree) == 0 or tree.cells[0, WIDTH] != INNER_WIDTH or tree.cells[0, DAMAGED]:
             damaged(tree)
             return -1.0
         for b in range(-AHEAD, count):
@@ -776,7 +772,10 @@ def tell_rows(keys, cells, leaf_of, counters, entering, scratch):
     for i in range(count):
         slots[i] = (first + i) % capacity
         priorities[i] = entering[(first + i) & (entering.size - 1)]
-    if count > 0 and place_rows(keys, cells, leaf_of, slots, priorities, scratch[2 * count :]) < 0.0:
+    largest = 0.0
+    if count > 0:
+        largest = place_rows(keys, cells, leaf_of, slots, priorities, scratch[2 * count :])
+    if largest < 0.0:
         return False
     counters[TOLD] = issued
     return True
