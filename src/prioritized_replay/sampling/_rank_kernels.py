@@ -76,6 +76,7 @@ BLOCK = 64  # rows for which each step of an update is done together
 AHEAD = 6  # rows whose leaves are on their way from memory while one is worked on
 MOST = np.iinfo(np.int32).max
 NOT_A_COUNT, NO_ROWS = np.int32(MOST), np.int32(0)
+IN_LEAF = np.int32(LEAF_WIDTH - 1)  # a mask: no other way to bound an entry takes so little time
 LOWEST, HIGHEST = np.int64(-1), np.int64(MOST)  # below and above every slot
 HURT = np.int64(-(2**62))  # what `update_rows` returns for a tree that is damaged
 ZERO, ONE = np.int64(0), np.int64(1)  # plain 0 and 1 as arguments would be types of their own
@@ -452,7 +453,10 @@ def count_up(tree, leaf, change):
     """
     node = np.int32(leaf)
     change = np.int32(change)
-    for _ in range(levels(tree)):
+    root = tree.cells[0, ROOT]
+    left = DEEPEST
+    while node != root and left > 0:
+        left -= 1
         parent = Index(parent_of(tree, node))  # 0 has counts too, which nobody reads
         place = tree.cells[node, PLACE]
         for j in range(tree.cells[0, WIDTH]):
@@ -460,7 +464,7 @@ def count_up(tree, leaf, change):
             used = (j > place) & (rows != NOT_A_COUNT)
             tree.cells[parent, BEFORE + j] = rows + (change if used else NO_ROWS)
         node = np.int32(parent)
-    if node != tree.cells[0, ROOT]:
+    if node != root:
         damaged(tree)
 
 
@@ -572,7 +576,9 @@ def remove(tree, leaf, slot):
 def may_be_small(tree, leaf):
     """Whether a leaf may hold so little with a neighbour that :func:`mend` has to look."""
     parent = parent_of(tree, leaf)
-    place = place_of(tree, leaf)
+    place = tree.cells[leaf, PLACE]
+    if not 0 <= place < INNER_WIDTH:
+        return True
     start = tree.cells[parent, BEFORE + place]
     left = tree.cells[parent, BEFORE + max(place - 1, 0)]
     end = tree.cells[parent, BEFORE + min(place + 2, INNER_WIDTH - 1)]
@@ -690,12 +696,15 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     while entries <= 2 * size:
         entries *= 2
     first = keep_last(kept, values, scratch[used : used + entries])
+    lost = False
     for start in range(first, size, BLOCK):
         count = min(BLOCK, size - start)
         for b in range(count):
             nodes[b] = tree.leaf_of[kept[start + b]]
-            if not 0 <= nodes[b] < len(keys):
-                damaged(tree)
+        for b in range(count):
+            lost |= (nodes[b] < 0) | (nodes[b] >= len(keys))
+        if lost:
+            damaged(tree)
         if root_of(tree) == 0 or tree.cells[0, WIDTH] != INNER_WIDTH or tree.cells[0, DAMAGED]:
             damaged(tree)
             return -1.0
@@ -870,13 +879,6 @@ def seek(tree, positions, nodes, entries):
             else:
                 prefetch(tree.keys, start + Index(BEFORE // 2))
                 prefetch(tree.keys, start + Index(BEFORE // 2 + 8))
-    lost = False
-    for b in range(len(positions)):
-        known = (nodes[b] != 0) & (entries[b] >= 0) & (entries[b] < LEAF_WIDTH)
-        entries[b] = entries[b] if known else 0
-        lost |= not known
-    if lost:
-        damaged(tree)
 
 
 @kernel
@@ -906,10 +908,13 @@ def draw_rows(
     below = 0.0
     shared = 0.0
     moved = False
+    beyond = np.int32(0)
     for b in range(len(uniforms)):
         position = np.int64(positions[b])
         if not start <= position < stop:
-            start, stop = equals(tree, nodes[b], np.int64(entries[b]), position)
+            entry = np.int64(entries[b] & IN_LEAF)
+            beyond |= entries[b] & ~IN_LEAF
+            start, stop = equals(tree, nodes[b], entry, position)
             if stop - start > 1:
                 shared = member_probability(rows - stop + 1, rows - start, total, alpha, table)
                 below = mass_up_to(rows - stop, alpha, constant, table)
@@ -921,9 +926,9 @@ def draw_rows(
             probabilities[b] = shared
     if moved:
         seek(tree, positions, nodes, entries)
-    lost = False
+    lost = beyond != 0
     for b in range(len(uniforms)):
-        slot = np.int64(tree.cells[nodes[b], ITEMS + entries[b]])
+        slot = np.int64(tree.cells[nodes[b], ITEMS + (entries[b] & IN_LEAF)])
         lost |= not 0 <= slot < len(leaf_of)
         slots[b] = slot
     if lost:
