@@ -54,12 +54,13 @@ def check_tree(tree: Tree, most: int) -> None:
     depth = int(tree.cells[root, LEVEL])
     assert 0 <= depth <= DEEPEST, f"node {root} (the root) has {depth} levels below it"
     level = _Level(tree, state[ROOT : ROOT + 1], depth)
-    live = 1
+    used = np.zeros(len(tree.keys), bool)
+    used[root] = True
     while level.number > 0:
         children = level.children(tree)
         level.check_children(tree, children)
         level = children
-        live += len(level.nodes)
+        used[level.nodes] = True
     level.check_rows(tree)
     links = tree.cells[root, [PARENT, PLACE]].tolist()
     assert links == [0, 0], f"node {root} (the root) is said to be below another, at {links}"
@@ -67,11 +68,14 @@ def check_tree(tree: Tree, most: int) -> None:
     assert 0 < taken <= most, f"{taken} nodes taken of {most}"
     freed = 0
     node = int(state[FREE])
-    while node != 0 and freed <= taken:
+    while node != 0:
         assert 0 < node <= taken, f"node {node} of {taken} said to be free"
+        assert not used[node], f"node {node} said to be free, but in use, or free already"
+        used[node] = True
         freed += 1
         node = int(tree.cells[node, PARENT])
-    assert live + freed == taken, f"{taken} nodes taken, {live} live and {freed} free"
+    found = np.count_nonzero(used)
+    assert found == taken, f"{taken} nodes taken, {found - freed} live and {freed} free"
     assert state[WIDTH] == INNER_WIDTH, f"inner nodes said to be {state[WIDTH]} wide"
     assert state[DAMAGED] == 0, "damage that a kernel has met, and nothing else"
 
@@ -157,6 +161,8 @@ class _Level:
         self.require_entries(exists, "a slot that does not exist")
         owners = np.repeat(self.nodes, self.sizes)
         self.require_entries(tree.leaf_of[self.slots] == owners, "a slot said to be elsewhere")
+        times = np.bincount(self.slots, minlength=1)
+        self.require_entries(times[self.slots] == 1, "a slot that occurs more than once")
         rows, found = tree.cells[0, ROWS], len(self.slots)
         known = np.count_nonzero(tree.leaf_of)
         assert rows == found == known, f"{rows} rows, {found} in leaves, {known} known"
