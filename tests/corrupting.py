@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from tests.watched_order import WatchedOrder
 
 import prioritized_replay as per
 from prioritized_replay.sampling import _rank_kernels as kernels
 from prioritized_replay.sampling.power_law import PowerLaw
-from tests.watched_order import WatchedOrder
 
 LAW = PowerLaw(0.7)
 GUARD = 4096  # bytes before and after an array that nobody may write to

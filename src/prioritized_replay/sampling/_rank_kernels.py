@@ -126,7 +126,7 @@ def root_of(tree):
 @inner
 def levels(tree):
     """How many levels there are above the leaves."""
-    return min(tree.cells[root_of(tree), LEVEL], np.int32(DEEPEST))
+    return max(min(tree.cells[root_of(tree), LEVEL], np.int32(DEEPEST)), np.int32(0))
 
 
 @inner

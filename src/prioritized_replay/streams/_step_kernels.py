@@ -170,10 +170,10 @@ def look(block, plan, state, finals, powers, count, named, next_step):
         kept += 1
         if n_step == 1:
             continue
-        waiting = state[memory + OPEN]
+        waiting = max(min(state[memory + OPEN], n_step - 1), 0)
         newest = state[memory + NEWEST]
         reward = reward_of(block, plan, k)
-        for j in range(min(waiting, n_step - 1)):  # the oldest window is j = 0
+        for j in range(waiting):  # the oldest window is j = 0
             place = (newest - (waiting - 1 - j) + n_step) % n_step
             before = totals[memory + TOTALS + place]
             after = before + powers[waiting - j] * reward
@@ -315,7 +315,7 @@ def add_row(block, plan, rows, counters, entering, given, entry):
     All that it has must fit. The only refusal is that `entering` has no room.
     """
     issued = counters[ISSUED]
-    if issued - counters[TOLD] >= entering.size:
+    if issued < 0 or issued - counters[TOLD] >= entering.size:
         return -1
     slot = issued % plan[CAPACITY]
     gamma = words_as(plan, np.float64)[GAMMA]
@@ -450,7 +450,7 @@ def add_windows(
         flags = plan[FLAGS] + k
         is_terminated = block1[flags]
         reward = reward_of(block, plan, k)
-        waiting = min(state[memory + OPEN], n_step - 1)
+        waiting = max(min(state[memory + OPEN], n_step - 1), 0)
         newest = state[memory + NEWEST]
         for j in range(waiting):
             place = (newest - (waiting - 1 - j) + n_step) % n_step
@@ -493,7 +493,8 @@ def interrupt(
     made = 0
     if n_step > 1:
         for k in range(count):
-            made += state[stream_of(block, plan, named, k) * width + OPEN]
+            waiting = state[stream_of(block, plan, named, k) * width + OPEN]
+            made += max(min(waiting, n_step - 1), 0)
     if counters[ISSUED] - counters[TOLD] + made > entering.size:
         return refusal(NO_ROOM, 0)
     first_kept = counters[ISSUED] + made - plan[CAPACITY]
