@@ -66,6 +66,7 @@ def damaged_buffer() -> per.ReplayBuffer:
         lambda replay: replay.sample(32),
         lambda replay: replay.update_priorities(np.arange(32), np.ones(32)),
     ],
+    ids=["sample", "update"],
 )
 def test_a_damaged_buffer_says_so_until_it_is_cleared(call):
     replay = damaged_buffer()
