@@ -607,7 +607,9 @@ class ReplayBuffer:
             if fused is not None:
                 sampler.prepare()
                 numbers = uniforms.block_for(batch_size)
-                fused(sampler.distribution, numbers, sampler.stratified, call)
+                strange = fused(sampler.distribution, numbers, sampler.stratified, call)
+                if strange:
+                    raise self._blocks.refused(strange, call)
             else:
                 slots = sampler.draw(batch_size, uniforms, batch.probabilities)
                 self._blocks.complete(call, slots)

@@ -73,11 +73,16 @@ def complete_batch(drawn, rows, layout, newest, least, beta, largest, record, bl
 
     Where `drawn`, the rows are marked as drawn and the batch is recorded as the last one; else only
     its weights are. See also :func:`gather_rows`, :func:`ids_of` and :func:`importance_weights`.
+
+    Returns 0, or having done nothing one more than the place of a slot that no row has.
     """
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     ids = words_as(column_of(block, layout, IDS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     weights = words_as(column_of(block, layout, WEIGHTS), np.float32)[: slots.size]
+    strange = place_beyond(slots, layout[0, CAPACITY])
+    if strange:
+        return strange
     gather_rows(rows, slots, layout, drawn, block)
     ids_of(slots, newest, layout[0, CAPACITY], ids)
     sums = words_as(record, np.float64)
@@ -87,6 +92,20 @@ def complete_batch(drawn, rows, layout, newest, least, beta, largest, record, bl
             record[RECORD + i] = ids[i]
         record[COUNT] = slots.size
         record[DRAWS] += 1
+    return 0
+
+
+@inner
+def place_beyond(slots, capacity):
+    """Return one more than the place of a slot that no row has, or 0."""
+    beyond = False
+    for i in range(slots.size):
+        beyond |= (slots[i] < 0) | (slots[i] >= capacity)
+    if beyond:  # rows would be marked as drawn that are somebody else's memory
+        for i in range(slots.size):
+            if slots[i] < 0 or slots[i] >= capacity:
+                return i + 1
+    return 0
 
 
 @inner
@@ -178,8 +197,10 @@ def sample_masses(
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     uniforms = uniforms_of(numbers, slots.size)
     draw_masses(tree, starts, uniforms, stratified, slots, probabilities)
-    complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
-    numbers[0] += slots.size
+    strange = complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
+    if not strange:
+        numbers[0] += slots.size
+    return strange
 
 
 @kernel
@@ -192,8 +213,10 @@ def sample_ring(
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     uniforms = uniforms_of(numbers, slots.size)
     draw_ring(counters, layout[0, CAPACITY], uniforms, stratified, slots, probabilities)
-    complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
-    numbers[0] += slots.size
+    strange = complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
+    if not strange:
+        numbers[0] += slots.size
+    return strange
 
 
 @kernel
@@ -201,14 +224,21 @@ def sample_rows(
     keys, cells, leaf_of, alpha, constant, table, numbers, stratified,
     drawn, rows, layout, newest, least, beta, largest, record, block,
 ):  # fmt: skip
-    """Draw a batch by rank, see :func:`complete_batch`, and count the uniforms it takes."""
+    """Draw a batch by rank, see :func:`complete_batch`, and count the uniforms it takes.
+
+    Returns -1, having drawn nothing, where the order is damaged.
+    """
     slots = words_as(column_of(block, layout, SLOTS), np.int64)
     probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
     uniforms = uniforms_of(numbers, slots.size)
     scratch = words_as(block[layout[0, SLOTS] + slots.size :], np.int32)
-    draw_rows(
+    damaged = draw_rows(
         keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
         probabilities,
     )  # fmt: skip
-    complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
-    numbers[0] += slots.size
+    if damaged:
+        return -1
+    strange = complete_batch(drawn, rows, layout, newest, least, beta, largest, record, block)
+    if not strange:
+        numbers[0] += slots.size
+    return strange

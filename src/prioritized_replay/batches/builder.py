@@ -155,7 +155,19 @@ class BatchBuilder:
         plan, block = call[2], call[-1]
         first = plan[0, batch_kernels.SLOTS]
         block[first : first + slots.size] = slots.view(UINT64)
-        batch_kernels.complete_batch(*call)
+        strange = batch_kernels.complete_batch(*call)
+        if strange:
+            raise self.refused(strange, call)
+
+    def refused(self, strange: int, call: BatchCall) -> RuntimeError:
+        """Return the error for a batch that a kernel has refused: a slot that no row has."""
+        plan, block = call[2], call[-1]
+        slot = block.view(np.int64)[plan[0, batch_kernels.SLOTS] + strange - 1]
+        return RuntimeError(
+            f"a draw must give slots >= 0 and < {self._capacity}, got {slot} at position "
+            f"{strange - 1}: the memory of the sampler was overwritten; call clear, or make a new "
+            "buffer and load a checkpoint"
+        )
 
     def finished(self, batch: Batch[Array]) -> Batch[Array]:
         """Return a batch that is complete, with frames and nested columns in their places.

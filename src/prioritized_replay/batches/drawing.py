@@ -18,37 +18,43 @@ from prioritized_replay.sampling.uniform import UniformDistribution
 __all__ = ["fused_draw"]
 
 
-def fused_draw(distribution: Distribution) -> Callable[[Any, Floats, bool, BatchCall], None] | None:
+def fused_draw(distribution: Distribution) -> Callable[[Any, Floats, bool, BatchCall], int] | None:
     """Return what draws from a distribution and fills a batch in one call, or None.
 
     It is called with the distribution, a block of uniforms as from :meth:`UniformStream.block_for`,
-    whether the draw is stratified, and the call that describes the batch.
+    whether the draw is stratified, and the call that describes the batch. It returns 0, or one more
+    than the place of a slot that no row has: :meth:`.BatchBuilder.refused` makes the error.
     """
     return _FUSED.get(type(distribution))
 
 
 def _uniform(
     distribution: UniformDistribution, numbers: Floats, stratified: bool, call: BatchCall
-) -> None:
-    kernels.sample_ring(distribution.counters, numbers, stratified, *call)
+) -> int:
+    strange: int = kernels.sample_ring(distribution.counters, numbers, stratified, *call)
+    return strange
 
 
 def _proportional(
     distribution: ProportionalDistribution, numbers: Floats, stratified: bool, call: BatchCall
-) -> None:
-    kernels.sample_masses(*distribution.arrays, numbers, stratified, *call)
+) -> int:
+    strange: int = kernels.sample_masses(*distribution.arrays, numbers, stratified, *call)
+    return strange
 
 
 def _rank_based(
     distribution: RankBasedDistribution, numbers: Floats, stratified: bool, call: BatchCall
-) -> None:
+) -> int:
     law = distribution.law
-    kernels.sample_rows(
+    strange: int = kernels.sample_rows(
         *distribution.order.arrays, law.alpha, law.constant, law.table, numbers, stratified, *call
     )
+    if strange < 0:
+        raise distribution.order.damage()
+    return strange
 
 
-_FUSED: dict[type, Callable[[Any, Floats, bool, BatchCall], None]] = {
+_FUSED: dict[type, Callable[[Any, Floats, bool, BatchCall], int]] = {
     UniformDistribution: _uniform,
     ProportionalDistribution: _proportional,
     RankBasedDistribution: _rank_based,

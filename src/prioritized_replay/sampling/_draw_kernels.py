@@ -88,7 +88,7 @@ def keep_first(keys, values, table):
 def draw_ring(counters, capacity, uniforms, stratified, slots, probabilities):
     """Draw one of the live slots for each uniform, all alike."""
     issued = counters[ISSUED]
-    size = min(issued - counters[FIRST], capacity)
+    size = max(min(issued - counters[FIRST], capacity), 1)  # so that each slot is one
     end = issued % capacity
     for i in range(uniforms.size):
         place = min(np.int64(point(uniforms, i, stratified) * size), size - 1)

@@ -27,6 +27,10 @@ with up to 4 pairs per leaf and 4 children per inner node ::
 - Neighbours under one parent that hold MERGE_LEAVES (or MERGE_INNER) entries or fewer together are
   merged. That bounds the number of nodes for ever, see `most_nodes`: no kernel needs to check it.
 - Row 0 is no node: its cells hold the state of the whole tree.
+
+Whatever the cells hold, a kernel ends and stays inside its arrays: numbers of nodes, entries, sizes
+and levels are looked at before they are used, see `node_in`. A kernel that meets what cannot be
+sets DAMAGED, stops, and says so to its caller. It does not look for damage: `RankOrder.check` does.
 """
 
 from typing import NamedTuple
@@ -66,11 +70,15 @@ SIZE, PARENT, PLACE, LEVEL = 192, 193, 194, 195  # entries; node above, entry th
 # and those of row 0
 ROOT, ROWS, FREE, FRESH = 0, 1, 2, 3  # root, rows held; first freed, first untouched node
 WIDTH = 4  # INNER_WIDTH, see `count_up`
+DAMAGED = 5  # not 0 once a kernel has met what cannot be
+DEEPEST = 12  # levels above the leaves, at most: see `most_nodes`
 BLOCK = 64  # rows for which each step of an update is done together
 AHEAD = 6  # rows whose leaves are on their way from memory while one is worked on
 MOST = np.iinfo(np.int32).max
 NOT_A_COUNT, NO_ROWS = np.int32(MOST), np.int32(0)
+IN_LEAF = np.int32(LEAF_WIDTH - 1)  # a mask: no other way to bound an entry takes so little time
 LOWEST, HIGHEST = np.int64(-1), np.int64(MOST)  # below and above every slot
+HURT = np.int64(-(2**62))  # what `update_rows` returns for a tree that is damaged
 ZERO, ONE = np.int64(0), np.int64(1)  # plain 0 and 1 as arguments would be types of their own
 
 
@@ -80,6 +88,51 @@ class Tree(NamedTuple):
     keys: Floats  # float64[M, ROW]
     cells: Ints  # int32[M, 2 * ROW], the same memory
     leaf_of: Ints  # int32[N]: the leaf that holds a slot, or 0
+
+
+# --- what is stored may be nonsense ----------------------------------------------------------
+
+
+@inner
+def node_in(tree, number):
+    """Return the number of a node as it was stored, or 0, which is none, where it cannot be one."""
+    return np.int32(number if 0 < number < len(tree.keys) else 0)
+
+
+@inner
+def child_of(tree, node, entry):
+    """Return a child of an inner node, or 0."""
+    return node_in(tree, tree.cells[node, ITEMS + entry])
+
+
+@inner
+def parent_of(tree, node):
+    """Return the node above another, or 0; also of the root."""
+    return node_in(tree, tree.cells[node, PARENT])
+
+
+@inner
+def place_of(tree, node):
+    """Return the entry of a node in its parent."""
+    return min(max(tree.cells[node, PLACE], np.int32(0)), np.int32(INNER_WIDTH - 1))
+
+
+@inner
+def root_of(tree):
+    """Return the root, or 0."""
+    return node_in(tree, tree.cells[0, ROOT])
+
+
+@inner
+def levels(tree):
+    """How many levels there are above the leaves."""
+    return max(min(tree.cells[root_of(tree), LEVEL], np.int32(DEEPEST)), np.int32(0))
+
+
+@inner
+def damaged(tree):
+    """Note that the tree holds what cannot be."""
+    tree.cells[0, DAMAGED] = 1
 
 
 # --- looking ---------------------------------------------------------------------------------
@@ -137,23 +190,23 @@ def entry_of(tree, leaf, slot):
 @inner
 def leaf_for(tree, priority, slot):
     """Leaf to which the pair belongs, and how many rows lie left of that leaf."""
-    node = tree.cells[0, ROOT]
+    node = root_of(tree)
     rows = 0
-    for _ in range(tree.cells[node, LEVEL]):
+    for _ in range(levels(tree)):
         j = child_for(tree, node, priority, slot)
         rows += tree.cells[node, BEFORE + j]
-        node = tree.cells[node, ITEMS + j]
+        node = child_of(tree, node, j)
     return node, rows
 
 
 @inner
 def leaf_at(tree, position):
     """Leaf that holds a position, and the entry in it."""
-    node = tree.cells[0, ROOT]
-    for _ in range(tree.cells[node, LEVEL]):
+    node = root_of(tree)
+    for _ in range(levels(tree)):
         j = child_at(tree, node, np.int32(position))
         position -= tree.cells[node, BEFORE + j]
-        node = tree.cells[node, ITEMS + j]
+        node = child_of(tree, node, j)
     return node, position
 
 
@@ -162,18 +215,21 @@ def position_of(tree, leaf, entry):
     """Position in the whole order of one entry of a leaf: counts summed on the way up."""
     node = leaf
     position = entry
-    for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
-        parent = tree.cells[node, PARENT]
-        position += tree.cells[parent, BEFORE + tree.cells[node, PLACE]]
+    for _ in range(levels(tree)):
+        parent = parent_of(tree, node)
+        position += tree.cells[parent, BEFORE + place_of(tree, node)]
         node = parent
     return position
 
 
 @inner
 def equals(tree, leaf, entry, position):
-    """Positions start..stop - 1 of the rows whose priority equals that of the one given."""
+    """Positions start..stop - 1 of the rows whose priority equals that of the one given.
+
+    The position itself is always among them: others rely on it.
+    """
     priority = tree.keys[leaf, entry]
-    size = tree.cells[leaf, SIZE]
+    size = min(tree.cells[leaf, SIZE], np.int32(LEAF_WIDTH))
     if (  # most often the priority is the row's own
         0 < entry < size - 1
         and tree.keys[leaf, entry - 1] < priority
@@ -183,11 +239,17 @@ def equals(tree, leaf, entry, position):
     first = pairs_below(tree, leaf, priority, LOWEST)
     last = pairs_below(tree, leaf, priority, HIGHEST)
     if first > 0 and last < size:  # the group begins and ends in this leaf
-        return position + first - entry, position + last - entry
-    first_leaf, start = leaf_for(tree, priority, LOWEST)
-    last_leaf, stop = leaf_for(tree, priority, HIGHEST)
-    start += pairs_below(tree, first_leaf, priority, LOWEST)
-    return start, stop + pairs_below(tree, last_leaf, priority, HIGHEST)
+        start = position + first - entry
+        stop = position + last - entry
+    else:
+        first_leaf, start = leaf_for(tree, priority, LOWEST)
+        last_leaf, stop = leaf_for(tree, priority, HIGHEST)
+        start += pairs_below(tree, first_leaf, priority, LOWEST)
+        stop += pairs_below(tree, last_leaf, priority, HIGHEST)
+    if not 0 <= start <= position < stop <= tree.cells[0, ROWS]:
+        damaged(tree)
+        return position, position + 1
+    return start, stop
 
 
 @inner
@@ -203,12 +265,15 @@ def fetch(tree, node):
 
 @inner
 def take_node(tree, level):
-    """Return an empty node: a freed one, else the next untouched one."""
-    node = tree.cells[0, FREE]
-    if node != 0:
+    """Return an empty node: a freed one, else the next untouched one; 0 if there is none."""
+    freed = tree.cells[0, FREE] != 0
+    node = node_in(tree, tree.cells[0, FREE if freed else FRESH])
+    if node == 0:
+        damaged(tree)
+        return node
+    if freed:
         tree.cells[0, FREE] = tree.cells[node, PARENT]
     else:
-        node = tree.cells[0, FRESH]
         tree.cells[0, FRESH] = node + 1
     tree.cells[node, SIZE] = 0
     tree.cells[node, PARENT] = 0
@@ -241,15 +306,22 @@ def free_node(tree, node, heir):
 
 @inner
 def adopt(tree, node, start):
-    """Tell the entries from `start` on where they are now."""
+    """Tell the entries from `start` on, which are as many as fit, where they are now."""
     if tree.cells[node, LEVEL] == 0:
         for j in range(start, tree.cells[node, SIZE]):
-            tree.leaf_of[tree.cells[node, ITEMS + j]] = node
+            slot = tree.cells[node, ITEMS + j]
+            if 0 <= slot < len(tree.leaf_of):
+                tree.leaf_of[slot] = node
+            else:
+                damaged(tree)
     else:
         for j in range(start, tree.cells[node, SIZE]):
-            child = tree.cells[node, ITEMS + j]
-            tree.cells[child, PARENT] = node
-            tree.cells[child, PLACE] = j
+            child = child_of(tree, node, j)
+            if child != 0:
+                tree.cells[child, PARENT] = node
+                tree.cells[child, PLACE] = j
+            else:
+                damaged(tree)
 
 
 @inner
@@ -269,7 +341,7 @@ def shift_left(row, start, stop):
 
 @inner
 def insert_pair(tree, leaf, at, priority, slot):
-    """Write a pair into a leaf that has room, as its entry `at`.
+    """Write a pair into a leaf that has room, as its entry `at`, where `at` <= SIZE < LEAF_WIDTH.
 
     All entries are read and written, moved or not: loops of constant length take half the time.
     """
@@ -304,6 +376,9 @@ def remove_pair(tree, leaf, at):
 def put_child(tree, node, at, child, rows):
     """Enter a child, with so many `rows` left of it, into an inner node that has room."""
     size = np.int64(tree.cells[node, SIZE])
+    if not 0 <= at <= size < INNER_WIDTH:
+        damaged(tree)
+        return
     row = tree.cells[node]
     shift_right(tree.keys[node], at, size)
     shift_right(row, BOUND_SLOTS + at, BOUND_SLOTS + size)
@@ -322,6 +397,9 @@ def put_child(tree, node, at, child, rows):
 def drop_child(tree, node, at):
     """Take a child out of an inner node."""
     size = tree.cells[node, SIZE] - 1
+    if not 0 <= at <= size < INNER_WIDTH:
+        damaged(tree)
+        return
     row = tree.cells[node]
     shift_left(tree.keys[node], at, size)
     shift_left(row, BOUND_SLOTS + at, BOUND_SLOTS + size)
@@ -334,14 +412,26 @@ def drop_child(tree, node, at):
 
 @inner
 def move_entries(tree, source, start, target, rows):
-    """Append the entries of `source` from `start` on to `target`; counts grow by `rows`."""
-    size = tree.cells[source, SIZE]
+    """Append the entries of `source` from `start` on to `target`; counts grow by `rows`.
+
+    Returns whether that was possible.
+    """
+    size = np.int64(tree.cells[source, SIZE])
     filled = np.int64(tree.cells[target, SIZE])
+    level = tree.cells[source, LEVEL]
+    width = LEAF_WIDTH if level == 0 else INNER_WIDTH
+    if (
+        not (0 <= start <= size <= width and 0 <= filled <= width - (size - start))
+        or tree.cells[target, LEVEL] != level
+        or source == target
+    ):
+        damaged(tree)
+        return False
     for j in range(start, size):
         k = filled + j - start
         tree.keys[target, k] = tree.keys[source, j]
         tree.cells[target, ITEMS + k] = tree.cells[source, ITEMS + j]
-    if tree.cells[source, LEVEL] > 0:
+    if level > 0:
         for j in range(start, size):
             k = filled + j - start
             tree.cells[target, BOUND_SLOTS + k] = tree.cells[source, BOUND_SLOTS + j]
@@ -350,6 +440,7 @@ def move_entries(tree, source, start, target, rows):
     tree.cells[target, SIZE] = filled + size - start
     clear_entries(tree, source, start)
     adopt(tree, target, filled)
+    return True
 
 
 @inner
@@ -360,16 +451,21 @@ def count_up(tree, leaf, change):
     advance, the loop would be unrolled before it could be vectorised (an update of 1024 rows among
     1e6 takes 320 ns a row instead of 440).
     """
-    node = leaf
+    node = np.int32(leaf)
     change = np.int32(change)
-    while node != tree.cells[0, ROOT]:
-        parent = Index(tree.cells[node, PARENT])
+    root = tree.cells[0, ROOT]
+    left = DEEPEST
+    while node != root and left > 0:
+        left -= 1
+        parent = Index(parent_of(tree, node))  # 0 has counts too, which nobody reads
         place = tree.cells[node, PLACE]
         for j in range(tree.cells[0, WIDTH]):
             rows = tree.cells[parent, BEFORE + j]
             used = (j > place) & (rows != NOT_A_COUNT)
             tree.cells[parent, BEFORE + j] = rows + (change if used else NO_ROWS)
         node = np.int32(parent)
+    if node != root:
+        damaged(tree)
 
 
 # --- inserting -------------------------------------------------------------------------------
@@ -381,25 +477,38 @@ def attach(tree, node, right, rows):
 
     A full parent is split first, and its own right half then has to be entered one level up.
     """
-    while right != 0:
+    for _ in range(DEEPEST + 1):
+        if right == 0:
+            return
         level = np.int64(tree.cells[node, LEVEL])
         if node == tree.cells[0, ROOT]:  # a new root, of which the old one is the only child
             root = take_node(tree, level + 1)
+            if root == 0:
+                return
             put_child(tree, root, ZERO, node, ZERO)
             tree.keys[root, 0] = -np.inf
             tree.cells[0, ROOT] = root
-        parent = tree.cells[node, PARENT]
+        parent = parent_of(tree, node)
+        if parent == 0:
+            break
         parent_right = np.int32(0)
         parent_rows = np.int64(tree.cells[parent, BEFORE + INNER_WIDTH // 2])
         if tree.cells[parent, SIZE] == INNER_WIDTH:
             parent_right = take_node(tree, level + 1)
-            move_entries(tree, parent, INNER_WIDTH // 2 * ONE, parent_right, -parent_rows)
-        owner = tree.cells[node, PARENT]  # the parent, or its right half
-        place = np.int64(tree.cells[node, PLACE])
+            half = INNER_WIDTH // 2 * ONE
+            if parent_right == 0 or not move_entries(
+                tree, parent, half, parent_right, -parent_rows
+            ):
+                return
+        owner = parent_of(tree, node)  # the parent, or its right half
+        if owner == 0:
+            break
+        place = np.int64(place_of(tree, node))
         put_child(tree, owner, place + 1, right, tree.cells[owner, BEFORE + place] + rows)
         node = parent
         right = parent_right
         rows = parent_rows
+    damaged(tree)
 
 
 @inner
@@ -409,11 +518,12 @@ def split_and_put(tree, leaf, at, priority, slot):
     Half of the entries move to the new leaf. But where the pair goes last under its parent, the old
     leaf stays full: rows that enter in order, as new rows do at the maximum, then fill every leaf.
     """
-    parent = tree.cells[leaf, PARENT]
+    parent = parent_of(tree, leaf)
     last = leaf == tree.cells[0, ROOT] or tree.cells[leaf, PLACE] + 1 == tree.cells[parent, SIZE]
     keep = ONE * (LEAF_WIDTH if at == LEAF_WIDTH and last else LEAF_WIDTH // 2)
     right = take_node(tree, ZERO)
-    move_entries(tree, leaf, keep, right, ZERO)
+    if right == 0 or not move_entries(tree, leaf, keep, right, ZERO):
+        return
     target = leaf
     if at >= keep:
         target = right
@@ -434,8 +544,12 @@ def insert(tree, leaf, priority, slot):
         # end it may belong to a leaf split off or merged meanwhile: look again.
         leaf, _ = leaf_for(tree, priority, slot)
         at = entry_for(tree, leaf, priority, slot)
+    size = tree.cells[leaf, SIZE]
+    if leaf == 0 or not at <= size <= LEAF_WIDTH:
+        damaged(tree)
+        return
     tree.cells[0, ROWS] += 1
-    if tree.cells[leaf, SIZE] == LEAF_WIDTH:
+    if size == LEAF_WIDTH:
         split_and_put(tree, leaf, at, priority, slot)
     else:
         insert_pair(tree, leaf, at, priority, slot)
@@ -448,7 +562,11 @@ def insert(tree, leaf, priority, slot):
 @inner
 def remove(tree, leaf, slot):
     """Remove a slot from its leaf, which may be left with too few entries."""
-    remove_pair(tree, leaf, entry_of(tree, leaf, slot))
+    entry = entry_of(tree, leaf, slot)
+    if leaf == 0 or not entry < tree.cells[leaf, SIZE] <= LEAF_WIDTH:
+        damaged(tree)
+        return
+    remove_pair(tree, leaf, entry)
     tree.leaf_of[slot] = 0
     tree.cells[0, ROWS] -= 1
     count_up(tree, leaf, -ONE)
@@ -457,8 +575,10 @@ def remove(tree, leaf, slot):
 @inner
 def may_be_small(tree, leaf):
     """Whether a leaf may hold so little with a neighbour that :func:`mend` has to look."""
-    parent = tree.cells[leaf, PARENT]
+    parent = parent_of(tree, leaf)
     place = tree.cells[leaf, PLACE]
+    if not 0 <= place < INNER_WIDTH:
+        return True
     start = tree.cells[parent, BEFORE + place]
     left = tree.cells[parent, BEFORE + max(place - 1, 0)]
     end = tree.cells[parent, BEFORE + min(place + 2, INNER_WIDTH - 1)]
@@ -471,12 +591,12 @@ def may_be_small(tree, leaf):
 @inner
 def fit_together(tree, parent, at):
     """Whether child `at` of a parent and the child left of it hold so little as to be merged."""
-    size = tree.cells[parent, SIZE]
+    size = min(tree.cells[parent, SIZE], np.int32(INNER_WIDTH))
     if at <= 0 or at >= size:
         return False
-    right = tree.cells[parent, ITEMS + at]
+    right = child_of(tree, parent, at)
     if tree.cells[parent, LEVEL] > 1:
-        left = tree.cells[parent, ITEMS + at - 1]
+        left = child_of(tree, parent, at - 1)
         return tree.cells[left, SIZE] + tree.cells[right, SIZE] <= MERGE_INNER
     # The counts tell how many rows two leaves hold, with no look at a leaf far away in memory.
     if at + 1 < size:
@@ -493,48 +613,63 @@ def merge(tree, parent, at):
     Where inner nodes are merged, two children that had different parents become neighbours:
     they are merged as well if they hold too little, and so on down.
     """
-    while True:
-        left = tree.cells[parent, ITEMS + at - 1]
-        right = tree.cells[parent, ITEMS + at]
+    for _ in range(DEEPEST):
+        left = child_of(tree, parent, at - 1)
+        right = child_of(tree, parent, at)
+        if left == 0 or right == 0:
+            break
         junction = np.int64(tree.cells[left, SIZE])
         rows = tree.cells[parent, BEFORE + at] - tree.cells[parent, BEFORE + at - 1]
-        move_entries(tree, right, ZERO, left, rows)
+        if not move_entries(tree, right, ZERO, left, rows):
+            return
         free_node(tree, right, left)
         drop_child(tree, parent, at)
         parent = left
         at = junction
         if tree.cells[left, LEVEL] == 0 or not fit_together(tree, parent, at):
             return
+    damaged(tree)
 
 
 @inner
 def mend(tree, node):
     """Merge a node that lost entries with its neighbours, then its parent if that lost any."""
-    while tree.cells[node, PLACE] < 0:  # merged already: go to the node that took its entries
-        node = np.int32(-tree.cells[node, PLACE])
+    for _ in range(len(tree.keys)):  # merged already: go to the node that took its entries
+        if tree.cells[node, PLACE] >= 0:
+            break
+        node = node_in(tree, -np.int64(tree.cells[node, PLACE]))
     merged = False
-    while node != tree.cells[0, ROOT]:
-        parent = tree.cells[node, PARENT]
+    for _ in range(DEEPEST * INNER_WIDTH):  # a parent of so many children, on each level
+        if tree.cells[0, DAMAGED] or node == tree.cells[0, ROOT]:
+            break
+        parent = parent_of(tree, node)
+        if node == 0 or parent == 0:
+            damaged(tree)
+            break
         at = np.int64(tree.cells[node, PLACE])
         if not fit_together(tree, parent, at):
             at += 1
         if fit_together(tree, parent, at):
             merge(tree, parent, at)
-            node = tree.cells[parent, ITEMS + at - 1]
+            node = child_of(tree, parent, at - 1)
             merged = True
         elif merged:
             node = parent
             merged = False
         else:
             break
-    root = tree.cells[0, ROOT]
-    while tree.cells[root, LEVEL] > 0 and tree.cells[root, SIZE] == 1:
-        child = tree.cells[root, ITEMS]
+    for _ in range(DEEPEST):
+        root = root_of(tree)
+        if tree.cells[root, LEVEL] <= 0 or tree.cells[root, SIZE] != 1:
+            break
+        child = child_of(tree, root, 0)
+        if child == 0 or root == 0:
+            damaged(tree)
+            break
         free_node(tree, root, child)
         tree.cells[child, PARENT] = 0
         tree.cells[child, PLACE] = 0
         tree.cells[0, ROOT] = child
-        root = child
 
 
 # --- whole batches ---------------------------------------------------------------------------
@@ -545,7 +680,8 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     """Give slots these priorities, wherever they were; of duplicates the last counts.
 
     `scratch` is int64[6 B + BLOCK + 1] or more. Block by block: each step is done for a
-    whole block, so that cache misses overlap. Returns the largest of the priorities.
+    whole block, so that cache misses overlap. Returns the largest of the priorities, or -1 where
+    the tree is damaged.
     """
     tree = Tree(keys, cells, leaf_of)
     size = len(slots)
@@ -560,10 +696,18 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     while entries <= 2 * size:
         entries *= 2
     first = keep_last(kept, values, scratch[used : used + entries])
+    lost = False
     for start in range(first, size, BLOCK):
         count = min(BLOCK, size - start)
         for b in range(count):
             nodes[b] = tree.leaf_of[kept[start + b]]
+        for b in range(count):
+            lost |= (nodes[b] < 0) | (nodes[b] >= len(keys))
+        if lost:
+            damaged(tree)
+        if root_of(tree) == 0 or tree.cells[0, WIDTH] != INNER_WIDTH or tree.cells[0, DAMAGED]:
+            damaged(tree)
+            return -1.0
         for b in range(-AHEAD, count):
             if b + AHEAD < count:
                 fetch(tree, nodes[b + AHEAD])
@@ -575,17 +719,20 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
         for b in range(count):
             if nodes[b] != 0:
                 mend(tree, np.int32(nodes[b]))
+        root = root_of(tree)
         for b in range(count):
-            nodes[b] = tree.cells[0, ROOT]
-        for _ in range(tree.cells[tree.cells[0, ROOT], LEVEL]):
+            nodes[b] = root
+        for _ in range(levels(tree)):
             for b in range(count):
                 j = child_for(tree, nodes[b], values[start + b], kept[start + b])
-                nodes[b] = tree.cells[nodes[b], ITEMS + j]
+                nodes[b] = child_of(tree, nodes[b], j)
         for b in range(-AHEAD, count):
             if b + AHEAD < count:
                 fetch(tree, nodes[b + AHEAD])
             if b >= 0:
                 insert(tree, np.int32(nodes[b]), values[start + b], kept[start + b])
+    if tree.cells[0, DAMAGED]:
+        return -1.0
     largest = 0.0
     for b in range(first, size):
         largest = max(largest, values[b])
@@ -596,7 +743,8 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
 def update_rows(keys, cells, leaf_of, counters, ids, td_errors, eps, scratch):
     """Give rows the priorities of their errors; `scratch` is int64[8 B + BLOCK + 1] or more.
 
-    Returns how many are still there, or having changed nothing what :func:`checked_update` refuses.
+    Returns how many are still there, or having changed nothing what :func:`checked_update` refuses,
+    or HURT where the tree is damaged.
     """
     count = ids.size
     slots = scratch[:count]
@@ -609,6 +757,8 @@ def update_rows(keys, cells, leaf_of, counters, ids, td_errors, eps, scratch):
         largest = place_rows(
             keys, cells, leaf_of, slots[:live], priorities[:live], scratch[2 * count :]
         )
+        if largest < 0.0:
+            return HURT
     count_update(counters, count - live, largest)
     return live
 
@@ -617,64 +767,91 @@ def update_rows(keys, cells, leaf_of, counters, ids, td_errors, eps, scratch):
 def tell_rows(keys, cells, leaf_of, counters, entering, scratch):
     """Insert new rows at their priorities, and note that they are there.
 
-    `scratch` is int64[8 B + BLOCK + 1] or more for B new rows.
+    `scratch` is int64[8 B + BLOCK + 1] or more for B new rows. Returns whether that was possible.
     """
     capacity = leaf_of.size
     first = first_to_tell(counters, capacity)
     issued = counters[ISSUED]
     count = issued - first
+    if not 0 <= count <= min(capacity, (scratch.size - BLOCK - 1) // 8):
+        damaged(Tree(keys, cells, leaf_of))
+        return False
     slots = scratch[:count]
     priorities = words_as(scratch[count : 2 * count], np.float64)
     for i in range(count):
         slots[i] = (first + i) % capacity
         priorities[i] = entering[(first + i) & (entering.size - 1)]
+    largest = 0.0
     if count > 0:
-        place_rows(keys, cells, leaf_of, slots, priorities, scratch[2 * count :])
+        largest = place_rows(keys, cells, leaf_of, slots, priorities, scratch[2 * count :])
+    if largest < 0.0:
+        return False
     counters[TOLD] = issued
+    return True
 
 
 @kernel
 def rows_under(tree, node):
     """How many rows a node covers: the counts along its right edge."""
     rows = 0
-    while tree.cells[node, LEVEL] > 0:
-        last = tree.cells[node, SIZE] - 1
+    for _ in range(DEEPEST):
+        if tree.cells[node, LEVEL] <= 0:
+            break
+        last = min(max(tree.cells[node, SIZE] - 1, 0), INNER_WIDTH - 1)
         rows += tree.cells[node, BEFORE + last]
-        node = tree.cells[node, ITEMS + last]
+        node = child_of(tree, node, last)
     return rows + tree.cells[node, SIZE]
 
 
 @kernel
 def slot_at(keys, cells, leaf_of, position):
-    """Slot of the row at a position."""
+    """Slot of the row at a position, or -1 where the tree is damaged."""
     tree = Tree(keys, cells, leaf_of)
     leaf, entry = leaf_at(tree, position)
-    return tree.cells[leaf, ITEMS + entry]
+    slot = ZERO - 1
+    if leaf != 0 and 0 <= entry < LEAF_WIDTH:
+        slot = np.int64(tree.cells[leaf, ITEMS + entry])
+    if not 0 <= slot < len(leaf_of):
+        damaged(tree)
+        return ZERO - 1
+    return slot
 
 
 @kernel
 def row_priorities(keys, cells, leaf_of, slots, priorities):
-    """Write the priority of each slot."""
+    """Write the priority of each slot; return not 0 where the tree is damaged."""
     tree = Tree(keys, cells, leaf_of)
     for b in range(len(slots)):
-        leaf = tree.leaf_of[slots[b]]
-        priorities[b] = tree.keys[leaf, entry_of(tree, leaf, slots[b])]
+        leaf = node_in(tree, tree.leaf_of[slots[b]])
+        entry = entry_of(tree, leaf, slots[b])
+        if leaf == 0 or entry == LEAF_WIDTH:
+            damaged(tree)
+            break
+        priorities[b] = tree.keys[leaf, entry]
+    return tree.cells[0, DAMAGED]
 
 
 @kernel
 def row_ranges(keys, cells, leaf_of, slots, starts, stops):
-    """Write, for each slot, the positions start .. stop - 1 of the rows of equal priority."""
+    """Write, for each slot, the positions start .. stop - 1 of the rows of equal priority.
+
+    Returns not 0 where the tree is damaged.
+    """
     tree = Tree(keys, cells, leaf_of)
     start = 0
     stop = 0
     for b in range(len(slots)):
-        leaf = tree.leaf_of[slots[b]]
+        leaf = node_in(tree, tree.leaf_of[slots[b]])
         entry = entry_of(tree, leaf, slots[b])
         position = position_of(tree, leaf, entry)
+        if leaf == 0 or entry == LEAF_WIDTH or not 0 <= position < tree.cells[0, ROWS]:
+            damaged(tree)
+            break
         if not start <= position < stop:
             start, stop = equals(tree, leaf, entry, position)
         starts[b] = start
         stops[b] = stop
+    return tree.cells[0, DAMAGED]
 
 
 @inner
@@ -683,15 +860,16 @@ def seek(tree, positions, nodes, entries):
 
     Level by level for the whole batch, so that the cache misses of different rows overlap.
     """
+    root = root_of(tree)
     for b in range(len(positions)):
         entries[b] = positions[b]
-        nodes[b] = tree.cells[0, ROOT]
-    for level in range(tree.cells[tree.cells[0, ROOT], LEVEL] - 1, -1, -1):
+        nodes[b] = root
+    for level in range(levels(tree) - 1, -1, -1):
         for b in range(len(positions)):
             node = nodes[b]
             j = child_at(tree, node, entries[b])
             entries[b] -= tree.cells[node, BEFORE + j]
-            nodes[b] = tree.cells[node, ITEMS + j]
+            nodes[b] = child_of(tree, node, j)
             start = Index(nodes[b]) * Index(ROW)
             if level == 0:
                 entry = Index(entries[b])
@@ -708,12 +886,18 @@ def draw_rows(
     keys, cells, leaf_of, uniforms, stratified, alpha, constant, table, scratch, slots,
     probabilities,
 ):  # fmt: skip
-    """Draw one row per uniform, see :func:`_kernels.point`; `scratch` is int32[3 B] or more."""
+    """Draw one row per uniform, see :func:`_kernels.point`; `scratch` is int32[3 B] or more.
+
+    Returns not 0 where the tree is damaged.
+    """
     tree = Tree(keys, cells, leaf_of)
     size = len(uniforms)
     positions, nodes = scratch[:size], scratch[size : 2 * size]
     entries = scratch[2 * size : 3 * size]
     rows = np.int64(tree.cells[0, ROWS])
+    if not 0 < rows <= len(leaf_of):
+        damaged(tree)
+        return tree.cells[0, DAMAGED]
     total = mass_up_to(rows, alpha, constant, table)
     find_ranks(uniforms, stratified, rows, total, alpha, constant, table, slots, probabilities)
     for b in range(len(uniforms)):
@@ -724,10 +908,13 @@ def draw_rows(
     below = 0.0
     shared = 0.0
     moved = False
+    beyond = np.int32(0)
     for b in range(len(uniforms)):
         position = np.int64(positions[b])
         if not start <= position < stop:
-            start, stop = equals(tree, nodes[b], np.int64(entries[b]), position)
+            entry = np.int64(entries[b] & IN_LEAF)
+            beyond |= entries[b] & ~IN_LEAF
+            start, stop = equals(tree, nodes[b], entry, position)
             if stop - start > 1:
                 shared = member_probability(rows - stop + 1, rows - start, total, alpha, table)
                 below = mass_up_to(rows - stop, alpha, constant, table)
@@ -739,5 +926,11 @@ def draw_rows(
             probabilities[b] = shared
     if moved:
         seek(tree, positions, nodes, entries)
+    lost = beyond != 0
     for b in range(len(uniforms)):
-        slots[b] = tree.cells[nodes[b], ITEMS + entries[b]]
+        slot = np.int64(tree.cells[nodes[b], ITEMS + (entries[b] & IN_LEAF)])
+        lost |= not 0 <= slot < len(leaf_of)
+        slots[b] = slot
+    if lost:
+        damaged(tree)
+    return tree.cells[0, DAMAGED]

@@ -99,9 +99,10 @@ def tell_masses(tree, starts, stored, counters, entering, alpha):
         stored[Place(slot)] = priority
         set_mass(tree, starts[0], slot, mass)
         slot = slot + 1 if slot + 1 < capacity else 0
-    to_end = min(begin + issued - first, capacity)
+    count = min(issued - first, capacity) if first < issued else 0
+    to_end = min(begin + count, capacity)
     sum_up_between(tree, starts, begin, to_end)
-    sum_up_between(tree, starts, 0, begin + issued - first - to_end)
+    sum_up_between(tree, starts, 0, begin + count - to_end)
     counters[TOLD] = issued
 
 
@@ -122,13 +123,15 @@ def find_masses(tree, starts, targets, slots):
             targets[i] = np.nextafter(root, 0.0)
     for level in range(starts.size - 2, -1, -1):
         start = Place(starts[level])
+        end = Place(starts[level - 1]) if level > 0 else Place(tree.size)
+        last = (end - start) // EIGHT - ONE
         if level >= AHEAD_BELOW or level == 0:
             for i in range(targets.size):
-                enter_child(tree, start, targets, slots, i)
+                enter_child(tree, start, last, targets, slots, i)
         else:
             below = Place(starts[level - 1])
             for i in range(targets.size):
-                enter_child(tree, start, targets, slots, i)
+                enter_child(tree, start, last, targets, slots, i)
                 prefetch(tree, below + EIGHT * Place(slots[i]))
     for i in range(targets.size):
         targets[i] = tree[Place(starts[0]) + Place(slots[i])]
@@ -138,9 +141,14 @@ AHEAD_BELOW = 5  # levels from the sixth up hold few enough nodes to stay in the
 
 
 @inner
-def enter_child(tree, start, targets, slots, i):
-    """Move target i from its node to the child that holds it; children begin at `start`."""
-    first = start + EIGHT * Place(slots[i])
+def enter_child(tree, start, last, targets, slots, i):
+    """Move target i from its node, at most number `last`, to the child that holds it.
+
+    Children begin at `start`. Where sums are not those of children, targets come to nodes that do
+    not exist: they go on from the last one that does.
+    """
+    node = min(Place(slots[i]), last)
+    first = start + EIGHT * node
     target = targets[i]
     running = 0.0
     below = 0.0
@@ -150,7 +158,7 @@ def enter_child(tree, start, targets, slots, i):
         if running <= target:
             below = running
             child = k + ONE
-    slots[i] = 8 * slots[i] + np.int64(child)
+    slots[i] = np.int64(EIGHT * node + child)
     mass = tree[first + child]
     target -= below
     if not target < mass:

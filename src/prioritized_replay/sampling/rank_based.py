@@ -87,13 +87,17 @@ class RankBasedDistribution:
         """Insert new rows, where the rows of their slots were moved out. O(rows log N)."""
         waiting = int(counters[ring.ISSUED] - counters[ring.TOLD])
         count = min(waiting, self.order.capacity)
-        rank_kernels.tell_rows(*self.order.arrays, counters, entering, scratch_for(count, 2))
+        scratch = scratch_for(max(count, 0), 2)
+        if not rank_kernels.tell_rows(*self.order.arrays, counters, entering, scratch):
+            raise self.order.damage()
 
     def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
         """Move rows. O(B log N)."""
         live: int = rank_kernels.update_rows(
             *self.order.arrays, counters, ids, td_errors, eps, scratch_for(ids.size, 2)
         )
+        if live == rank_kernels.HURT:
+            raise self.order.damage()
         return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from prioritized_replay.sampling import _power_law_kernels as power_law_kernels
 from prioritized_replay.sampling import _rank_kernels as rank_kernels
 from prioritized_replay.sampling._rank_kernels import (
-    BEFORE,
     BLOCK,
-    BOUND_SLOTS,
-    FREE,
     FRESH,
     INNER_WIDTH,
-    ITEMS,
     LEAF_WIDTH,
     LEVEL,
-    MERGE_INNER,
-    MERGE_LEAVES,
     PARENT,
     PLACE,
     ROOT,
@@ -27,12 +20,10 @@ from prioritized_replay.sampling._rank_kernels import (
     SIZE,
     WIDTH,
     Floats,
-    Ints,
     Longs,
 )
 from prioritized_replay.sampling.power_law import PowerLaw
-
-Flags = npt.NDArray[np.bool_]
+from prioritized_replay.sampling.rank_check import check_tree
 
 
 def most_nodes(capacity: int) -> int:
@@ -126,9 +117,17 @@ class RankOrder:
         -------
         float
             The largest of these priorities.
+
+        Raises
+        ------
+        RuntimeError
+            If the memory of the order was damaged.
         """
         scratch = scratch_for(slots.size)
-        return float(rank_kernels.place_rows(*self._tree, slots, priorities, scratch))
+        largest = float(rank_kernels.place_rows(*self._tree, slots, priorities, scratch))
+        if largest < 0.0:
+            raise self.damage()
+        return largest
 
     def draw_into(
         self, uniforms: Floats, law: PowerLaw, stratified: bool, slots: Longs, probabilities: Floats
@@ -151,9 +150,14 @@ class RankOrder:
             int64[B], to be written.
         probabilities
             float64[B], to be written: the chance of each row in one draw, > 0.
+
+        Raises
+        ------
+        RuntimeError
+            If the memory of the order was damaged.
         """
         scratch = np.empty(3 * len(uniforms), np.int32)
-        rank_kernels.draw_rows(
+        damaged = rank_kernels.draw_rows(
             *self._tree,
             uniforms,
             stratified,
@@ -164,6 +168,8 @@ class RankOrder:
             slots,
             probabilities,
         )
+        if damaged:
+            raise self.damage()
 
     def probabilities(self, slots: Longs, law: PowerLaw) -> Floats:
         """Chance of each of these slots (int64[B], all present) in one draw: float64[B]."""
@@ -182,13 +188,15 @@ class RankOrder:
     def _ranges(self, slots: Longs) -> tuple[Longs, Longs]:
         starts = np.empty(len(slots), np.int64)
         stops = np.empty(len(slots), np.int64)
-        rank_kernels.row_ranges(*self._tree, slots, starts, stops)
+        if rank_kernels.row_ranges(*self._tree, slots, starts, stops):
+            raise self.damage()
         return starts, stops
 
     def priorities(self, slots: Longs) -> Floats:
         """Priorities of these slots (int64[B], all present): float64[B]."""
         priorities = np.empty(len(slots))
-        rank_kernels.row_priorities(*self._tree, slots, priorities)
+        if rank_kernels.row_priorities(*self._tree, slots, priorities):
+            raise self.damage()
         return priorities
 
     def highest(self) -> float:
@@ -198,111 +206,23 @@ class RankOrder:
     def _slot_at(self, position: int) -> int:
         if len(self) == 0:
             raise ValueError("an empty order has no highest and no lowest priority")
-        return int(rank_kernels.slot_at(*self._tree, position))
+        slot = int(rank_kernels.slot_at(*self._tree, position))
+        if slot < 0:
+            raise self.damage()
+        return slot
+
+    def damage(self) -> RuntimeError:
+        """Return the error that says what is wrong, where a kernel has found damage. O(N)."""
+        found = "a kernel met a number that cannot be"
+        try:
+            self.check()
+        except AssertionError as error:
+            found = str(error)
+        return RuntimeError(
+            f"the memory of the rank order was overwritten ({found}): "
+            "call clear, or make a new buffer and load a checkpoint"
+        )
 
     def check(self) -> None:
-        """Raise AssertionError, with the numbers, where the tree breaks one of its rules."""
-        tree = self._tree
-        level = _Level(tree, tree.cells[0, ROOT : ROOT + 1])
-        live = 1
-        while level.number > 0:
-            children = _Level(
-                tree, tree.cells[level.nodes, ITEMS : ITEMS + level.width][level.used]
-            )
-            level.check_children(tree, children)
-            level = children
-            live += len(level.nodes)
-        level.check_rows(tree)
-        freed = 0
-        node = int(tree.cells[0, FREE])
-        while node != 0:
-            freed += 1
-            node = int(tree.cells[node, PARENT])
-        taken = int(tree.cells[0, FRESH]) - 1
-        assert live + freed == taken, f"{taken} nodes taken, {live} live and {freed} free"
-        assert taken <= most_nodes(self.capacity), f"{taken} nodes in {self.capacity} slots"
-
-
-class _Level:
-    """All nodes of one level from left to right, with what `RankOrder.check` compares."""
-
-    def __init__(self, tree: rank_kernels.Tree, nodes: Ints) -> None:
-        self.nodes = nodes
-        self.number = int(tree.cells[nodes[0], LEVEL])
-        self.width = INNER_WIDTH if self.number else LEAF_WIDTH
-        self.slots_column = BOUND_SLOTS if self.number else ITEMS
-        self.sizes = tree.cells[nodes, SIZE]
-        self.used = np.arange(self.width) < self.sizes[:, None]
-        keys = tree.keys[nodes, : self.width]
-        self.keys = keys[self.used]
-        self.slots = self.column(tree, self.slots_column)
-        self.require(tree.cells[nodes, LEVEL] == self.number, "a wrong level")
-        self.require(self.sizes <= self.width, "more entries than it is wide")
-        self.require((np.isposinf(keys) | self.used).all(axis=1), "an unused key that is not +inf")
-        order = np.ones(len(self.keys), bool)
-        order[1:] = above(self.keys[1:], self.slots[1:], self.keys[:-1], self.slots[:-1])
-        self.require_entries(order, "entries out of order")
-
-    def column(self, tree: rank_kernels.Tree, start: int) -> Ints:
-        """Return the used cells of all nodes from column `start` on."""
-        cells: Ints = tree.cells[self.nodes, start : start + self.width][self.used]
-        return cells
-
-    def require(self, fine: Flags, broken: str) -> None:
-        """Name the first node that is not fine."""
-        bad = np.flatnonzero(~fine)
-        if bad.size:
-            node, size = self.nodes[bad[0]], self.sizes[bad[0]]
-            raise AssertionError(f"node {node} (level {self.number}, size {size}) has {broken}")
-
-    def require_entries(self, fine: Flags, broken: str) -> None:
-        """Name the first node of which some used entry is not fine."""
-        table = np.ones_like(self.used)
-        table[self.used] = fine
-        self.require(table.all(axis=1), broken)
-
-    def check_children(self, tree: rank_kernels.Tree, children: _Level) -> None:
-        """Compare an inner level with the level below it."""
-        self.require(self.sizes >= 1, "no child")
-        parents = np.repeat(self.nodes, self.sizes)
-        places = np.broadcast_to(np.arange(self.width), self.used.shape)[self.used]
-        links = tree.cells[children.nodes]
-        same = (links[:, PARENT] == parents) & (links[:, PLACE] == places)
-        self.require_entries(same, "a child that denies it")
-        rows = np.zeros(self.used.shape, np.int64)
-        rows[self.used] = [rank_kernels.rows_under(tree, node) for node in children.nodes]
-        counts = np.where(self.used, rows.cumsum(axis=1) - rows, rank_kernels.MOST)
-        stored = tree.cells[self.nodes, BEFORE : BEFORE + self.width]
-        self.require((stored == counts).all(axis=1), "a wrong count")
-        least = 1 + (MERGE_INNER if children.number else MERGE_LEAVES)
-        alone = parents[1:] != parents[:-1]
-        enough = children.sizes[1:] + children.sizes[:-1] >= least
-        children.require(np.append(True, alone | enough), "too little, with its left neighbour")
-        # Every entry of a child lies between the child's own bound and the next one.
-        keys = tree.keys[children.nodes]
-        first = links[:, children.slots_column]
-        top = np.arange(len(links)), np.maximum(children.sizes - 1, 0)
-        last = links[:, children.slots_column :][top]
-        empty = children.sizes == 0
-        low = above(self.keys, self.slots, keys[:, 0], first)
-        children.require(empty | ~low, "an entry below its bound")
-        high = above(self.keys[1:], self.slots[1:], keys[top][:-1], last[:-1])
-        children.require(empty | np.append(high, True), "an entry above the next bound")
-        if children.number:
-            equal = (keys[:, 0] == self.keys) & (first == self.slots)
-            children.require(equal, "a first bound that is not its own")
-
-    def check_rows(self, tree: rank_kernels.Tree) -> None:
-        """Compare the leaves with the rows."""
-        owners = np.repeat(self.nodes, self.sizes)
-        self.require_entries(tree.leaf_of[self.slots] == owners, "a slot said to be elsewhere")
-        rows, found = tree.cells[0, ROWS], len(self.slots)
-        known = np.count_nonzero(tree.leaf_of)
-        assert rows == found == known, f"{rows} rows, {found} in leaves, {known} known"
-
-
-def above(keys: Floats, slots: Ints, other_keys: Floats, other_slots: Ints) -> Flags:
-    """Whether pairs are above others."""
-    higher: Flags = keys > other_keys
-    higher |= (keys == other_keys) & (slots > other_slots)
-    return higher
+        """Raise AssertionError, with the numbers, where the tree breaks one of its rules. O(N)."""
+        check_tree(self._tree, most_nodes(self.capacity))

@@ -179,10 +179,10 @@ def look(block, plan, state, finals, powers, count, named, next_step):
         kept += 1
         if n_step == 1:
             continue
-        waiting = state[memory + OPEN]
-        newest = state[memory + NEWEST]
+        waiting = max(min(state[memory + OPEN], n_step - 1), 0)
+        newest = max(min(state[memory + NEWEST], n_step - 1), 0)
         reward = reward_of(block4, block8, plan, k)
-        for j in range(min(waiting, n_step - 1)):  # the oldest window is j = 0
+        for j in range(waiting):  # the oldest window is j = 0
             place = steps_before(newest, waiting - 1 - j, n_step)
             before = totals[memory + TOTALS + place]
             after = before + powers[waiting - j] * reward
@@ -358,7 +358,7 @@ def add_row(block, plan, rows, counters, entering, given, entry):
     All that it has must fit. The only refusal is that `entering` has no room.
     """
     issued = counters[ISSUED]
-    if issued - counters[TOLD] >= entering.size:
+    if issued < 0 or issued - counters[TOLD] >= entering.size:
         return -1
     slot = issued % plan[CAPACITY]
     gamma = words_as(plan, np.float64)[GAMMA]
@@ -530,8 +530,8 @@ def add_windows(
         flags = plan[FLAGS] + k
         is_terminated = block1[flags]
         reward = reward_of(block4, block8, plan, k)
-        waiting = min(state[memory + OPEN], n_step - 1)
-        newest = state[memory + NEWEST]
+        waiting = max(min(state[memory + OPEN], n_step - 1), 0)
+        newest = max(min(state[memory + NEWEST], n_step - 1), 0)
         for j in range(waiting):
             place = steps_before(newest, waiting - 1 - j, n_step)
             totals[memory + TOTALS + place] += powers[waiting - j] * reward
@@ -574,7 +574,8 @@ def interrupt(
     made = 0
     if n_step > 1:
         for k in range(count):
-            made += state[stream_of(block, plan, named, k) * width + OPEN]
+            waiting = state[stream_of(block, plan, named, k) * width + OPEN]
+            made += max(min(waiting, n_step - 1), 0)
     if counters[ISSUED] - counters[TOLD] + made > entering.size:
         return refusal(NO_ROOM, 0)
     windows = 0
@@ -586,7 +587,7 @@ def interrupt(
         if n_step == 1:
             continue
         waiting = min(state[memory + OPEN], n_step - 1)
-        newest = state[memory + NEWEST]
+        newest = max(min(state[memory + NEWEST], n_step - 1), 0)
         first = stream * n_step
         for j in range(waiting):
             place = steps_before(newest, waiting - 1 - j, n_step)

@@ -205,10 +205,20 @@ class Transitions:
             column[0] = values[place]
         self._is_terminated[0] = is_terminated
         identifier: int = kernels.add_row(*self._for_row, given, entry)
-        while identifier < 0:
+        if identifier < 0:
             self._tell()
             identifier = kernels.add_row(*self._for_row, given, entry)
+        if identifier < 0:
+            raise self._counters_damaged()
         return identifier
+
+    def _counters_damaged(self) -> RuntimeError:
+        """Return the error for a kernel that finds no room although no row waits."""
+        issued, told = self._counters[[ring.ISSUED, ring.TOLD]].tolist()
+        return RuntimeError(
+            f"the counters of the buffer were overwritten ({issued} ids issued, {told} received): "
+            "make a new buffer and load a checkpoint"
+        )
 
     def add(self, steps: Steps, priorities: Floats | None, entry: float) -> int:
         """Keep steps, and the transitions that they complete.
@@ -344,9 +354,11 @@ class Transitions:
     def _commit(self, steps: Steps, wide: int, named: bool, with_errors: bool, entry: float) -> int:
         options = steps.number, wide, named, self._next_step, with_errors, entry
         made: int = self._kernel(*self._for_steps, *options)
-        while made == NO_ROOM:
+        if made == NO_ROOM:
             self._tell()
             made = self._kernel(*self._for_steps, *options)
+        if made == NO_ROOM:
+            raise self._counters_damaged()
         if made < 0:
             raise self._refused(made, steps)
         return made
@@ -431,9 +443,11 @@ class Transitions:
             count = min(self.windows.count(which), self._capacity)
             self._release(self.rows, self._slots(first, count))
         made: int = kernels.interrupt(*self._for_interrupts, which.size, named, entry)
-        while made == NO_ROOM:
+        if made == NO_ROOM:
             self._tell()
             made = kernels.interrupt(*self._for_interrupts, which.size, named, entry)
+        if made < 0:
+            raise self._counters_damaged()
         if self.shared and self._steps is not None:
             self._hold_latest(made)
             self._note.end(outer)
