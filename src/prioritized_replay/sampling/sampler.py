@@ -144,7 +144,14 @@ class Sampler:
         """
         self.tell()
         largest = waiting if self.current else max(waiting, self.largest_ever)
-        self.distribution.set_alpha(alpha, self.live_slots(), largest)
+        slots, before = self.live_slots(), self.alpha
+        outer = self._note.begin(lambda: self.distribution.set_alpha(before, slots, largest))
+        try:
+            self.distribution.set_alpha(alpha, slots, largest)
+        except ValueError:
+            self._note.end(outer)  # nothing has changed
+            raise
+        self._note.end(outer)
 
     @property
     def most(self) -> float:
