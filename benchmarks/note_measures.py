@@ -35,34 +35,31 @@ _MODULES = ("sampling.uniforms", "sampling.sampler", "streams.transitions", "rep
 
 
 class _Bare(ast.NodeTransformer):
-    """Leaves out every statement that writes a note, settles one or depends on there being one."""
+    """Leaves out every statement that begins, ends or settles a note, or asks for one."""
 
     def __init__(self) -> None:
         self.left_out = 0
 
     def generic_visit(self, node: ast.AST) -> ast.AST | None:  # type: ignore[override]
-        shown = ast.dump(node)
-        work = isinstance(node, ast.Assign) and _is_work(node.targets[0])
-        settles = isinstance(node, ast.Expr) and "'settle'" in shown
-        asks = isinstance(node, ast.If) and any(_is_work(part) for part in ast.walk(node.test))
-        if work or settles or asks:
+        statement = node if isinstance(node, (ast.Assign, ast.Expr)) else None
+        asked = node.test if isinstance(node, ast.If) else statement
+        if asked is not None and any(_is_of_note(part) for part in ast.walk(asked)):
             self.left_out += 1
             return None
         super().generic_visit(node)
         if isinstance(node, ast.If) and not node.body and not node.orelse:
             return None
-        if isinstance(node, (ast.FunctionDef, ast.Try, ast.If, ast.ExceptHandler)) and not (
-            node.body
-        ):
+        if isinstance(
+            node, (ast.FunctionDef, ast.Try, ast.If, ast.With, ast.ExceptHandler)
+        ) and not (node.body):
             node.body = [ast.Pass()]
         return node
 
 
-def _is_work(node: ast.AST) -> bool:
-    """Return whether this is ``self._note.work``."""
+def _is_of_note(node: ast.AST) -> bool:
+    """Return whether this is an attribute of ``self._note``."""
     return (
         isinstance(node, ast.Attribute)
-        and node.attr == "work"
         and isinstance(node.value, ast.Attribute)
         and node.value.attr == "_note"
     )

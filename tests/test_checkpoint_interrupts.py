@@ -163,6 +163,7 @@ def test_the_checkpoint_before_it_or_that_after_it_is_there(kind, first, flushin
 
 OPTIONS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "into memory": lambda folder, other: {},
+    "into a new directory": lambda folder, other: {"directory": other / "new"},
     "into its own directory": lambda folder, other: {"directory": folder},
 }
 
