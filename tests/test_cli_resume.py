@@ -1,13 +1,16 @@
 """``per train --resume``: runs that were stopped, killed, made longer, or cannot go on."""
 
 import csv
+import io
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -36,16 +39,23 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def stopped(here, monkeypatch, capsys):
-    """Stop a run at its third report, at step 1,000."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """Stop a run at its third report, at step 1,000, for all tests."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
+        patch.chdir(folder)
         stop_at(3, signal.SIGINT, patch)
         assert main([*NEW]) == 130
-    out = capsys.readouterr().out
-    assert "Stopped at step 1,000 of 1,400" in out
-    assert "  per train --resume run\n" in out
-    return Path("run")
+    assert "Stopped at step 1,000 of 1,400" in out.getvalue()
+    assert "  per train --resume run\n" in out.getvalue()
+    return folder / "run"
+
+
+@pytest.fixture
+def stopped(stopped_once, here):
+    """Copy the run that was stopped at step 1,000."""
+    return shutil.copytree(stopped_once, Path("run"))
 
 
 def rows(run="run"):

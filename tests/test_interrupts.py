@@ -19,7 +19,7 @@ import prioritized_replay as per
 CAPACITY = 24
 STEPS = 31  # before the call: the ring has gone round
 FURTHER = 9  # after it, compared bit for bit
-SAMPLED = int(os.environ.get("PER_INTERRUPTS", "6"))  # events of a call; 0: all of them
+SAMPLED = int(os.environ.get("PER_INTERRUPTS", "4"))  # events of a call; 0: all of them
 
 
 class Kind(NamedTuple):
