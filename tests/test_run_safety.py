@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import struct
 import subprocess
@@ -205,15 +206,24 @@ def test_a_number_in_a_file_cannot_exhaust_the_machine(here, capsys, field, valu
 # Links
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Stop a run after its first report, for all tests."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        stop_after_first_report(patch)
+        assert main(NEW) == 130
+    return folder / "run"
+
+
 @links
 @pytest.mark.parametrize(
     "name",
     ["learning_curve.png", "evaluation.json", "metrics.csv", "config.json", "best_model.pt"],
 )
-def test_a_resumed_run_writes_through_no_link(here, capsys, name, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_after_first_report(patch)
-        assert main(NEW) == 130
+def test_a_resumed_run_writes_through_no_link(stopped, here, capsys, name):
+    shutil.copytree(stopped, "run")
     theirs = here / "theirs"
     content = Path("run", name).read_bytes() if Path("run", name).exists() else b"precious"
     theirs.write_bytes(content)
