@@ -252,6 +252,7 @@ def go_on(replay):
 
 @pytest.mark.parametrize("name", BAD_CALLS)
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.slow
 def test_a_bad_call_names_its_parameter_and_changes_nothing(sampler, name):
     call, error, names = BAD_CALLS[name]
     replay, ids = history(SAMPLERS[sampler])
@@ -281,6 +282,7 @@ def test_an_empty_buffer_cannot_be_sampled(sampler):
 
 
 @pytest.mark.parametrize("sampler", [per.Proportional, per.RankBased])
+@pytest.mark.slow
 def test_a_batch_larger_than_the_buffer_needs_replacement(sampler):
     without, twin, replacing = (
         per.ReplayBuffer(8, FIELDS, sampler=sampler(draw=draw), seed=1)
@@ -300,6 +302,7 @@ def test_a_batch_larger_than_the_buffer_needs_replacement(sampler):
 
 
 @pytest.mark.parametrize("draw", ["stratified", "independent", "without_replacement"])
+@pytest.mark.slow
 def test_a_draw_from_zero_masses_changes_nothing(draw):
     replay, twin = (
         per.ReplayBuffer(8, FIELDS, sampler=per.Proportional(eps=0.0, draw=draw), seed=1)

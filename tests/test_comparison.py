@@ -43,6 +43,7 @@ def test_interquartile_mean_is_taken_row_by_row(size):
     assert interquartile_mean(values).tolist() == expected
 
 
+@pytest.mark.slow
 def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
     estimates = [bootstrap(rng.normal(size=30), mean) for _ in range(200)]
@@ -207,6 +208,7 @@ def fake_training(monkeypatch, end=None):
     return trained
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     config = CompareConfig(env_id="CartPole-v1", seeds=2, arms=("rank", "uniform"), output=tmp_path)
     fake_training(monkeypatch, end=KeyboardInterrupt())

@@ -254,6 +254,7 @@ def differences(found: Outcome, expected: Outcome) -> list[str]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.slow
 def test_a_call_that_is_ended_leaves_the_state_before_or_after_it(kind, call, tmp_path):
     trial = Trial(kind, call, tmp_path)
     for at in places(trial.count, seed=KINDS.index(kind) * 100 + CALLS.index(call)):

@@ -130,6 +130,7 @@ def test_a_key_that_shares_itself_is_refused_before_anybody_hashes_it():
         ({str(i): t for t in [torch.zeros(4_000)] for i in range(40)}, "larger than"),
     ],
 )
+@pytest.mark.slow
 def test_work_is_bounded_by_what_is_in_the_file(value, message):
     if message is None:
         assert type(tensors_in(saved(value))) is type(value)
@@ -222,6 +223,7 @@ def stopped(tmp_path_factory):
     "name",
     ["learning_curve.png", "evaluation.json", "metrics.csv", "config.json", "best_model.pt"],
 )
+@pytest.mark.slow
 def test_a_resumed_run_writes_through_no_link(stopped, here, capsys, name):
     shutil.copytree(stopped, "run")
     theirs = here / "theirs"
@@ -404,6 +406,7 @@ def test_a_network_that_became_nan_leaves_models_and_checkpoint_as_they_were(
     assert "best model: step 400" in out, "the last evaluation before it"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_with_one_line_and_keeps_its_checkpoint(here, capsys, monkeypatch):
     log = RunWriter.log
 
@@ -502,6 +505,7 @@ def killed_at_line(last, path, overwrite):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL and fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.slow
 def test_killed_at_any_line_of_the_beginning_the_folder_can_be_begun(tmp_path, overwrite):
     for last in range(1, 300):
         path = tmp_path / f"{last}"
@@ -565,6 +569,7 @@ def test_a_full_disk_leaves_no_half_made_folder(tmp_path, monkeypatch):
 # The first checkpoint
 
 
+@pytest.mark.slow
 def test_the_first_checkpoint_comes_early_and_between_two_reports(here, monkeypatch):
     steps = []
     real = RunCheckpoint.save
@@ -586,6 +591,7 @@ def test_the_first_checkpoint_comes_early_and_between_two_reports(here, monkeypa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.slow
 def test_a_run_killed_after_its_first_checkpoint_can_be_resumed(here):
     program = (
         "import sys; from prioritized_replay.runs import checkpoint_policy as policy;"
@@ -609,6 +615,7 @@ def test_a_run_killed_after_its_first_checkpoint_can_be_resumed(here):
 # Episodes without an end
 
 
+@pytest.mark.slow
 def test_episodes_without_an_end_are_cut_off_and_that_is_said_once(here, capsys):
     words = [
         *("train", "CliffWalking-v1", "--steps", "300", "--warmup", "50", "--eval-every", "150"),

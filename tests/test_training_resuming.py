@@ -128,6 +128,7 @@ def test_a_new_process_goes_on_bit_for_bit(elsewhere, kind):
     assert same(first, second)
 
 
+@pytest.mark.slow
 def test_images_go_on_too(tmp_path):
     settings = TrainConfig(
         env_id="MinAtar/Asterix-v1", steps=400, warmup=50, batch_size=8, capacity=100, envs=2,
@@ -158,6 +159,7 @@ def stop_after(training, steps, monkeypatch, times=1):
     monkeypatch.setattr(training.agent, "optimize", optimize)
 
 
+@pytest.mark.slow
 def test_a_stop_completes_the_step_and_nothing_is_lost(tmp_path, monkeypatch):
     """Stopped between two reports: their means are as they would have been."""
     reports = list(Training(config(steps=700)).run(report_every=350))
@@ -187,6 +189,7 @@ def test_a_stop_completes_the_step_and_nothing_is_lost(tmp_path, monkeypatch):
     assert resumed.td_error == pytest.approx(float(torch.cat(errors).abs().mean()))
 
 
+@pytest.mark.slow
 def test_a_report_that_was_owed_is_made_on_resuming(tmp_path, monkeypatch):
     """Stopped in an evaluation, at once: that report is as it would have been, and best too."""
     expected = next(Training(config(steps=700)).run(report_every=1_000))
@@ -235,6 +238,7 @@ def test_the_final_evaluation_can_be_stopped_and_made_later():
     assert list(training.run()) == []
 
 
+@pytest.mark.slow
 def test_a_longer_run_keeps_its_schedules_at_their_ends(tmp_path):
     settings = config(steps=400)
     training = Training(settings)
@@ -264,6 +268,7 @@ def test_a_longer_run_keeps_its_schedules_at_their_ends(tmp_path):
         ({"dueling": True}, "does not fit the configuration"),
     ],
 )
+@pytest.mark.slow
 def test_the_state_of_another_training_is_refused(changes, message):
     training = Training(config(steps=400))
     next(training.run(report_every=200))
@@ -272,6 +277,7 @@ def test_the_state_of_another_training_is_refused(changes, message):
         Training.resume(config(**{"steps": 400, **changes}), state, memory)
 
 
+@pytest.mark.slow
 def test_damaged_states_are_refused():
     training = Training(config(steps=400))
     list(training.run())
