@@ -21,6 +21,7 @@ from tests.waiting import ended
 
 from prioritized_replay.cli import main
 from prioritized_replay.runs import checkpoint_policy, records
+from prioritized_replay.runs import evaluate as evaluate_module
 from prioritized_replay.runs import writer as writer_module
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.runs.files import read_file, replace_file
@@ -616,7 +617,7 @@ def test_a_run_killed_after_its_first_checkpoint_can_be_resumed(here):
 
 
 @pytest.mark.slow
-def test_episodes_without_an_end_are_cut_off_and_that_is_said_once(here, capsys):
+def test_episodes_without_an_end_are_cut_off_and_that_is_said_once(here, capsys, monkeypatch):
     words = [
         *("train", "CliffWalking-v1", "--steps", "300", "--warmup", "50", "--eval-every", "150"),
         *("--eval-episodes", "1", "--final-eval-episodes", "1", "--run-dir", "run"),
@@ -625,6 +626,7 @@ def test_episodes_without_an_end_are_cut_off_and_that_is_said_once(here, capsys)
     assert main(words) == 0
     said = "CliffWalking-v1 has no time limit: an evaluation cuts an episode off after 1,000 steps"
     assert capsys.readouterr().out.count(said) == 1
+    monkeypatch.setattr(evaluate_module, "DEFAULT_MAX_STEPS", 50)  # pictures take long to draw
     assert main(["evaluate", "run", "--episodes", "1", "--gif", "a.gif"]) == 0
     assert capsys.readouterr().out.count(said) == 1
     assert Path("a.gif").stat().st_size > 0
