@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -294,6 +295,23 @@ def program(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def kept_once(tmp_path_factory):
+    """A cache that a process filled, for all tests."""
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "steps.py").write_text(STEPS)
+    (folder / "walk.py").write_text(WALK)
+    assert outcome(start(folder)) == [12, 0, 1]
+    return folder / "cache"
+
+
+@pytest.fixture
+def known(program, kept_once):
+    """The program, and a copy of what an earlier process compiled of it."""
+    shutil.copytree(kept_once, program / "cache")
+    return program
+
+
 def environment_of(program, **changes):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     own = {
@@ -344,31 +362,29 @@ def test_a_later_process_loads_what_an_earlier_one_compiled(program):
     ],
 )
 @pytest.mark.slow
-def test_changed_source_of_equal_size_and_time_is_compiled(program, file, old, new, result):
-    outcome(start(program))
-    before = kept(program)
-    source = program / file
+def test_changed_source_of_equal_size_and_time_is_compiled(known, file, old, new, result):
+    before = kept(known)
+    source = known / file
     times = source.stat().st_atime_ns, source.stat().st_mtime_ns
     source.write_text(source.read_text().replace(old, new))
     assert len(old) == len(new)
     os.utime(source, ns=times)
 
-    assert outcome(start(program))[0] == result
-    assert outcome(start(program)) == [result, 1, 0]
-    assert len(kept(program)) == len(before)  # what was outdated is gone
+    assert outcome(start(known))[0] == result
+    assert outcome(start(known)) == [result, 1, 0]
+    assert len(kept(known)) == len(before)  # what was outdated is gone
 
 
 @compiled
 @pytest.mark.slow
-def test_a_damaged_file_is_replaced(program):
-    outcome(start(program))
-    for path in kept(program):
+def test_a_damaged_file_is_replaced(known):
+    for path in kept(known):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
 
-    assert outcome(start(program)) == [12, 0, 1]
-    assert outcome(start(program)) == [12, 1, 0]
+    assert outcome(start(known)) == [12, 0, 1]
+    assert outcome(start(known)) == [12, 1, 0]
 
 
 @compiled
@@ -486,14 +502,13 @@ def test_the_user_hears_of_compiling_and_of_nothing_else(program):
 
 @compiled
 @pytest.mark.slow
-def test_code_that_cannot_be_rebuilt_is_compiled(program):
-    outcome(start(program))
+def test_code_that_cannot_be_rebuilt_is_compiled(known):
     broken = (
         "from prioritized_replay.jit import compiling\n"
         "compiling.CompileResult._rebuild = lambda *given: 1 / 0\n"
     )
 
-    assert outcome(start(program, broken + RUN)) == [12, 0, 1]
+    assert outcome(start(known, broken + RUN)) == [12, 0, 1]
 
 
 @pytest.mark.slow
