@@ -480,7 +480,9 @@ def test_spaces_without_fixed_shape_are_refused_by_name(kind):
 
 
 @pytest.mark.parametrize(
-    "space", [None, 5, "Box", box, spaces.Dict({}), spaces.Tuple(())], ids=repr
+    "space",
+    [None, 5, "Box", box, spaces.Dict({}), spaces.Tuple(())],
+    ids=lambda space: getattr(space, "__name__", repr(space)),
 )
 def test_what_is_no_space_is_refused(space):
     with pytest.raises(ValueError, match="observation_space"):
