@@ -94,6 +94,7 @@ def test_steps_to_add_are_one_episode_and_another_each_time():
 
 
 @pytest.mark.parametrize("kind", OURS_STACKS, ids=lambda kind: kind.name)
+@pytest.mark.slow
 def test_ours_pass_the_checks(kind):
     contender = filled(kind)
 
@@ -137,6 +138,7 @@ def test_wrong_frames_are_noticed(broken, message):
 
 
 @pytest.mark.parametrize("peer", PEERS_STACKS)
+@pytest.mark.slow
 def test_installed_peers_pass_the_checks(peer):
     if (why := peers.missing(peer)) is not None:
         pytest.skip(f"{peer}: {why}")
@@ -166,6 +168,7 @@ def measured(tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 def test_what_is_measured_of_stacks(measured):
     timed = {(row.measure, row.batch, row.contender) for row in measured.timings}
 
@@ -201,6 +204,7 @@ def test_there_is_a_table_of_each(measured):
     assert counted == [(OursStacks.name, 400), (OursStacksUniform.name, 400)]
 
 
+@pytest.mark.slow
 def test_a_stack_takes_the_room_of_a_frame():
     footprint = measure_footprint(OursStacks, 5_000)
 

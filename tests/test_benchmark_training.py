@@ -34,6 +34,7 @@ def test_every_run_is_there_and_plain():
     assert measured["settings"]["steps"] == 1_100
 
 
+@pytest.mark.slow
 def test_ours_makes_the_updates_of_the_schedule():
     network, _ = training._make_ours("uniform", training.CONFIG)
     assert [layer.out_features for layer in network.modules() if isinstance(layer, nn.Linear)] == [
@@ -52,6 +53,7 @@ def flat(network):
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
+@pytest.mark.slow
 def test_stable_baselines3_makes_the_same_network_of_the_same_batches():
     pytest.importorskip("stable_baselines3")
     config = dataclasses.replace(training.CONFIG, steps=1_280, seed=3)

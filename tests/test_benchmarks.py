@@ -162,6 +162,7 @@ def test_ratios_are_taken_round_by_round():
 
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.law)
+@pytest.mark.slow
 def test_ours_pass_the_checks(kind):
     contender = filled(kind)
 
@@ -282,6 +283,7 @@ class Crooked(SecretlyUniform):
     name, library = "crooked", "another"
 
 
+@pytest.mark.slow
 def test_a_peer_that_fails_a_check_is_left_out_and_named():
     running = session()
 
@@ -482,6 +484,7 @@ def test_a_library_that_does_not_load_is_named_with_its_reason(monkeypatch):
 
 
 @pytest.mark.parametrize("peer", peers.PEERS)
+@pytest.mark.slow
 def test_installed_peers_pass_the_checks(peer):
     if (why := peers.missing(peer)) is not None:
         pytest.skip(f"{peer}: {why}")
@@ -502,6 +505,7 @@ def test_every_peer_says_how_it_is_used():
 # New processes
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_yet_at_a_cold_start():
     with empty_cache() as environment:
         folder = Path(environment["PYTHONPATH"])
@@ -516,6 +520,7 @@ def test_nothing_is_compiled_yet_at_a_cold_start():
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_bytes_per_transition_come_from_a_process_of_their_own():
     footprint = measure_footprint(OursUniform, 20_000)
 
@@ -524,6 +529,7 @@ def test_bytes_per_transition_come_from_a_process_of_their_own():
         assert 0.7 * footprint.reserved < footprint.resident < 1.5 * footprint.reserved
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_is_one_error():
     class Unknown(OursUniform):
         pass
@@ -585,6 +591,7 @@ def test_the_command_is_kept_with_its_results():
     assert race._command(BenchConfig()) == "python -m benchmarks"
 
 
+@pytest.mark.slow
 def test_ours_alone_from_the_command_to_the_page(tmp_path, capsys, monkeypatch):
     parts = ("--parts", "add", "replay", "worst")
     words = [*parts, *TINY, "--peers", "--output", str(tmp_path)]

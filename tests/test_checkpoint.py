@@ -57,6 +57,7 @@ def resumed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.slow
 def test_a_new_process_goes_on_bit_for_bit(resumed, case):
     here, there = (results[case.name] for results in resumed)
     assert len(here) == driving.AFTER
@@ -65,6 +66,7 @@ def test_a_new_process_goes_on_bit_for_bit(resumed, case):
 
 
 @pytest.mark.parametrize("case", CASES[::5], ids=lambda case: case.name)
+@pytest.mark.slow
 def test_saving_changes_nothing(tmp_path, case):
     saved, alone = case.buffer(), case.buffer()
     worlds = World(case), World(case)
@@ -125,6 +127,7 @@ CHANGING = [Case("frames", "rank", 1), Case("found", "proportional", 3), Case("t
 @given(operations=st.lists(OPERATIONS, max_size=12))
 @example([("extend", 20), ("save", 1), ("drive", 3)])  # how rows refer to frames is found late
 @example([("drive", 4), ("save", 1), ("blank", 20)])  # room is made for frames that do not come
+@pytest.mark.slow
 def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operations):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as top:
         patch.setattr(manifest, "PIECE", 2500)
@@ -219,6 +222,7 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path):
     assert [other.read_text() for other in others] == ["mine"] * 3
 
 
+@pytest.mark.slow
 def test_other_threads_go_on_during_a_save_and_no_row_is_torn(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "PIECE", 20_000)
     fields = {
@@ -300,6 +304,7 @@ def assert_refused(folder, path=None):
 
 
 @pytest.mark.parametrize(("name", "each"), [("rows", 1), ("frames", 11)])
+@pytest.mark.slow
 def test_every_changed_byte_is_noticed(small, tmp_path, name, each):
     shutil.copytree(small / name, tmp_path, dirs_exist_ok=True)
     per.ReplayBuffer.load(tmp_path)
@@ -320,6 +325,7 @@ def test_every_changed_byte_is_noticed(small, tmp_path, name, each):
 
 
 @pytest.mark.parametrize(("name", "each"), [("rows", 1), ("frames", 11)])
+@pytest.mark.slow
 def test_every_length_but_the_right_one_is_noticed(small, tmp_path, name, each):
     shutil.copytree(small / name, tmp_path, dirs_exist_ok=True)
     for path in sorted(tmp_path.iterdir()):
@@ -355,6 +361,7 @@ class Full:
         return true(*args)
 
 
+@pytest.mark.slow
 def test_whatever_fails_the_old_checkpoint_or_the_new_one_is_there(tmp_path):
     case = Case("frames", "proportional", 1)
     replay, world = case.buffer(), World(case)
@@ -388,6 +395,7 @@ def test_whatever_fails_the_old_checkpoint_or_the_new_one_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("flushing", [False, True])
+@pytest.mark.slow
 def test_a_process_killed_while_it_saves_leaves_a_complete_checkpoint(tmp_path, flushing):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "PIECE", manifest.PIECE)  # put back what the soak changes
@@ -487,6 +495,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.slow
 def test_a_hostile_manifest_is_refused(small, tmp_path, name):
     shutil.copytree(small / "rows", tmp_path, dirs_exist_ok=True)
     signed(tmp_path, lambda manifest: None)

@@ -86,6 +86,7 @@ def refused(capsys, *words, code=2):
 # Help
 
 
+@pytest.mark.slow
 def test_help_names_every_command_and_loads_nothing_heavy():
     program = (
         "import sys; from prioritized_replay.cli import main; code = main(['--help']);"
@@ -187,12 +188,14 @@ def test_the_help_of_the_other_commands(capsys, command):
         ("reproduce cliff", r"per reproduce: there is no experiment 'cliff'; known: cliffwalk"),
     ],
 )
+@pytest.mark.slow
 def test_a_refusal_is_one_line(here, capsys, words, message):
     assert re.fullmatch(message, refused(capsys, *words.split()))
     assert list(here.iterdir()) == [], "nothing may be left behind"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.slow
 def test_a_refusal_is_one_plain_line_in_a_terminal_too():
     import pty
 
@@ -243,6 +246,7 @@ def test_the_papers_preset_is_shown_as_defaults_and_options_win(capsys):
     assert "--preset {quick,paper}" in quick
 
 
+@pytest.mark.slow
 def test_a_replay_that_will_not_fit_is_said_before_it_happens(here, capsys, monkeypatch):
     monkeypatch.setattr(run_module, "bytes_available", lambda: 2**20)
     assert main(["train", "CartPole-v1", *TINY, "--run-dir", "small"]) == 0
@@ -268,6 +272,7 @@ IMAGES = (
         ("MinAtar/Asterix-v1", ("--sticky-actions", "0"), 1),
     ],
 )
+@pytest.mark.slow
 def test_image_environments_from_training_to_recording(here, capsys, env_id, options, cap):
     capped = ("--eval-max-steps", str(cap))
     assert main(["train", env_id, *IMAGES, *options, *capped, "--run-dir", "run"]) == 0
@@ -299,6 +304,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(capsys, monkeypatch,
     assert line.endswith(f"needs {module}, not installed here: {install_command('train')}")
 
 
+@pytest.mark.slow
 def test_the_script_starts_without_any_extra():
     program = (
         "import sys; sys.modules.update(dict.fromkeys("
@@ -317,6 +323,7 @@ def test_the_script_starts_without_any_extra():
     assert "needs torch, gymnasium, tyro, rich" in asked.stderr
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_not_replaced(trained, capsys):
     run, _, _ = trained
     before = {file.name: file.read_bytes() for file in run.iterdir()}
@@ -366,6 +373,7 @@ def test_evaluate_refuses_a_damaged_run(trained, here, capsys):
     assert "config.json cannot be read" in refused(capsys, "evaluate", str(run))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_what_was_learnt_is_kept(here, capsys, monkeypatch):
     log, calls = RunWriter.log, []
 
@@ -381,6 +389,7 @@ def test_a_full_disk_is_one_line_and_what_was_learnt_is_kept(here, capsys, monke
     assert RunFolder.open(Path("run")).load_model("last")
 
 
+@pytest.mark.slow
 def test_a_fault_of_ours_is_no_refusal_but_keeps_what_was_learnt(here, monkeypatch):
     def broken(self, progress):
         if progress.step >= 600:
@@ -455,6 +464,7 @@ def test_lines_are_plain_where_there_is_no_terminal(trained):
     assert [line.split()[0] for line in lines] == ["300", "600", "900"], "evaluations only"
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_that_configuration_trains(trained):
     run = RunFolder.open(trained[0])
     training = Training(run.config)
@@ -467,6 +477,7 @@ def test_what_is_kept_is_what_that_configuration_trains(trained):
     assert kept["returns"] == training.final_evaluation().returns.tolist()
 
 
+@pytest.mark.slow
 def test_the_best_model_is_that_of_the_best_evaluation(here, capsys, monkeypatch):
     scores, seen = iter([5.0, 9.0, 1.0, 2.0]), []
 
@@ -549,6 +560,7 @@ def test_the_recorded_episode_is_played_by_the_model(trained, here, monkeypatch)
 # Stopping
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_what_was_learnt_and_says_where(here):
     words = [*PER, "train", "CartPole-v1", *TINY, "--steps", "1000000", "--run-dir", "my run"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -580,6 +592,7 @@ def stop_at(report, number, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to catch")
+@pytest.mark.slow
 def test_sigterm_stops_as_ctrl_c_does(here, capsys, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     stop_at(2, signal.SIGTERM, monkeypatch)
@@ -589,6 +602,7 @@ def test_sigterm_stops_as_ctrl_c_does(here, capsys, monkeypatch):
     assert main(["evaluate", "run", "--episodes", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_stopped_before_the_first_evaluation_the_message_names_the_last_model(
     here, capsys, monkeypatch
 ):
@@ -615,6 +629,7 @@ def test_a_run_without_an_update_still_ends_well(here):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes that break")
+@pytest.mark.slow
 def test_a_reader_that_goes_away_leaves_no_traceback(here):
     words = [*PER, "train", "CartPole-v1", *TINY, "--run-dir", "run"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,13 +1,16 @@
 """``per train --resume``: runs that were stopped, killed, made longer, or cannot go on."""
 
 import csv
+import io
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -36,16 +39,23 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def stopped(here, monkeypatch, capsys):
-    """Stop a run at its third report, at step 1,000."""
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory):
+    """Stop a run at its third report, at step 1,000, for all tests."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
+        patch.chdir(folder)
         stop_at(3, signal.SIGINT, patch)
         assert main([*NEW]) == 130
-    out = capsys.readouterr().out
-    assert "Stopped at step 1,000 of 1,400" in out
-    assert "  per train --resume run\n" in out
-    return Path("run")
+    assert "Stopped at step 1,000 of 1,400" in out.getvalue()
+    assert "  per train --resume run\n" in out.getvalue()
+    return folder / "run"
+
+
+@pytest.fixture
+def stopped(stopped_once, here):
+    """Copy the run that was stopped at step 1,000."""
+    return shutil.copytree(stopped_once, Path("run"))
 
 
 def rows(run="run"):
@@ -53,6 +63,7 @@ def rows(run="run"):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_its_end(stopped, capsys):
     before = rows()
     state, replay = RunCheckpoint(stopped / "checkpoint").load()
@@ -104,6 +115,7 @@ def test_the_resumed_learner_is_the_one_that_was_stopped(stopped, monkeypatch):
     assert folder.load_model("best").keys() == folder.load_model("last").keys() == last.keys()
 
 
+@pytest.mark.slow
 def test_a_best_model_of_a_killed_life_does_not_stay(here, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(1, signal.SIGINT, patch)
@@ -118,6 +130,7 @@ def test_a_best_model_of_a_killed_life_does_not_stay(here, monkeypatch):
     assert not Path("run/best_model.pt").exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_line_may_be_given_again(stopped):
     assert main([*NEW, "--resume", "run"]) == 0
     assert rows()[-1]["step"] == "1400"
@@ -166,6 +179,7 @@ def test_what_cannot_be_resumed_is_one_line(stopped, capsys):
     assert "there is no checkpoint in run" in refused(capsys, *RESUME)
 
 
+@pytest.mark.slow
 def test_without_checkpoints_there_are_none(here, capsys, monkeypatch):
     stop_at(3, signal.SIGINT, monkeypatch)
     assert main([*NEW, "--checkpoint-every", "0", "--keep-checkpoint"]) == 130
@@ -174,6 +188,7 @@ def test_without_checkpoints_there_are_none(here, capsys, monkeypatch):
     assert "there is no checkpoint in run" in refused(capsys, *RESUME)
 
 
+@pytest.mark.slow
 def test_checkpoints_come_at_the_reports_that_reach_a_multiple(here, monkeypatch):
     saved = []
     real = RunCheckpoint.save
@@ -194,6 +209,7 @@ def test_checkpoints_come_at_the_reports_that_reach_a_multiple(here, monkeypatch
     assert saved == [500, 600, 1_000, 1_200]
 
 
+@pytest.mark.slow
 def test_a_kept_checkpoint_makes_a_longer_run(here, capsys):
     assert main([*NEW, "--keep-checkpoint"]) == 0
     assert Path("run/checkpoint/MANIFEST.json").is_file()
@@ -209,6 +225,7 @@ def test_a_kept_checkpoint_makes_a_longer_run(here, capsys):
     assert "run is complete: 2,000 steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_last_evaluation_only_makes_that(here, capsys, monkeypatch):
     real = Training.final_evaluation
 
@@ -226,6 +243,7 @@ def test_a_run_stopped_in_its_last_evaluation_only_makes_that(here, capsys, monk
     assert json.loads(Path("run/evaluation.json").read_text())["episodes"] == 3
 
 
+@pytest.mark.slow
 def test_a_disk_too_full_for_a_checkpoint_does_not_end_a_training(here, capsys, monkeypatch):
     real, calls = RunCheckpoint.save, []
 
@@ -245,6 +263,7 @@ def test_a_disk_too_full_for_a_checkpoint_does_not_end_a_training(here, capsys, 
     assert "  per train --resume run\n" in out
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_gives_the_checkpoint_up(here, capsys, monkeypatch):
     def save(self, learner, replay):
         signal.raise_signal(signal.SIGINT)

@@ -88,6 +88,7 @@ def test_too_short_a_walk_is_refused():
 
 
 @pytest.mark.parametrize("features", ["tabular", "linear"])
+@pytest.mark.slow
 def test_learning_is_gradient_descent_on_the_features(features):
     walk = Cliffwalk(5)
     memory = walk.memory(np.random.default_rng(1))
@@ -126,6 +127,7 @@ def test_learning_stops_at_the_first_update_that_is_near_enough():
     assert ((again.values() - walk.true_values()) ** 2).mean() >= 1e-3
 
 
+@pytest.mark.slow
 def test_greedy_replays_the_largest_error_and_the_oldest_of_equal_ones():
     walk = Cliffwalk(4)
     memory = walk.memory(np.random.default_rng(0))
@@ -145,6 +147,7 @@ def test_greedy_replays_the_largest_error_and_the_oldest_of_equal_ones():
     np.testing.assert_array_equal(learner.values(), twin.values())
 
 
+@pytest.mark.slow
 def test_the_oracle_makes_the_update_that_leaves_the_least_error():
     walk = Cliffwalk(4)
     memory = walk.memory(np.random.default_rng(0))
@@ -320,6 +323,7 @@ def test_priorities_that_are_never_updated_do_not_pass_for_the_paper(runs, monke
 # --- the command ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_writes_every_run_and_a_figure(tmp_path, capsys):
     output = tmp_path / "new" / "folder"
 
@@ -337,6 +341,7 @@ def test_command_writes_every_run_and_a_figure(tmp_path, capsys):
     assert f"{statistics.median(run.updates for run in chosen):,.0f}" in said
 
 
+@pytest.mark.slow
 def test_runs_that_did_not_learn_are_kept_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(blind_cliffwalk, "PATIENCE", 3)
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -294,6 +295,23 @@ def program(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def kept_once(tmp_path_factory):
+    """A cache that a process filled, for all tests."""
+    folder = tmp_path_factory.mktemp("kept")
+    (folder / "steps.py").write_text(STEPS)
+    (folder / "walk.py").write_text(WALK)
+    assert outcome(start(folder)) == [12, 0, 1]
+    return folder / "cache"
+
+
+@pytest.fixture
+def known(program, kept_once):
+    """The program, and a copy of what an earlier process compiled of it."""
+    shutil.copytree(kept_once, program / "cache")
+    return program
+
+
 def environment_of(program, **changes):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     own = {
@@ -328,6 +346,7 @@ def kept(program):
 
 
 @compiled
+@pytest.mark.slow
 def test_a_later_process_loads_what_an_earlier_one_compiled(program):
     assert outcome(start(program)) == [12, 0, 1]
     assert [path.name.partition("-")[0] for path in kept(program)] == ["steps.two", "walk.walk"]
@@ -342,30 +361,30 @@ def test_a_later_process_loads_what_an_earlier_one_compiled(program):
         ("walk.py", "two(two(n))", "two(n + 10)", 16),
     ],
 )
-def test_changed_source_of_equal_size_and_time_is_compiled(program, file, old, new, result):
-    outcome(start(program))
-    before = kept(program)
-    source = program / file
+@pytest.mark.slow
+def test_changed_source_of_equal_size_and_time_is_compiled(known, file, old, new, result):
+    before = kept(known)
+    source = known / file
     times = source.stat().st_atime_ns, source.stat().st_mtime_ns
     source.write_text(source.read_text().replace(old, new))
     assert len(old) == len(new)
     os.utime(source, ns=times)
 
-    assert outcome(start(program))[0] == result
-    assert outcome(start(program)) == [result, 1, 0]
-    assert len(kept(program)) == len(before)  # what was outdated is gone
+    assert outcome(start(known))[0] == result
+    assert outcome(start(known)) == [result, 1, 0]
+    assert len(kept(known)) == len(before)  # what was outdated is gone
 
 
 @compiled
-def test_a_damaged_file_is_replaced(program):
-    outcome(start(program))
-    for path in kept(program):
+@pytest.mark.slow
+def test_a_damaged_file_is_replaced(known):
+    for path in kept(known):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
 
-    assert outcome(start(program)) == [12, 0, 1]
-    assert outcome(start(program)) == [12, 1, 0]
+    assert outcome(start(known)) == [12, 0, 1]
+    assert outcome(start(known)) == [12, 1, 0]
 
 
 @compiled
@@ -412,6 +431,7 @@ def test_of_eight_processes_at_once_one_compiles(program):
 
 @compiled
 @posix
+@pytest.mark.slow
 def test_a_full_disk_costs_the_cache_and_one_warning(program):
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
     home = str(program / "home")
@@ -422,6 +442,7 @@ def test_a_full_disk_costs_the_cache_and_one_warning(program):
 
 
 @compiled
+@pytest.mark.slow
 def test_a_zipped_package_works_with_no_folder_to_write(program):
     with zipfile.ZipFile(program / "package.zip", "w") as archive:
         for path in PACKAGE.rglob("*.py"):
@@ -436,6 +457,7 @@ def test_a_zipped_package_works_with_no_folder_to_write(program):
 
 @compiled
 @posix
+@pytest.mark.slow
 def test_without_a_home_or_a_current_folder_the_cache_works(program):
     leave = (
         "import os, tempfile\n"
@@ -450,6 +472,7 @@ def test_without_a_home_or_a_current_folder_the_cache_works(program):
 
 
 @compiled
+@pytest.mark.slow
 def test_threads_that_call_first_at_once_all_get_the_result(program):
     together = (
         "import json, threading, walk\n"
@@ -466,6 +489,7 @@ def test_threads_that_call_first_at_once_all_get_the_result(program):
 
 
 @compiled
+@pytest.mark.slow
 def test_the_user_hears_of_compiling_and_of_nothing_else(program):
     watched = (
         "import sys\nsys.ps1 = '>>> '\n"
@@ -477,16 +501,17 @@ def test_the_user_hears_of_compiling_and_of_nothing_else(program):
 
 
 @compiled
-def test_code_that_cannot_be_rebuilt_is_compiled(program):
-    outcome(start(program))
+@pytest.mark.slow
+def test_code_that_cannot_be_rebuilt_is_compiled(known):
     broken = (
         "from prioritized_replay.jit import compiling\n"
         "compiling.CompileResult._rebuild = lambda *given: 1 / 0\n"
     )
 
-    assert outcome(start(program, broken + RUN)) == [12, 0, 1]
+    assert outcome(start(known, broken + RUN)) == [12, 0, 1]
 
 
+@pytest.mark.slow
 def test_plain_python_runs_the_functions_themselves(program):
     plain = (
         "import json, steps, walk\n"
@@ -499,6 +524,7 @@ def test_plain_python_runs_the_functions_themselves(program):
 
 
 @compiled
+@pytest.mark.slow
 def test_importing_compiles_and_writes_nothing(program):
     importing = (
         "import json\n"
@@ -558,6 +584,7 @@ print(json.dumps([*result, *counts]))
 
 
 @compiled
+@pytest.mark.slow
 def test_compiled_code_is_found_whatever_the_order_of_imports(program):
     (program / "more.py").write_text(MORE)
     one, other = (BOTH.format(imports=text) for text in ("import more, walk", "import walk, more"))
@@ -571,6 +598,7 @@ def test_compiled_code_is_found_whatever_the_order_of_imports(program):
 
 
 @compiled
+@pytest.mark.slow
 def test_a_change_is_noticed_through_a_module_that_is_taken_as_a_whole(program):
     (program / "more.py").write_text(MORE)
     code = BOTH.format(imports="")
@@ -581,6 +609,7 @@ def test_a_change_is_noticed_through_a_module_that_is_taken_as_a_whole(program):
 
 
 @compiled
+@pytest.mark.slow
 def test_a_constant_of_another_module_is_part_of_the_key(program):
     (program / "sizes.py").write_text("STEP = 3")  # no kernel there: only its value counts
     source = program / "steps.py"
@@ -600,6 +629,7 @@ print(json.dumps({{name: module.covered() for name, module in compiling._modules
 
 @compiled
 @pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.slow
 def test_our_own_kernels_have_the_same_keys_in_every_order_of_imports(program, alone):
     pytest.importorskip("torch")
     modules = [
@@ -643,6 +673,7 @@ def test_whatever_the_umask_nobody_else_may_write_what_is_run(tmp_path, monkeypa
 @compiled
 @posix
 @pytest.mark.parametrize("umask", [0o000, 0o002])
+@pytest.mark.slow
 def test_a_process_with_a_loose_umask_keeps_and_finds_what_it_compiled(program, umask):
     loose = f"import os\nos.umask({umask})\n"
     assert outcome(start(program, loose + RUN)) == [12, 0, 1]

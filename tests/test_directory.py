@@ -47,6 +47,7 @@ def flat(value):
 @pytest.mark.parametrize("fields", [SMALL, IMAGE], ids=["small", "images"])
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
+@pytest.mark.slow
 def test_batches_are_those_of_a_buffer_in_ram(tmp_path, fields, n_step, sampler):
     options = {"sampler": sampler, "n_step": n_step, "seed": 3}
     there = per.ReplayBuffer(60, fields, directory=tmp_path / "replay", **options)

@@ -73,6 +73,7 @@ def test_every_page_is_in_the_contents():
     assert not {page for page in pages if not re.search(rf"^   {page}$", listed, re.MULTILINE)}
 
 
+@pytest.mark.slow
 def test_the_loop_of_the_readme_runs():
     code = TEXT["README.rst"].split(".. code:: python\n", 1)[1]
     lines = [line[3:] for line in code.split("\n``act``")[0].splitlines()]
@@ -107,6 +108,7 @@ def test_links_and_pictures_of_the_readme_exist():
     assert not re.search(r"^\.\. image:: (?!\S+\.png$)", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_every_test_that_the_docs_name_exists():
     named = named_tests()
     assert len(named) > 20, "the page on what goes wrong names its guards"

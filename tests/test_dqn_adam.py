@@ -40,6 +40,7 @@ def step_both(ours, theirs, parameters, gradients, **settings):
         {"maximize": True},
     ],
 )
+@pytest.mark.slow
 def test_steps_are_torchs(settings):
     step_both(*pair(), **settings)
 

@@ -62,6 +62,7 @@ class OneParameter(nn.Module):
         return torch.cat([self.theta * x, 0.0 * x], dim=1)
 
 
+@pytest.mark.slow
 def test_priority_written_back_is_the_unweighted_error_from_before_the_update():
     """On one parameter, by hand: neither the weight nor the step taken may show in it."""
     space = spaces.Box(-10.0, 10.0, (1,))

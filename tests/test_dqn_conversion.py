@@ -78,6 +78,7 @@ def trained(observation_space, action_space, network=None, steps=12, **options):
 @pytest.mark.parametrize("start", [0, 1, -2, 7])
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64])
 @pytest.mark.parametrize("given", [False, True], ids=["own", "given"])
+@pytest.mark.slow
 def test_actions_of_every_dtype_and_start_are_learnt_from(dtype, start, given):
     if start < 0 and np.dtype(dtype).kind == "u":
         pytest.skip("there are no such actions")

@@ -30,6 +30,7 @@ def drawn(space, rows, seed=0):
 
 @pytest.mark.parametrize("name", ["nature", "light"])
 @pytest.mark.parametrize("dueling", [False, True])
+@pytest.mark.slow
 def test_atari_networks_are_the_published_layers_on_pixels_from_0_to_1(name, dueling):
     network = make_network(ATARI, SIX, network=name, dueling=dueling, seed=1)
     layers = copy.deepcopy(network.layers)
@@ -196,6 +197,7 @@ def test_seeds_fix_the_weights_and_leave_the_global_generator_alone():
 @pytest.mark.parametrize(
     ("space", "learner"), [(ATARI, AutogradLearner), (MINATAR, PerceptronLearner)]
 )
+@pytest.mark.slow
 def test_the_agent_trains_them_its_way(space, learner):
     import prioritized_replay as per
     from prioritized_replay.dqn import DQN

@@ -150,6 +150,7 @@ def interrupted_at(kind, at):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_an_update_interrupted_anywhere_leaves_one_moment_or_says_so(kind):
     before, after = moment(agent_of(kind)), moment(agent_of(kind, updates=3))
     assert not same(before, after)
@@ -186,6 +187,7 @@ def hash_of(kind):
 
 
 @pytest.mark.parametrize("kind", ["own, tau", "given, tau"])
+@pytest.mark.slow
 def test_learn_alone_is_as_safe(kind):
     def begun():
         agent = agent_of(kind)
@@ -207,6 +209,7 @@ def test_learn_alone_is_as_safe(kind):
 
 
 @pytest.mark.parametrize("kind", ["own", "batch norm, tau"])
+@pytest.mark.slow
 def test_loading_that_is_interrupted_says_so_until_a_state_is_loaded(kind):
     state = copy.deepcopy(agent_of(kind, updates=5).state_dict())
     wanted = moment(agent_of(kind, updates=5))

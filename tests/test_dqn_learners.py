@@ -68,6 +68,7 @@ def gradient(learner):
 @pytest.mark.parametrize("dueling", [False, True])
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("loss", ["huber", "squared"])
+@pytest.mark.slow
 def test_both_ways_give_the_same_errors_and_gradient(double, loss, dueling):
     plain = by_autograd(*networks(dueling), double=double, loss=loss)
     fast = directly(*networks(dueling), double=double, loss=loss)

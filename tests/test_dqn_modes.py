@@ -52,6 +52,7 @@ class Watched(nn.Module):
         return self.out(obs)
 
 
+@pytest.mark.slow
 def test_greedy_actions_have_no_dropout():
     agent = agent_of(network_with(nn.Dropout(0.5)))
 

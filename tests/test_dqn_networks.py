@@ -10,6 +10,7 @@ from prioritized_replay.dqn.networks import QNetwork, make_network
 BOX = spaces.Box(-1.0, 1.0, (2, 3))
 
 
+@pytest.mark.slow
 def test_box_is_flattened_whatever_its_dtype():
     network = QNetwork(BOX, 4, hidden_sizes=(8,))
     floats = torch.arange(12.0).reshape(2, 2, 3)

@@ -44,6 +44,7 @@ def pair(request, space):
     return network, copied, Perceptron(copied)
 
 
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_autograd(pair, space):
     network, copied, perceptron = pair
     observations = torch.from_numpy(drawn(space, 9))
@@ -89,6 +90,7 @@ def test_best_action_is_that_of_the_network(pair, space):
     assert {type(action) for action in actions} == {int}
 
 
+@pytest.mark.slow
 def test_network_and_perceptron_are_one(pair, space):
     _, network, perceptron = pair
     observations = torch.from_numpy(drawn(space, 6))

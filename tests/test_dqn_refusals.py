@@ -51,6 +51,7 @@ def test_counts_are_integers(name, value):
 
 
 @pytest.mark.parametrize("name", ["batch_size", "warmup", "target_period"])
+@pytest.mark.slow
 def test_counts_may_be_numpys(name):
     agent_of(**{name: np.int32(9)})
 
@@ -89,6 +90,7 @@ def test_settings_out_of_bounds_are_refused(options, message):
 
 
 @pytest.mark.parametrize("name", ["epsilon", "beta", "learning_rate"])
+@pytest.mark.slow
 def test_schedules_that_leave_their_bounds_are_refused_when_they_do(name):
     agent = agent_of(fill(memory_of()), **{name: lambda step: 0.5 if step < 2 else -1.0})
     online = copy.deepcopy(agent.online_network.state_dict())
@@ -335,6 +337,7 @@ def put_nan(name, row, value=math.nan):
         ("obs", -math.inf),
     ],
 )
+@pytest.mark.slow
 def test_an_error_that_is_not_finite_changes_nothing_and_names_the_transition(
     kind, loss, name, value
 ):

@@ -19,6 +19,7 @@ from prioritized_replay.dqn.rmsprop import CentredRMSProp
     st.sampled_from([0.0, 0.5, 0.95]),
     st.sampled_from([1e-2, 1e-5, 1e-8]),
 )
+@pytest.mark.slow
 def test_steps_are_the_formula(seed, steps, decay, eps):
     rng = np.random.default_rng(seed)
     values = rng.normal(size=5)

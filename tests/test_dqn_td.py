@@ -15,6 +15,7 @@ TARGET_NET = torch.tensor([[10.0, 20.0], [100.0, 200.0], [5.0, -5.0]])
 ONLINE_NET = torch.tensor([[4.0, 3.0], [1.0, 2.0], [0.0, 1.0]])
 
 
+@pytest.mark.slow
 def test_dqn_target_is_the_largest_value_discounted():
     target = td_target(REWARD, DISCOUNT, TARGET_NET, TARGET_NET)
 

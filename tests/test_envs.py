@@ -51,6 +51,7 @@ def by_area(frame):
     return fine.reshape(84, 5, 84, 40).mean(axis=(1, 3))
 
 
+@pytest.mark.slow
 def test_frames_are_those_of_the_emulator_skipped_merged_and_made_smaller():
     env = make_env(FREEWAY, sticky_actions=0.0)
     obs, _ = env.reset(seed=3)
@@ -83,6 +84,7 @@ def test_whole_games_with_the_games_own_rewards():
     assert np.array_equal(seen[-2][0][1:], seen[-1][0][:-1])
 
 
+@pytest.mark.slow
 def test_one_seed_one_game_sticky_or_not():
     first, same, other = (play(make_env(BREAKOUT), 60, seed) for seed in (1, 1, 2))
     loose = play(make_env(BREAKOUT, sticky_actions=0.0), 60, 1)
@@ -92,6 +94,7 @@ def test_one_seed_one_game_sticky_or_not():
     assert not all(np.array_equal(a[0], b[0]) for a, b in zip(first, loose, strict=False))
 
 
+@pytest.mark.slow
 def test_without_a_seed_games_differ_and_large_seeds_are_taken():
     env = make_env(FREEWAY)
     env.reset(seed=2**32 - 1)
@@ -100,6 +103,7 @@ def test_without_a_seed_games_differ_and_large_seeds_are_taken():
     assert len({first.tobytes() for first in firsts}) > 1
 
 
+@pytest.mark.slow
 def test_a_game_can_be_watched_while_it_is_played():
     seen = play(make_env(BREAKOUT), 100, seed=4)
     env = make_env(BREAKOUT, render_mode="rgb_array")
@@ -116,6 +120,7 @@ def test_a_game_can_be_watched_while_it_is_played():
         make_env(BREAKOUT, render_mode="human")
 
 
+@pytest.mark.slow
 def test_minatar_games_have_a_picture():
     env = make_env("MinAtar/Breakout-v1", render_mode="rgb_array")
     seen = play(env, 5)
@@ -139,6 +144,7 @@ def test_sticky_actions_of_minatar_reach_the_game():
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "MinAtar/Freeway-v1", PONG])
+@pytest.mark.slow
 def test_vectors_begin_anew_in_the_step_of_an_end(env_id):
     envs = make_vector(env_id, 3)
 
@@ -148,6 +154,7 @@ def test_vectors_begin_anew_in_the_step_of_an_end(env_id):
     envs.close()
 
 
+@pytest.mark.slow
 def test_games_go_on_after_a_lost_life():
     envs = make_vector(BREAKOUT, 2, end_on_life_loss=True, sticky_actions=0.0)
     rng = np.random.default_rng(0)

@@ -163,6 +163,7 @@ def results():
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_a_child_draws_other_numbers_than_its_parent_and_its_siblings(results):
     drawn = [*results["children"], results["parent"], *results["grandchild"]]
     assert all(isinstance(ids, list) and len(ids) == 64 for ids in drawn)

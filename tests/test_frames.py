@@ -233,7 +233,7 @@ class FramesMachine(RuleBasedStateMachine):
         assert self.frames.used == 0, "what nobody holds is free"
 
 
-TestFrames = FramesMachine.TestCase
+TestFrames = pytest.mark.slow(FramesMachine.TestCase)
 
 
 @pytest.mark.parametrize("axis", range(2))
@@ -354,6 +354,7 @@ def test_a_contiguous_stack_along_the_first_axis_is_not_copied():
 
 @pytest.mark.parametrize("capacity", [1, 300])
 @pytest.mark.parametrize("field", FIELDS[:5], ids=str)
+@pytest.mark.slow
 def test_without_room_nothing_changes(field, capacity):
     """Whatever the first step is that needs more, and of how many rows."""
     limit = [0]

@@ -7,6 +7,7 @@ from tests.soak.fuzz import Fuzz
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
+@pytest.mark.slow
 def test_every_call_works_or_says_why_not_and_changes_nothing(seed):
     fuzz = Fuzz(seed)
     fuzz.run(1_500)

@@ -23,6 +23,7 @@ CONTRACT = {
 }
 
 
+@pytest.mark.slow
 def test_import_loads_neither_torch_gymnasium_ray_nor_matplotlib():
     program = (
         "import sys, prioritized_replay as per\n"
@@ -39,6 +40,7 @@ def test_import_loads_neither_torch_gymnasium_ray_nor_matplotlib():
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_using_the_buffer_loads_no_torch_either():
     program = (
         "import sys, numpy as np, prioritized_replay as per\n"

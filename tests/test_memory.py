@@ -200,6 +200,7 @@ except OSError as error:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit of this kind there")
 @pytest.mark.parametrize("how", ["reserved", "written"])
+@pytest.mark.slow
 def test_a_file_that_does_not_fit_is_refused_at_once(tmp_path, how):
     """A limit on the size of a file stands for a full disk: both show when room is taken."""
     program = [sys.executable, "-c", FULL, str(tmp_path), how]
@@ -303,6 +304,7 @@ def test_words_that_are_let_go_are_counted_no_more_and_leave_no_file(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the script is for Linux")
+@pytest.mark.slow
 def test_the_script_that_keeps_more_than_memory_checks_what_it_draws(tmp_path):
     script = Path(__file__).parent.parent / "benchmarks" / "larger_than_memory.py"
     words = ["--frames", "0.02", "--rows", "100", "--directory", str(tmp_path)]

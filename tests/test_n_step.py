@@ -66,6 +66,7 @@ def compare(replay, twin):
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("n_step", [1, 2, 3, 4, 5])
+@pytest.mark.slow
 def test_windows_of_every_episode_length_and_ending(n_step, ending):
     """Episodes of length 1..8 with each ending, one after the other, in rings of several sizes."""
     for capacity in (1, 2, 3, 5, 8, 100):
@@ -298,6 +299,7 @@ def test_returns_are_summed_before_they_are_rounded():
         max_size=60,
     ),
 )
+@pytest.mark.slow
 def test_any_stream_gives_the_twins_rows(sampler, n_step, capacity, stream):
     twin_sampler = per.Proportional() if isinstance(sampler, per.Uniform) else sampler
     replay, _ = build(n_step, capacity, sampler)

@@ -115,6 +115,7 @@ def test_weights_use_the_rank_law_and_the_beta_before_annealing(column):
     assert weights.max() == 1.0
 
 
+@pytest.mark.slow
 def test_it_is_truly_prioritized():
     """Ordered draws of 2 of 5 follow the rank law; on the reference page they are uniform."""
     buffer = memory(5, batch_size=5, alpha=0.9)
@@ -228,6 +229,7 @@ def test_drawing_from_an_empty_memory_is_refused():
         per.PER((2,), 10, 4, 0.7, 0.5, 0.1).draw_samples()
 
 
+@pytest.mark.slow
 def test_a_training_loop_as_on_the_reference_page_runs_and_learns():
     """Its optimize step, with the loss the paper means, on a bandit with four kinds of state."""
     torch = pytest.importorskip("torch")

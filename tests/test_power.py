@@ -31,6 +31,7 @@ def expected(bases, exponent):
 
 
 @pytest.mark.parametrize("exponent", EXPONENTS)
+@pytest.mark.slow
 def test_powers_of_all_sizes_are_right_to_the_last_digits(exponent):
     sizes = 10 ** np.random.default_rng(0).uniform(-300, 300, 20_000)
     largest = np.finfo(np.float64).max

@@ -40,6 +40,7 @@ def equal(one, other):
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
+@pytest.mark.slow
 def test_batches_are_those_that_sample_would_have_drawn(sampler, depth):
     replay, twin = filled(sampler), filled(sampler)
 
@@ -275,6 +276,7 @@ def test_neither_a_prefetcher_nor_a_buffer_can_be_copied(act):
         act(batches)
 
 
+@pytest.mark.slow
 def test_the_interpreter_ends_although_nobody_closed_it():
     program = (
         "import numpy as np, threading, prioritized_replay as per\n"

@@ -27,6 +27,7 @@ ALPHAS = [
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.slow
 def test_total_agrees_with_the_direct_sum(alpha):
     law = PowerLaw(alpha)
     masses = np.arange(1, 1_000_001, dtype=np.float64) ** -alpha
@@ -44,6 +45,7 @@ def test_total_of_very_many_rows():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7, 1.0 - 1e-9, 1.0, 1.05, 1.5])
+@pytest.mark.slow
 def test_rank_inverts_total_exactly(alpha):
     law = PowerLaw(alpha)
     rows = 10**7
@@ -93,6 +95,7 @@ def test_rank_is_monotone(alpha):
         *[(20_000, 20_001), (29_000, 30_000), (30_000, 30_000)],
     ],
 )
+@pytest.mark.slow
 def test_probability_of_a_tie_group_has_no_cancellation(alpha, first, last):
     law = PowerLaw(alpha)
     rows = 30_000

@@ -103,7 +103,7 @@ class RankOrderMachine(RuleBasedStateMachine):
         assert_same(self.order, self.twin)
 
 
-TestRankOrderMachine = RankOrderMachine.TestCase
+TestRankOrderMachine = pytest.mark.slow(RankOrderMachine.TestCase)
 
 
 def test_the_order_does_not_depend_on_the_history():
@@ -120,6 +120,7 @@ def test_the_order_does_not_depend_on_the_history():
 
 
 @pytest.mark.parametrize("capacity", [70, 500, 5_000])
+@pytest.mark.slow
 def test_rows_that_enter_at_the_maximum_while_the_ring_overwrites(capacity):
     rng = np.random.default_rng(2)
     order, twin = WatchedOrder(capacity), SortedRanks(capacity)
@@ -146,6 +147,7 @@ def test_appends_at_the_maximum_leave_full_leaves():
     assert order._tree.cells[0, 3] <= 1 + 100 * (1 + 1 / 16) + 3  # FRESH: 100 leaves and parents
 
 
+@pytest.mark.slow
 def test_small_leaves_are_merged_however_they_came_about():
     # Thin out and fill the same places again and again: the pool must never run out.
     rng = np.random.default_rng(3)
@@ -176,6 +178,7 @@ def test_small_leaves_are_merged_however_they_came_about():
     ],
     ids=["one", "two equal", "distinct", "ties", "extremes", "all equal", "groups over leaves"],
 )
+@pytest.mark.slow
 def test_draw_gives_every_row_an_interval_as_wide_as_its_probability(priorities, alpha):
     order = filled(priorities)
     twin = SortedRanks(len(priorities))
@@ -303,6 +306,7 @@ def test_check_sees_a_broken_tree(row, column, value, message):
         order.check()
 
 
+@pytest.mark.slow
 def test_kernels_run_as_plain_python():
     program = """
 import numpy as np

@@ -39,6 +39,7 @@ def per_with(errors, alpha):
     return buffer
 
 
+@pytest.mark.slow
 def test_fault_1_every_rank_is_one_so_sampling_is_uniform():
     alpha = 0.7
     column = ERRORS[:, None]
@@ -83,6 +84,7 @@ def test_fault_2_squaring_the_weighted_error_squares_the_weight():
     assert expected(1.0, page) < 0.95 * plain
 
 
+@pytest.mark.slow
 def test_fault_3_float_actions_fail_in_gather():
     torch = pytest.importorskip("torch")
     values = torch.arange(12.0).reshape(6, 2)
@@ -112,6 +114,7 @@ def best_time(call, repeats):
     return min(times)
 
 
+@pytest.mark.slow
 def test_fault_4_sorting_everything_on_every_draw():
     """A hundred times the rows: the page's draw takes a hundred times as long, ours does not."""
     small, large = 3_000, 300_000

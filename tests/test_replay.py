@@ -59,6 +59,7 @@ def test_ids_grow_by_one_for_ever_and_are_never_used_again(sampler):
 @by_sampler
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("capacity", [1, 5, 64])
+@pytest.mark.slow
 def test_at_the_ring_seam_no_row_is_mixed(sampler, n_step, capacity):
     """Rows tagged with their serial, 3.7 times the capacity of them: every column agrees."""
     replay = new(capacity, sampler, n_step=n_step, gamma=0.5)
@@ -298,6 +299,7 @@ def torch():
 
 @pytest.mark.parametrize("column", [False, True], ids=["B", "Bx1"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.slow
 def test_errors_as_tensors_with_a_gradient(torch, dtype, column):
     replay, ids = filled(per.Proportional(eps=0.5), np.ones(3))
     weight = torch.tensor([1.5, -2.0, 0.25], dtype=getattr(torch, dtype), requires_grad=True)
@@ -595,4 +597,4 @@ class ReplayMachine(RuleBasedStateMachine):
                 assert stats["largest_priority"] == twin.maximum()
 
 
-TestReplayMachine = ReplayMachine.TestCase
+TestReplayMachine = pytest.mark.slow(ReplayMachine.TestCase)

@@ -119,6 +119,7 @@ def copies_at_every_call(monkeypatch, folder, target, action):
     return copies
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_older_or_the_newer_is_complete(
     saved, replay, tmp_path, monkeypatch
 ):
@@ -149,6 +150,7 @@ def test_killed_at_any_moment_the_older_or_the_newer_is_complete(
 
 
 @pytest.mark.parametrize("nth", range(1, 12))
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_older_one(saved, replay, monkeypatch, nth):
     add(replay, 2)
     calls, real = [], os.fsync
@@ -173,6 +175,7 @@ def test_a_full_disk_leaves_the_older_one(saved, replay, monkeypatch, nth):
     assert len(learners(saved)) == 1
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_and_every_length_is_noticed(saved):
     for name in ("MANIFEST.json", "extra-learner.g1.bin"):
         path = saved.folder / name

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from tests.waiting import ended
 
 from prioritized_replay.cli import main
 from prioritized_replay.runs import checkpoint_policy, records
+from prioritized_replay.runs import evaluate as evaluate_module
 from prioritized_replay.runs import writer as writer_module
 from prioritized_replay.runs.checkpoint import RunCheckpoint
 from prioritized_replay.runs.files import read_file, replace_file
@@ -129,6 +131,7 @@ def test_a_key_that_shares_itself_is_refused_before_anybody_hashes_it():
         ({str(i): t for t in [torch.zeros(4_000)] for i in range(40)}, "larger than"),
     ],
 )
+@pytest.mark.slow
 def test_work_is_bounded_by_what_is_in_the_file(value, message):
     if message is None:
         assert type(tensors_in(saved(value))) is type(value)
@@ -205,15 +208,25 @@ def test_a_number_in_a_file_cannot_exhaust_the_machine(here, capsys, field, valu
 # Links
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Stop a run after its first report, for all tests."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        stop_after_first_report(patch)
+        assert main(NEW) == 130
+    return folder / "run"
+
+
 @links
 @pytest.mark.parametrize(
     "name",
     ["learning_curve.png", "evaluation.json", "metrics.csv", "config.json", "best_model.pt"],
 )
-def test_a_resumed_run_writes_through_no_link(here, capsys, name, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_after_first_report(patch)
-        assert main(NEW) == 130
+@pytest.mark.slow
+def test_a_resumed_run_writes_through_no_link(stopped, here, capsys, name):
+    shutil.copytree(stopped, "run")
     theirs = here / "theirs"
     content = Path("run", name).read_bytes() if Path("run", name).exists() else b"precious"
     theirs.write_bytes(content)
@@ -394,6 +407,7 @@ def test_a_network_that_became_nan_leaves_models_and_checkpoint_as_they_were(
     assert "best model: step 400" in out, "the last evaluation before it"
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_with_one_line_and_keeps_its_checkpoint(here, capsys, monkeypatch):
     log = RunWriter.log
 
@@ -492,6 +506,7 @@ def killed_at_line(last, path, overwrite):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs SIGKILL and fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.slow
 def test_killed_at_any_line_of_the_beginning_the_folder_can_be_begun(tmp_path, overwrite):
     for last in range(1, 300):
         path = tmp_path / f"{last}"
@@ -555,6 +570,7 @@ def test_a_full_disk_leaves_no_half_made_folder(tmp_path, monkeypatch):
 # The first checkpoint
 
 
+@pytest.mark.slow
 def test_the_first_checkpoint_comes_early_and_between_two_reports(here, monkeypatch):
     steps = []
     real = RunCheckpoint.save
@@ -576,6 +592,7 @@ def test_the_first_checkpoint_comes_early_and_between_two_reports(here, monkeypa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.slow
 def test_a_run_killed_after_its_first_checkpoint_can_be_resumed(here):
     program = (
         "import sys; from prioritized_replay.runs import checkpoint_policy as policy;"
@@ -599,7 +616,8 @@ def test_a_run_killed_after_its_first_checkpoint_can_be_resumed(here):
 # Episodes without an end
 
 
-def test_episodes_without_an_end_are_cut_off_and_that_is_said_once(here, capsys):
+@pytest.mark.slow
+def test_episodes_without_an_end_are_cut_off_and_that_is_said_once(here, capsys, monkeypatch):
     words = [
         *("train", "CliffWalking-v1", "--steps", "300", "--warmup", "50", "--eval-every", "150"),
         *("--eval-episodes", "1", "--final-eval-episodes", "1", "--run-dir", "run"),
@@ -608,6 +626,7 @@ def test_episodes_without_an_end_are_cut_off_and_that_is_said_once(here, capsys)
     assert main(words) == 0
     said = "CliffWalking-v1 has no time limit: an evaluation cuts an episode off after 1,000 steps"
     assert capsys.readouterr().out.count(said) == 1
+    monkeypatch.setattr(evaluate_module, "DEFAULT_MAX_STEPS", 50)  # pictures take long to draw
     assert main(["evaluate", "run", "--episodes", "1", "--gif", "a.gif"]) == 0
     assert capsys.readouterr().out.count(said) == 1
     assert Path("a.gif").stat().st_size > 0

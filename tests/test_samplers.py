@@ -102,6 +102,7 @@ SPECIFICATIONS = [
 
 @pytest.mark.parametrize("sampler", SPECIFICATIONS, ids=repr)
 @pytest.mark.parametrize("capacity", [1, 7, 40])
+@pytest.mark.slow
 def test_probabilities_are_the_law_after_any_history(sampler, capacity):
     rng = np.random.default_rng(capacity)
     replay = per.ReplayBuffer(capacity, FIELDS, sampler=sampler, gamma=0.5, seed=1)
@@ -122,6 +123,7 @@ def test_probabilities_are_the_law_after_any_history(sampler, capacity):
 
 @by_class
 @pytest.mark.parametrize("alpha", [0.3, 0.7, 1.0, 2.0])
+@pytest.mark.slow
 def test_probabilities_of_thousands_of_rows(kind, alpha):
     """Beyond the sizes at which ranks are summed from a table."""
     rng = np.random.default_rng(3)
@@ -273,6 +275,7 @@ def test_uniform_takes_the_calls_of_a_prioritized_loop():
 
 @pytest.mark.parametrize("draw", ["independent", "stratified"])
 @by_class
+@pytest.mark.slow
 def test_a_uniform_mix_draws_the_mixture(kind, draw):
     td_errors = pareto(np.random.default_rng(9), 30)
     replay, ids = filled(kind(alpha=1.5, uniform_mix=0.4, draw=draw), td_errors, seed=1)
@@ -318,6 +321,7 @@ def test_stratified_counts_stay_beside_their_expectation(kind):
 
 
 @by_class
+@pytest.mark.slow
 def test_every_stratum_has_a_uniform_of_its_own(kind):
     """Of 16 equal rows 8 strata hold two each, and which of the two says nothing of the next."""
     replay, ids = filled(kind(), np.ones(16), seed=5)
@@ -387,6 +391,7 @@ def ordered_outcomes(replay, ids, batch_size, batches):
     ids=["4-2", "4-4", "5-3-ties", "5-2"],
 )
 @by_class
+@pytest.mark.slow
 def test_without_replacement_draws_as_one_after_the_other(kind, td_errors, batch_size, uniform_mix):
     """Ordered outcomes by enumeration: each draw follows the law among the rows that are left."""
     sampler = kind(alpha=1.0, draw="without_replacement", uniform_mix=uniform_mix)
@@ -441,6 +446,7 @@ def test_without_replacement_keeps_the_law_where_probabilities_underflow():
 
 
 @by_class
+@pytest.mark.slow
 def test_inclusion_without_replacement_in_a_larger_buffer(kind):
     """Against NumPy's sequential draws, with batches of a tenth and of half of the buffer."""
     td_errors = np.random.default_rng(0).pareto(1.0, 100) + 0.1
@@ -586,6 +592,7 @@ def test_all_masses_zero_cannot_be_sampled():
 
 
 @pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.slow
 def test_all_masses_zero_are_uniform_with_a_uniform_mix(draw):
     sampler = per.Proportional(eps=0.0, uniform_mix=0.1, draw=draw)
     replay, ids = filled(sampler, np.zeros(8), seed=3)
@@ -598,6 +605,7 @@ def test_all_masses_zero_are_uniform_with_a_uniform_mix(draw):
 
 
 @pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.slow
 def test_rows_of_zero_mass_are_never_drawn(draw):
     td_errors = np.array([0.0, 0.0, 2.0, 0.0, 1e-9, 3.0, 0.0])
     replay, ids = filled(per.Proportional(alpha=0.5, eps=0.0, draw=draw), td_errors)

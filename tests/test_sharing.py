@@ -284,6 +284,7 @@ def run(pair, program):
 @given(data=st.data())
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.slow
 def test_sharing_changes_no_batch(num_envs, mode, data):
     pair = Pair.build(
         num_envs, mode,
@@ -338,6 +339,7 @@ DTYPES = {"larger integers": "int16"}
 @settings(max_examples=12)
 @given(data=st.data())
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.slow
 def test_any_layout_of_the_stack(layout, data):
     wear, shape, options = LAYOUTS[layout]
     pair = Pair.build(
@@ -353,6 +355,7 @@ def test_any_layout_of_the_stack(layout, data):
 @given(data=st.data())
 @settings(max_examples=20)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.slow
 def test_equal_numbers_of_other_bytes_are_not_shared(dtype, data):
     """Minus zero equals zero, and NaN does not equal itself; batches keep the bytes."""
     signs = np.array([0.0, -0.0, np.nan, -np.nan, 1.0, np.inf]).astype(dtype)
@@ -382,6 +385,7 @@ def test_minus_zero_is_not_taken_for_zero():
     ("num_envs", "n_step", "first"),
     [(1, 1, "repeated"), (1, 3, "zeros"), (3, 1, "carried"), (3, 3, "repeated")],
 )
+@pytest.mark.slow
 def test_a_long_stream_over_many_laps(num_envs, n_step, first):
     """Longer than any piece of memory that frames are kept in, with a break now and then."""
     pair = Pair.build(num_envs, "next_step", capacity=257, n_step=n_step, first=first)
@@ -402,6 +406,7 @@ def test_a_long_stream_over_many_laps(num_envs, n_step, first):
     pair.close()
 
 
+@pytest.mark.slow
 def test_observations_of_any_kind_of_array():
     """Read-only, of negative strides, cut out of larger ones, of other dtypes, lists, tensors."""
     torch = pytest.importorskip("torch")
@@ -655,6 +660,7 @@ def stream(replay, steps, side=84, envs=None, first="repeated", length=500, axis
     ("envs", "n_step", "first"),
     [(None, 1, "repeated"), (None, 3, "zeros"), (4, 1, "zeros"), (4, 3, "repeated")],
 )
+@pytest.mark.slow
 def test_one_frame_for_each_transition(envs, n_step, first):
     capacity, frame = 6000, 84 * 84
     options = {"n_step": n_step, "num_envs": envs, "autoreset": "disabled"}
@@ -698,6 +704,7 @@ def test_several_images_need_no_more_than_their_frames():
 
 
 @pytest.mark.parametrize("envs", [None, 3])
+@pytest.mark.slow
 def test_memory_does_not_grow_with_laps(envs):
     """What the rows that are gone alone needed is used again."""
     options = {"n_step": 2, "num_envs": envs, "autoreset": "disabled"}
@@ -732,6 +739,7 @@ def test_rows_that_share_nothing_are_kept_whole():
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("first", ["repeated", "zeros"])
 @pytest.mark.parametrize("still", [0, 3])
+@pytest.mark.slow
 def test_stacks_are_found_in_the_data(axis, first, still):
     """Along the first axis or the last, also if nothing moves at first."""
     capacity, side = 3000, 40
@@ -754,6 +762,7 @@ def test_stacks_are_found_in_the_data(axis, first, still):
 
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.slow
 def test_a_stack_that_is_found_late(num_envs, n_step):
     """Episodes of one step of a repeated first frame look the same, shifted or not."""
     told, found = (
@@ -801,6 +810,7 @@ def test_a_stack_is_found_while_windows_are_open(envs):
 
 @pytest.mark.parametrize("padding", ["reset", "zero"])
 @pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.slow
 def test_stacks_are_found_in_the_wrappers(padding, vector):
     gymnasium = pytest.importorskip("gymnasium")
     from gymnasium.wrappers import FrameStackObservation, TimeLimit
@@ -883,6 +893,7 @@ def fill_up(pair, how, limit=5000):
 
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.slow
 def test_the_limit_is_an_error_that_changes_nothing(num_envs, n_step):
     pair = limited(0.3, 4000, n_step, num_envs)
     how = [("all", "foreign", OPEN)] * num_envs
@@ -950,6 +961,7 @@ def test_if_one_of_several_images_has_no_room_none_is_kept(n_step):
         assert [shared._frames.used for shared in replay._transitions.shared] == used
 
 
+@pytest.mark.slow
 def test_what_fits_the_limit_goes_on_for_ever():
     """Rows that are overwritten give their frames back."""
     free = Pair.build(1, capacity=300)

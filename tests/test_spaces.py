@@ -145,6 +145,7 @@ def _order(count, streams, n_step):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (30, 50)], ids=str)
+@pytest.mark.slow
 def test_boxes_of_every_dtype(shape, dtype):
     for num_envs, n_step in ((None, 1), (2, 2)):
         replay = check(box(shape, dtype), box((2,), dtype), n_step, num_envs)
@@ -185,6 +186,7 @@ def test_unbounded_and_one_sided_boxes():
 @pytest.mark.parametrize("kind", NESTED)
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("num_envs", [None, 2])
+@pytest.mark.slow
 def test_nested_observations_and_actions(num_envs, n_step, kind):
     space = NESTED[kind]
     check(space, DISCRETE, n_step, num_envs)
@@ -301,6 +303,7 @@ def test_sampled_batches_have_the_structure_too(kind):
 
 
 @pytest.mark.parametrize("kind", NESTED)
+@pytest.mark.slow
 def test_tensors_keep_the_structure(kind):
     torch = pytest.importorskip("torch")
     space = NESTED[kind]
@@ -396,6 +399,7 @@ def require_error(call, name, parts):
 
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.parametrize("name", ["obs", "action", "next_obs"])
+@pytest.mark.slow
 def test_an_error_names_the_path_of_the_leaf(name, what):
     change, parts = WRONG[what]
     if parts:
@@ -476,7 +480,9 @@ def test_spaces_without_fixed_shape_are_refused_by_name(kind):
 
 
 @pytest.mark.parametrize(
-    "space", [None, 5, "Box", box, spaces.Dict({}), spaces.Tuple(())], ids=repr
+    "space",
+    [None, 5, "Box", box, spaces.Dict({}), spaces.Tuple(())],
+    ids=lambda space: getattr(space, "__name__", repr(space)),
 )
 def test_what_is_no_space_is_refused(space):
     with pytest.raises(ValueError, match="observation_space"):

@@ -52,6 +52,7 @@ def row(**changes):
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3, 5), (84, 84)], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
 def test_columns_come_back_as_they_went_in(dtype, shape):
     """By one row at a time and many at once, observations and further columns, around the ring."""
     rng = np.random.default_rng(0)

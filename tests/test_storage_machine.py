@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 from tests.reference import FIELDS, ReferenceReplay, Step
@@ -90,4 +91,4 @@ class StorageMachine(ReplayMachine):
         self.replay = loaded
 
 
-TestStorageMachine = StorageMachine.TestCase
+TestStorageMachine = pytest.mark.slow(StorageMachine.TestCase)

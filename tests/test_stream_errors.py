@@ -148,6 +148,7 @@ def require_unchanged(mode, call, message, error=ValueError, **options):
 
 
 @pytest.mark.parametrize("what", BAD_CALLS)
+@pytest.mark.slow
 def test_a_bad_call_changes_nothing(what):
     call, message = BAD_CALLS[what]
     for mode in ("next_step", "disabled"):
@@ -211,6 +212,7 @@ BAD_INFOS = {
 
 @pytest.mark.parametrize("what", BAD_INFOS)
 @pytest.mark.parametrize("flags", ["terminated", "truncated", "both"])
+@pytest.mark.slow
 def test_an_ended_episode_without_its_final_observation(flags, what):
     ends = {name: ENDED for name in ("terminated", "truncated") if flags in (name, "both")}
     require_unchanged(

@@ -41,6 +41,7 @@ def cycle(episodes, turn=1):
 @by_mode
 @by_n_step
 @pytest.mark.parametrize("capacity", [1, 2, 3, 4, 5, 6, 7, 8, 11, 13])
+@pytest.mark.slow
 def test_every_episode_at_every_ring_position(capacity, n_step, mode):
     """One environment. A round of episodes has one step more than a multiple of the capacity."""
     episodes = every_episode(n_step)
@@ -63,6 +64,7 @@ def test_every_episode_at_every_ring_position(capacity, n_step, mode):
 @by_mode
 @by_n_step
 @pytest.mark.parametrize("capacity", [1, 2, 3, 5, 7, 8, 13, 100])
+@pytest.mark.slow
 def test_every_episode_of_three_interleaved_environments(capacity, n_step, mode):
     """They end at different times, since each is in another episode of the round."""
     episodes = every_episode(n_step)
@@ -79,6 +81,7 @@ def test_every_episode_of_three_interleaved_environments(capacity, n_step, mode)
 
 @pytest.mark.parametrize("mode", [*MODES, "same_step, dense"])
 @by_n_step
+@pytest.mark.slow
 def test_environments_that_end_together_or_after_one_step(n_step, mode):
     mode, dense = mode.removesuffix(", dense"), mode.endswith("dense")
     for episodes in (
@@ -220,6 +223,7 @@ def test_the_rows_of_a_call_get_ids_stream_by_stream(mode):
 @pytest.mark.parametrize(
     "sampler", [per.Proportional(eps=0.5), per.RankBased(max_priority="current")], ids=repr
 )
+@pytest.mark.slow
 def test_errors_of_new_rows_wait_for_their_window(sampler, n_step, mode):
     """And those without one enter at the maximum as it is when they do."""
     pair = Pair.build(
@@ -274,6 +278,7 @@ def test_arrays_the_caller_reuses_are_copied(n_step, mode):
 
 @by_mode
 @by_n_step
+@pytest.mark.slow
 def test_an_interruption_in_the_middle_of_an_episode(n_step, mode):
     pair = Pair.build(3, mode, cycle([(9, TERMINATED), (6, TRUNCATED)], turn=0), n_step=n_step)
     for rounds in range(8):
@@ -552,6 +557,7 @@ def events(num_envs):
 @by_mode
 @settings(max_examples=60)
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_program_gives_the_twins_rows(mode, data):
     num_envs = data.draw(st.integers(1, 4), "num_envs")
     episodes = data.draw(EPISODES, "episodes")

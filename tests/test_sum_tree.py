@@ -260,7 +260,7 @@ class TreeMachine(RuleBasedStateMachine):
             assert self.tree.positive == np.count_nonzero(self.twin.mass)
 
 
-TestTreeMachine = TreeMachine.TestCase
+TestTreeMachine = pytest.mark.slow(TreeMachine.TestCase)
 
 
 # The tests that also run without the compiler: each goes through kernels, in little time.

@@ -11,6 +11,7 @@ import prioritized_replay as per
 
 
 @pytest.mark.parametrize("name", ["proportional", "rank"])
+@pytest.mark.slow
 def test_rows_are_whole_and_counts_add_up(name):
     threads = Threads(SAMPLERS[name], capacity=500)
     threads.run(steps=1500)

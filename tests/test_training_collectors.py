@@ -53,6 +53,7 @@ def trained(**settings):
 
 @pytest.mark.parametrize("envs", [1, 3, 8])
 @pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.slow
 def test_every_step_is_a_transition_to_what_it_really_led_to(envs, n_step):
     training, _ = trained(envs=envs, n_step=n_step)
     memory = training.agent.memory_buffer
@@ -95,6 +96,7 @@ def test_the_memory_learns_clipped_rewards_and_people_see_the_whole_ones(envs):
 
 
 @pytest.mark.parametrize(("envs", "train_every"), [(1, 4), (3, 4), (8, 4), (4, 1), (8, 12), (5, 7)])
+@pytest.mark.slow
 def test_updates_are_made_per_environment_step_however_many_there_are(envs, train_every):
     training, reports = trained(envs=envs, train_every=train_every, warmup=1)
 
@@ -131,6 +133,7 @@ def test_same_seed_same_run_with_several_environments():
     assert errors(1) != errors(2)
 
 
+@pytest.mark.slow
 def test_atari_by_lives_and_whole_games():
     training = Training(
         preset("ALE/Breakout-v5", steps=1_200, warmup=900, envs=2, capacity=2_000, n_step=1,
@@ -155,6 +158,7 @@ def test_atari_by_lives_and_whole_games():
     assert training.replay_bytes == pytest.approx(2_000 * 84 * 84, rel=0.5)
 
 
+@pytest.mark.slow
 def test_the_papers_settings_train():
     training = Training(
         preset("ALE/Pong-v5", "paper", replay="proportional", steps=60, warmup=40, capacity=100,
@@ -183,6 +187,7 @@ def test_every_setting_of_the_paper_reaches_the_agent():
     assert (agent.tau, agent.target_period, agent.gradient_clip) == (None, 7_500, np.inf)
 
 
+@pytest.mark.slow
 def test_evaluations_are_played_as_the_settings_say(monkeypatch):
     """With the same stickiness as in training."""
     played = []

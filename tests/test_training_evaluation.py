@@ -270,6 +270,7 @@ def test_which_environments_have_a_limit_of_their_own():
     assert limits == {"CartPole-v1": 500, "CliffWalking-v1": None, "ALE/Pong-v5": 27_000}
 
 
+@pytest.mark.slow
 def test_the_bootstrap_needs_little_memory_and_draws_as_in_one_go():
     values = np.random.default_rng(3).normal(size=3_000)  # more resamples than are held at a time
     draws = np.random.default_rng(0).integers(values.size, size=(10_000, values.size))

@@ -62,6 +62,7 @@ def two_states():
 
 @pytest.mark.parametrize(("replay", "n_step"), [("rank", 1), ("proportional", 1), ("uniform", 2)])
 @pytest.mark.usefixtures("two_states")
+@pytest.mark.slow
 def test_truncation_bootstraps_and_termination_does_not(replay, n_step):
     """With gamma 1/2: worth 2 for ever if only cut off; with an end after three steps, less."""
     values = {}
@@ -133,6 +134,7 @@ def test_returns_are_those_of_the_training_episodes():
     assert reports[-1].mean_return == pytest.approx(lengths[-100:].mean())
 
 
+@pytest.mark.slow
 def test_same_seed_same_run_and_another_seed_another():
     def outcome(seed):
         training = tiny(seed=seed)
@@ -172,6 +174,7 @@ def test_best_is_the_latest_of_the_best_evaluations(monkeypatch):
     assert not torch.equal(states[3]["layers.0.weight"], states[4]["layers.0.weight"])
 
 
+@pytest.mark.slow
 def test_final_evaluation_is_of_the_best_model_and_leaves_the_present_one():
     training = tiny()
     list(training.run())
@@ -229,6 +232,7 @@ def test_stopping_leaves_the_agent_usable_and_the_run_can_go_on():
     assert len(memory) == 1_200
 
 
+@pytest.mark.slow
 def test_every_step_becomes_a_transition():
     training = tiny()
     list(training.run())
@@ -238,6 +242,7 @@ def test_every_step_becomes_a_transition():
 
 
 @pytest.mark.parametrize(("train_every", "updates_per_train"), [(1, 1), (8, 3), (256, 128)])
+@pytest.mark.slow
 def test_updates_keep_their_rhythm(train_every, updates_per_train):
     training = tiny(
         steps=600, eval_every=600, train_every=train_every, updates_per_train=updates_per_train,

@@ -1,7 +1,6 @@
 """A training that goes on from a checkpoint: the same learner, the same replay, once and again."""
 
 import io
-import json
 import math
 import signal
 import subprocess
@@ -32,34 +31,14 @@ KINDS = {
     "proportional": {"replay": "proportional", "n_step": 1, "optimizer": "rmsprop", "tau": None},
     "uniform": {"replay": "uniform", "envs": 3, "dueling": True, "target_period": 50, "tau": None},
 }
-# Runs in a process of its own: what was loaded, the batches to come, and where it all ends.
+# Runs in a process of its own: of each kind what was loaded, the batches to come, and the end.
 GOES_ON = """
-import io, json, sys
+import sys
 from pathlib import Path
-import torch
-from tests.test_training_resuming import batches
-from prioritized_replay.training.config import TrainConfig
-from prioritized_replay.runs.checkpoint import RunCheckpoint
-from prioritized_replay.training.loop import Training
+from tests.test_training_resuming import KINDS, go_on
 
-config, folder, out = TrainConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
-checkpoint = RunCheckpoint(folder)
-state, memory = checkpoint.load()
-training = Training.resume(config, state, memory)
-loaded = io.BytesIO()
-torch.save(training.state_dict(), loaded)
-_, another = checkpoint.load()
-drawn = batches(another)
-reports = [(r.step, r.updates, r.loss, r.mean_return) for r in training.run(report_every=200)]
-torch.save(
-    {
-        "loaded": torch.load(io.BytesIO(loaded.getvalue()), weights_only=True),
-        "drawn": drawn,
-        "reports": reports,
-        "end": training.state_dict(),
-    },
-    out,
-)
+for kind in KINDS:
+    go_on(kind, Path(sys.argv[1]), sys.argv[2])
 """
 
 
@@ -100,25 +79,42 @@ def batches(memory, count=100):
     return drawn
 
 
+def go_on(kind, folder, name):
+    """Resume a training of one kind and write what it was, and what becomes of it."""
+    checkpoint = RunCheckpoint(folder / kind / "checkpoint")
+    training = Training.resume(config(**KINDS[kind]), *checkpoint.load())
+    loaded = snapshot(training.state_dict())
+    _, another = checkpoint.load()
+    drawn = batches(another)
+    reports = [(r.step, r.updates, r.loss, r.mean_return) for r in training.run(report_every=200)]
+    end = training.state_dict()
+    outcome = {"loaded": loaded, "drawn": drawn, "reports": reports, "end": end}
+    torch.save(outcome, folder / kind / name)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A training of each kind as it was left; the folder of what two new processes made of it."""
+    folder, left, drawn = tmp_path_factory.mktemp("elsewhere"), {}, {}
+    for kind, changes in KINDS.items():
+        training = Training(config(**changes))
+        for report in training.run(report_every=200):
+            if report.step >= 600:
+                break
+        left[kind] = snapshot(training.state_dict())
+        checkpoint = RunCheckpoint(folder / kind / "checkpoint")
+        checkpoint.save(training.state_dict(), training.agent.memory_buffer)
+        drawn[kind] = batches(training.agent.memory_buffer)
+    for name in ("first", "second"):
+        subprocess.run([sys.executable, "-c", GOES_ON, str(folder), name], check=True)
+    return folder, left, drawn
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_process_goes_on_bit_for_bit(tmp_path, kind):
-    settings = config(**KINDS[kind])
-    training = Training(settings)
-    checkpoint = RunCheckpoint(tmp_path / "checkpoint")
-    for report in training.run(report_every=200):
-        if report.step >= 600:
-            break
-    left = snapshot(training.state_dict())
-    checkpoint.save(training.state_dict(), training.agent.memory_buffer)
-    drawn = batches(training.agent.memory_buffer)
-
-    def elsewhere(name):
-        words = [json.dumps(settings.to_dict()), str(tmp_path / "checkpoint"), str(tmp_path / name)]
-        subprocess.run([sys.executable, "-c", GOES_ON, *words], check=True)
-        return torch.load(tmp_path / name, weights_only=True)
-
-    first, second = elsewhere("first"), elsewhere("second")
+def test_a_new_process_goes_on_bit_for_bit(elsewhere, kind):
+    folder, left, drawn = elsewhere[0] / kind, elsewhere[1][kind], elsewhere[2][kind]
+    first, second = (torch.load(folder / name, weights_only=True) for name in ("first", "second"))
 
     assert left["counts"]["step"] in (600, 601, 602)
     assert left["agent"]["updates"] > 0
@@ -132,6 +128,7 @@ def test_a_new_process_goes_on_bit_for_bit(tmp_path, kind):
     assert same(first, second)
 
 
+@pytest.mark.slow
 def test_images_go_on_too(tmp_path):
     settings = TrainConfig(
         env_id="MinAtar/Asterix-v1", steps=400, warmup=50, batch_size=8, capacity=100, envs=2,
@@ -162,6 +159,7 @@ def stop_after(training, steps, monkeypatch, times=1):
     monkeypatch.setattr(training.agent, "optimize", optimize)
 
 
+@pytest.mark.slow
 def test_a_stop_completes_the_step_and_nothing_is_lost(tmp_path, monkeypatch):
     """Stopped between two reports: their means are as they would have been."""
     reports = list(Training(config(steps=700)).run(report_every=350))
@@ -191,6 +189,7 @@ def test_a_stop_completes_the_step_and_nothing_is_lost(tmp_path, monkeypatch):
     assert resumed.td_error == pytest.approx(float(torch.cat(errors).abs().mean()))
 
 
+@pytest.mark.slow
 def test_a_report_that_was_owed_is_made_on_resuming(tmp_path, monkeypatch):
     """Stopped in an evaluation, at once: that report is as it would have been, and best too."""
     expected = next(Training(config(steps=700)).run(report_every=1_000))
@@ -239,6 +238,7 @@ def test_the_final_evaluation_can_be_stopped_and_made_later():
     assert list(training.run()) == []
 
 
+@pytest.mark.slow
 def test_a_longer_run_keeps_its_schedules_at_their_ends(tmp_path):
     settings = config(steps=400)
     training = Training(settings)
@@ -268,6 +268,7 @@ def test_a_longer_run_keeps_its_schedules_at_their_ends(tmp_path):
         ({"dueling": True}, "does not fit the configuration"),
     ],
 )
+@pytest.mark.slow
 def test_the_state_of_another_training_is_refused(changes, message):
     training = Training(config(steps=400))
     next(training.run(report_every=200))
@@ -276,6 +277,7 @@ def test_the_state_of_another_training_is_refused(changes, message):
         Training.resume(config(**{"steps": 400, **changes}), state, memory)
 
 
+@pytest.mark.slow
 def test_damaged_states_are_refused():
     training = Training(config(steps=400))
     list(training.run())

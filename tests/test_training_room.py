@@ -20,6 +20,7 @@ from prioritized_replay.training.room import bytes_available
         (spaces.Discrete(5), 1),
     ],
 )
+@pytest.mark.slow
 def test_it_is_about_what_a_full_one_has(space, frames):
     replay = per.ReplayBuffer.for_spaces(space, spaces.Discrete(2), 600)
     expected = replay.bytes_when_full(frames)

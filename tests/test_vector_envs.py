@@ -209,6 +209,7 @@ def check(envs, mode, plan="apart", kind="box", n_step=3, calls=40, replay=None,
 @pytest.mark.parametrize("n_step", [1, 2, 3, 5])
 @pytest.mark.parametrize("plan", ["apart", "together", "one step"])
 @pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.slow
 def test_a_vector_in_one_process(count, plan, n_step, mode):
     envs = vector.SyncVectorEnv(makers(count, plan), autoreset_mode=mode)
     check(envs, mode, plan, n_step=n_step)
@@ -217,6 +218,7 @@ def test_a_vector_in_one_process(count, plan, n_step, mode):
 @by_mode
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("kind", ["dict", "tuple"])
+@pytest.mark.slow
 def test_nested_observations(kind, n_step, mode):
     envs = vector.SyncVectorEnv(makers(3, kind=kind), autoreset_mode=mode)
     check(envs, mode, kind=kind, n_step=n_step)
@@ -225,6 +227,7 @@ def test_nested_observations(kind, n_step, mode):
 @by_mode
 @pytest.mark.parametrize("kind", ["box", "dict"])
 @pytest.mark.parametrize("shared_memory", [True, False])
+@pytest.mark.slow
 def test_a_vector_of_processes(shared_memory, kind, mode):
     envs = vector.AsyncVectorEnv(
         makers(2, kind=kind), shared_memory=shared_memory, autoreset_mode=mode
@@ -602,6 +605,7 @@ def atari(mode, **options):
 @pytest.mark.parametrize(
     "options", [{}, {"grayscale": False, "stack_num": 2, "episodic_life": True}], ids=str
 )
+@pytest.mark.slow
 def test_atari(options, mode):
     """Images that are shared, rewards that are int32, final observations that are dense."""
     envs = atari(mode, **options)
@@ -615,6 +619,7 @@ def test_atari(options, mode):
 
 
 @pytest.mark.parametrize("mode", MODES[:2], ids=NAMES.get)
+@pytest.mark.slow
 def test_atari_that_returns_a_subset(mode):
     """With `batch_size` it hands out those that are ready, and says which."""
     envs = atari(mode, batch_size=2)

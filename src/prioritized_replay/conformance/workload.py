@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Workload:
 
     def obs_of(self, rows: NDArray[np.int64]) -> Array:
         """Return the observations of rows, with a leading axis B."""
-        return self.block()["obs"][rows % _BLOCK]
+        return _observations(self.seed)[rows % _BLOCK]
 
     def errors(self, size: int) -> Floats:
         """Return the TD errors that a memory is filled with, float64[N].
@@ -121,6 +122,12 @@ class Workload:
             }
             for k in range(count)
         ]
+
+
+@cache
+def _observations(seed: int) -> Array:
+    """Return the observations of a block: a check asks for them once for each batch."""
+    return Workload(seed).block()["obs"]
 
 
 def described(workload: Workload) -> dict[str, str]:
