@@ -111,6 +111,7 @@ INDICES = {
 
 @pytest.mark.parametrize("index", INDICES.values(), ids=INDICES.keys())
 @pytest.mark.parametrize("kind", ["arrays", "tensors"])
+@pytest.mark.slow
 def test_rows_are_taken_from_every_column(index, kind, request):
     batch = filled().sample(SIZE)
     indexed = batch

@@ -47,6 +47,7 @@ def test_ours_have_what_was_added(kind):
 
 
 @pytest.mark.parametrize("peer", PEERS_VECTOR)
+@pytest.mark.slow
 def test_installed_peers_have_what_was_added(peer):
     if (why := missing(peer)) is not None:
         pytest.skip(f"{peer}: {why}")
@@ -122,6 +123,7 @@ def measured(tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 def test_what_is_measured(measured):
     timed = {(row.measure, row.batch, row.contender) for row in measured.timings}
     ways = vector_measures

@@ -151,6 +151,7 @@ class Saving:
 @by_kind
 @pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
 @pytest.mark.parametrize("flushing", [False, True], ids=["save", "flush"])
+@pytest.mark.slow
 def test_the_checkpoint_before_it_or_that_after_it_is_there(kind, first, flushing, tmp_path):
     saving = Saving(kind, tmp_path, flushing, first)
     assert saving.count > 300
@@ -170,6 +171,7 @@ OPTIONS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
 
 @by_kind
 @pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.slow
 def test_loading_changes_nothing_on_disk_and_can_be_tried_again(kind, option, tmp_path):
     folder = tmp_path / "checkpoint"
     options = OPTIONS[option](folder, tmp_path)

@@ -75,6 +75,7 @@ def rows(replay):
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize("flags", ["dones", "terminated and truncated"])
+@pytest.mark.slow
 def test_every_step_is_stored_as_it_happened(flags, kind, num_envs, nested):
     envs = DummyVecEnv(num_envs, nested)
     replay = buffer(envs)

@@ -56,6 +56,7 @@ WAYS = {
 
 @pytest.mark.parametrize("owner", OWNERS)
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_and_left_alone(tmp_path, owner, way):
     replay = OWNERS[owner](tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -90,6 +91,7 @@ def test_a_buffer_that_is_gone_lets_go_at_once(tmp_path, owner):
 
 @pytest.mark.parametrize("storage", driving.STORAGES)
 @pytest.mark.parametrize("sampler", driving.SAMPLERS)
+@pytest.mark.slow
 def test_no_buffer_waits_for_a_search_for_cycles(tmp_path, storage, sampler):
     case = driving.Case(storage, sampler, 3, "disabled")
     replay = case.buffer(directory=tmp_path)
@@ -271,6 +273,7 @@ def test_no_descriptor_stays_open(tmp_path):
 
     if not os.path.exists("/proc/self/fd"):
         pytest.skip("only Linux tells")
+    gc.collect()  # what earlier tests have left
     owner = in_memory(tmp_path / "owner")
     before = descriptors()
     for number in range(20):
@@ -279,7 +282,7 @@ def test_no_descriptor_stays_open(tmp_path):
             in_memory(tmp_path / str(number))
     assert descriptors() <= before + MOST_SAVED
     del owner
-    assert descriptors() == before - 1
+    assert descriptors() <= before - 1
 
 
 # --- threads --------------------------------------------------------------------------------
@@ -333,6 +336,7 @@ def process(folder, owner):
 
 
 @pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.slow
 def test_another_process_is_an_owner_until_it_is_killed(tmp_path, owner):
     with process(tmp_path, owner) as holder:
         for way in WAYS.values():

@@ -38,6 +38,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
         assert not [name for name in wheel if f"/{outside}/" in f"/{name}"]
 
 
+@pytest.mark.slow
 def test_in_sight_are_the_public_names_and_the_wings():
     script = "import prioritized_replay as per; print(*dir(per))"
     words = [sys.executable, "-c", script]

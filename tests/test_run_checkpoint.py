@@ -61,6 +61,7 @@ def learners(checkpoint):
     return {name for name in names(checkpoint.folder) if "learner" in name}
 
 
+@pytest.mark.slow
 def test_what_was_saved_last_comes_back_and_nothing_else_stays(saved, replay):
     assert found(saved.folder) == (5, 5)
     assert learners(saved) == {"extra-learner.g1.bin"}

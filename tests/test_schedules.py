@@ -161,6 +161,7 @@ TAKES_A_NUMBER = {
     ids=["schedule", "function", "not yet made"],
 )
 @pytest.mark.parametrize(("name", "call"), TAKES_A_NUMBER.values(), ids=TAKES_A_NUMBER.keys())
+@pytest.mark.slow
 def test_a_schedule_in_the_place_of_a_number_is_to_be_called(schedule, name, call):
     fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}
     replay = per.ReplayBuffer(10, fields, seed=0)

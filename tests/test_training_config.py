@@ -254,6 +254,7 @@ def test_the_choices_of_a_configuration_are_those_of_the_agent():
         assert [get_args(kind) for kind in choices] == [own], field
 
 
+@pytest.mark.slow
 def test_a_configuration_is_read_without_torch():
     program = (
         "import sys; from prioritized_replay.training import TrainConfig\n"

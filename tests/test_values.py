@@ -60,6 +60,7 @@ def drawn(capacity, fields, sampler, beta) -> per.Batch:
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.slow
 def test_they_are_sent_to_another_process_and_a_batch_comes_back(start):
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {start} here")

@@ -272,6 +272,7 @@ SAME_ARRAYS = {
 @by_mode
 @pytest.mark.parametrize("kind", ["box", "dict", "tuple"])
 @pytest.mark.parametrize("make", SAME_ARRAYS.values(), ids=SAME_ARRAYS.keys())
+@pytest.mark.slow
 def test_the_same_array_again_is_never_stored_in_silence(make, kind, mode):
     envs = make(kind, mode)
     try:

@@ -49,6 +49,7 @@ def everything(replay, ids):
     wide=st.tuples(st.booleans(), st.booleans()),
     with_errors=st.booleans(),
 )
+@pytest.mark.slow
 def test_it_equals_the_long_way(seed, n_step, autoreset, capacity, max_priority, wide, with_errors):
     numbers = np.random.default_rng(seed)
     buffers = [made(n_step, autoreset, capacity, max_priority) for _ in range(2)]
