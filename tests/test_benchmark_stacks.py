@@ -182,6 +182,7 @@ def test_what_is_measured_of_stacks(measured):
     assert {row.name for row in measured.contenders} >= {kind.name for kind in OURS_STACKS}
 
 
+@pytest.mark.slow
 def test_files_are_measured_beside_ram(measured):
     table = report.files(measured)
 
@@ -196,6 +197,7 @@ def test_files_are_measured_beside_ram(measured):
     ]
 
 
+@pytest.mark.slow
 def test_there_is_a_table_of_each(measured):
     for name in ("stacks", "uniform stacks", "stack memory", "files", "stack targets"):
         assert len(report.TABLES[name](measured)) > 1, name

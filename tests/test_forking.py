@@ -11,7 +11,10 @@ import pytest
 
 from prioritized_replay import forking
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
+    pytest.mark.slow,  # the process that all of them look at
+]
 
 PROGRAM = '''
 import faulthandler, json, os, signal, sys, tempfile, threading, warnings
