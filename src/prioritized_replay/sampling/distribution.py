@@ -110,7 +110,7 @@ class Fused(Protocol):
     For a distribution without them, the sampler does the same in a slower way. Each call does all
     of its work or none, the counters included: see ``sampling/_ring_kernels.py``.
 
-    :class:`.ProportionalDistribution` and :class:`.RankBasedDistribution` have them.
+    Every distribution of this library has them.
     """
 
     def tell(self, counters: Ints, entering: Floats) -> None:
