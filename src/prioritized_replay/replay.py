@@ -1074,7 +1074,7 @@ class ReplayBuffer:
         ...                    "next_obs": range(1, 6), "discount": [0.9] * 5})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     replay.save(folder)
-        ...     again = per.ReplayBuffer.load(folder)  # the seed is in it: not asked for again
+        ...     again = per.ReplayBuffer.load(folder)  # its random numbers are saved too
         >>> bool((again.sample(8).ids == replay.sample(8).ids).all())
         True
         """

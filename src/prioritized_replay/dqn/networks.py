@@ -123,8 +123,8 @@ class QNetwork(nn.Module):
         >>> network = QNetwork(spaces.Discrete(16), num_actions=4)
         >>> network(torch.tensor([0, 15])).shape  # numbers of states, not one-hot rows
         torch.Size([2, 4])
-        >>> network(torch.tensor([15])).argmax(dim=1).shape  # one observation is a batch of one
-        torch.Size([1])
+        >>> network(torch.tensor([15])).shape  # one observation is a batch of one
+        torch.Size([1, 4])
         """
         return self.head(self.layers(self.rows(observation)))
 
