@@ -3,9 +3,13 @@
 import ast
 import csv
 import dataclasses
+import inspect
 import re
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Protocol
 
 import gymnasium
 import pytest
@@ -23,6 +27,14 @@ from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst")])
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+
+MODULES = [prioritized_replay, sampling, dqn, training, envs]
+WITHOUT_EXAMPLE = {
+    # Only a buffer calls these. Who writes a sampler has the whole example of docs/own_sampler.rst.
+    "Proportional.distribution",
+    "RankBased.distribution",
+    "Uniform.distribution",
+}
 
 
 def documented() -> set[str]:
@@ -50,17 +62,41 @@ def named_tests() -> list[tuple[str, str, str]]:
     ]
 
 
-@pytest.mark.parametrize(
-    "module",
-    [prioritized_replay, sampling, dqn, training, envs],
-    ids=lambda module: module.__name__,
-)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_every_public_name_is_in_the_api_reference(module):
     public = {f"{module.__name__}.{name}" for name in getattr(module, "__all__", ())}
     assert public or module is sampling, "sampling has no public names of its own yet"
     # a name that is public in the package itself is described there
     elsewhere = {name for name in public if name.rpartition(".")[2] in prioritized_replay.__all__}
     assert not public - documented() - (elsewhere if module is sampling else set())
+
+
+def public_docstrings(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """Yield names and docstrings of the classes, methods and functions that a module offers.
+
+    Inherited methods count where a class of this package has them. Protocols do not: their methods
+    are for others to write.
+    """
+    for name in module.__all__:
+        thing = getattr(module, name)
+        if isinstance(thing, type) and Protocol not in thing.__bases__:
+            yield name, thing.__doc__ or ""
+            for owner in thing.__mro__:
+                if owner.__module__.partition(".")[0] == prioritized_replay.__name__:
+                    for method, value in vars(owner).items():
+                        function = inspect.unwrap(getattr(value, "__func__", value))
+                        if inspect.isfunction(function) and not method.startswith("_"):
+                            yield f"{name}.{method}", function.__doc__ or ""
+        elif inspect.isfunction(thing):
+            yield name, thing.__doc__ or ""
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_public_method_has_an_example(module):
+    docstrings = dict(public_docstrings(module))
+    assert docstrings
+    without = {name for name, text in docstrings.items() if ">>> " not in text}
+    assert without == WITHOUT_EXAMPLE & docstrings.keys()
 
 
 def test_every_page_is_in_the_contents():

@@ -103,6 +103,12 @@ class Batch(Generic[ArrayT_co]):
         """Make a batch of the columns of USUAL, in that order.
 
         What the constructor does, in a quarter of the time.
+
+        Examples
+        --------
+        >>> batch = Batch.of_usual([[k] for k in range(len(USUAL))])
+        >>> batch.obs, batch.ids
+        ([0], [8])
         """
         batch = cls.__new__(cls)
         (
@@ -156,19 +162,43 @@ class Batch(Generic[ArrayT_co]):
         return f"no column {name!r}; there are {', '.join(self)}"
 
     def keys(self) -> KeysView[str]:
-        """Return the names of the columns, in their order."""
+        """Return the names of the columns, in their order.
+
+        Examples
+        --------
+        >>> list(Batch({"reward": [1.0, 2.0], "ids": [7, 8]}).keys())
+        ['reward', 'ids']
+        """
         return self.__dict__.keys()
 
     def values(self) -> ValuesView[Any]:
-        """Return the columns, in the order of their names."""
+        """Return the columns, in the order of their names.
+
+        Examples
+        --------
+        >>> list(Batch({"reward": [1.0, 2.0], "ids": [7, 8]}).values())
+        [[1.0, 2.0], [7, 8]]
+        """
         return self.__dict__.values()
 
     def items(self) -> ItemsView[str, Any]:
-        """Return pairs of names and columns."""
+        """Return pairs of names and columns.
+
+        Examples
+        --------
+        >>> dict(Batch({"reward": [1.0, 2.0], "ids": [7, 8]}).items())
+        {'reward': [1.0, 2.0], 'ids': [7, 8]}
+        """
         return self.__dict__.items()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return the column of that name, or ``default`` where there is none."""
+        """Return the column of that name, or ``default`` where there is none.
+
+        Examples
+        --------
+        >>> Batch({"ids": [7, 8]}).get("image") is None  # batch["image"] would raise a KeyError
+        True
+        """
         return self.__dict__.get(name, default)
 
     def __iter__(self) -> Iterator[str]:

@@ -119,7 +119,16 @@ class PER:
         self.replay.alpha = alpha
 
     def anneal_beta(self) -> None:
-        """Raise beta by ``beta_increment``, to 1 at most."""
+        """Raise beta by ``beta_increment``, to 1 at most.
+
+        Examples
+        --------
+        >>> memory = PER((), max_len=10, batch_size=2, alpha=0.7, beta=0.5, beta_increment=0.25)
+        >>> for _ in range(3):  # for batches drawn elsewhere: `draw_samples` calls it itself
+        ...     memory.anneal_beta()
+        >>> memory.beta
+        1.0
+        """
         self.beta = min(self.beta + self.beta_increment, 1.0)
 
     def add_experience(
@@ -134,6 +143,16 @@ class PER:
         ------
         ValueError
             If a value does not fit; nothing changes then.
+
+        Examples
+        --------
+        >>> memory = PER((), max_len=10, batch_size=2, alpha=0.7, beta=0.5, beta_increment=0.25)
+        >>> memory.add_experience(0.0, [1], [0.5], 2.0, done=False)  # also where only truncated
+        >>> memory.add_experience(2.0, 0, 1.0, 3.0, done=2)
+        Traceback (most recent call last):
+        ValueError: done must be 0 or 1, got 2
+        >>> len(memory)
+        1
         """
         ended = _scalar("done", done)
         if ended.size != 1 or ended.dtype.kind not in "biuf" or ended not in (0, 1):
@@ -161,6 +180,17 @@ class PER:
         ------
         ValueError
             If there are fewer than ``batch_size`` transitions.
+
+        Examples
+        --------
+        >>> memory = PER((), max_len=10, batch_size=2, alpha=0.7, beta=0.5, beta_increment=0.25)
+        >>> for step in range(5):
+        ...     memory.add_experience(step, 0, 1.0, step + 1, done=step == 4)
+        >>> obs, action, reward, next_obs, done, idxs, weights = memory.draw_samples()
+        >>> obs.shape, reward.shape, weights.shape  # columns, as a network's values are
+        ((2,), (2, 1), (2, 1))
+        >>> memory.beta  # for the next batch
+        0.75
         """
         batch = self.replay.sample(self.batch_size, self.beta)
         self.anneal_beta()
@@ -183,6 +213,16 @@ class PER:
         ------
         ValueError
             If an error is not finite or an index was never drawn; nothing changes then.
+
+        Examples
+        --------
+        >>> memory = PER((), max_len=10, batch_size=2, alpha=0.7, beta=0.5, beta_increment=0.25)
+        >>> for step in range(5):
+        ...     memory.add_experience(step, 0, 1.0, step + 1, done=step == 4)
+        >>> *_, reward, _, done, idxs, weights = memory.draw_samples()
+        >>> memory.update_priority(idxs, [[-3.0], [0.5]])  # signed, not weighted
+        >>> memory.replay.priorities(idxs)
+        array([3. , 0.5])
         """
         self.replay.update_priorities(idxs, td_errors)
 

@@ -260,6 +260,17 @@ class ReplayBuffer:
         ------
         ValueError
             If a space has no fixed shape and dtype, or as the class does.
+
+        Examples
+        --------
+        >>> from gymnasium import spaces
+        >>> import prioritized_replay as per
+        >>> space = spaces.Box(0, 255, (4, 84, 84), "uint8")
+        >>> replay = per.ReplayBuffer.for_spaces(space, spaces.Discrete(6), 1_000)
+        >>> replay.fields["obs"].dtype, replay.fields["action"].shape, replay.num_envs
+        (dtype('uint8'), (), None)
+
+        Of a vector environment, give ``single_observation_space`` and ``single_action_space``.
         """
         return cls(capacity, fields_of_spaces(observation_space, action_space), **options)
 
@@ -284,6 +295,18 @@ class ReplayBuffer:
         ValueError
             If it is no environment, or one that was made with ``copy=False``, if an option
             contradicts it, or as :meth:`for_spaces` does.
+
+        Examples
+        --------
+        >>> import gymnasium
+        >>> import prioritized_replay as per
+        >>> env = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+        >>> replay = per.ReplayBuffer.for_env(env, 1_000, n_step=3)
+        >>> replay.num_envs, replay.autoreset, replay.fields["obs"].shape
+        (2, 'next_step', (4,))
+        >>> per.ReplayBuffer.for_env(env, 1_000, num_envs=4)
+        Traceback (most recent call last):
+        ValueError: num_envs must be that of the environment, 2, got 4
         """
         fields, known = known_of(env)
         for name, value in known.items():
@@ -302,7 +325,15 @@ class ReplayBuffer:
 
     @property
     def fields(self) -> dict[str, Nested]:
-        """Every stored column: the fields given and ``next_obs``, ``discount``, ``terminated``."""
+        """Every stored column: the fields given and ``next_obs``, ``discount``, ``terminated``.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}
+        >>> list(per.ReplayBuffer(10, fields).fields)
+        ['obs', 'action', 'reward', 'discount', 'next_obs', 'terminated']
+        """
         return {name: structure.nested for name, structure in self._structures.items()}
 
     @property
@@ -335,6 +366,16 @@ class ReplayBuffer:
         """How much prioritization; may be set at any time.
 
         O(N) for proportional sampling, whose masses are recomputed, O(1) for rank-based.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(10, fields, sampler=per.Proportional(alpha=1.0, eps=0.0))
+        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False, td_error=k + 1)[0]) for k in range(2)]
+        >>> replay.alpha = 0.0  # priorities are kept, and count no more
+        >>> replay.get(ids).probabilities, replay.priorities(ids)
+        (array([0.5, 0.5]), array([1., 2.]))
         """
         return self._sampler.alpha
 
@@ -349,7 +390,16 @@ class ReplayBuffer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory reserved for rows, frames, priorities and their structures."""
+        """Bytes of memory reserved for rows, frames, priorities and their structures.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> small, large = (per.ReplayBuffer(n, fields) for n in (1_000, 2_000))
+        >>> 1.9 < large.nbytes / small.nbytes < 2.1  # reserved before any row comes
+        True
+        """
         return self._memory.nbytes
 
     def bytes_when_full(self, stack: int = 1) -> int:
@@ -440,6 +490,19 @@ class ReplayBuffer:
         Notes
         -----
         O(row), and O(log N) per row once they are next drawn from.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, n_step=2, gamma=0.5)
+        >>> replay.add(0.0, 1, 4.0, 1.0, terminated=False)  # its window needs one step more
+        array([], dtype=int64)
+        >>> ids = replay.add(1.0, 0, 4.0, 2.0, terminated=False, truncated=True)
+        >>> ids, replay.get(ids).reward
+        (array([0, 1]), array([6., 4.], dtype=float32))
+        >>> replay.get(ids).discount  # of a truncated episode; 0 had this been given as terminated
+        array([0.25, 0.5 ], dtype=float32)
         """
         if (extra or self._extra) and extra.keys() != set(self._extra):
             self._columns.require((*STEP, *extra))
@@ -506,6 +569,17 @@ class ReplayBuffer:
         ------
         ValueError
             If ``env`` names a stream that is not there or twice.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, n_step=3, gamma=0.5)
+        >>> replay.add(0.0, 1, 1.0, 1.0, False)
+        array([], dtype=int64)
+        >>> ids = replay.end_episode()  # without it, the next step would count as this one's second
+        >>> replay.get(ids).next_obs, replay.get(ids).discount
+        (array([1.], dtype=float32), array([0.5], dtype=float32))
         """
         streams, _ = self._streams.named(env)
         which = None if env is None else streams
@@ -582,6 +656,19 @@ class ReplayBuffer:
         Notes
         -----
         O(B log N).
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, seed=0)
+        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False, td_error=k)[0]) for k in range(4)]
+        >>> batch = replay.sample(8, beta=0.5)
+        >>> len(batch), batch.obs.shape, len(replay)  # more than there are: a row may come twice
+        (8, (8,), 4)
+        >>> replay.sample(8, beta=per.constant(0.5))
+        Traceback (most recent call last):
+        TypeError: beta must be a number, got constant(0.5): call it with a step: beta=beta(step)
         """
         batch_size = arguments.integer("batch_size", batch_size)
         beta = arguments.number("beta", beta, 1.0)
@@ -789,6 +876,17 @@ class ReplayBuffer:
         Notes
         -----
         O(B log N).
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(2, fields, sampler=per.Proportional(eps=0.25))
+        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False)[0]) for k in range(3)]
+        >>> replay.update_priorities(ids, [9.0, -0.5, 2.0])  # signed; row 0 has been overwritten
+        2
+        >>> replay.priorities(ids[1:])
+        array([0.75, 2.25])
         """
         wanted = arguments.ids(ids)
         errors = arguments.errors(td_errors, wanted.size)
@@ -816,6 +914,16 @@ class ReplayBuffer:
         ------
         KeyError
             Naming the first id that is gone, or was never issued.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(10, fields, sampler=per.RankBased())
+        >>> first = replay.add(0.0, 0, 1.0, 1.0, False, td_error=-3.0)
+        >>> second = replay.add(1.0, 0, 1.0, 2.0, False)  # enters at the largest so far
+        >>> replay.priorities([0, 1])
+        array([3., 3.])
         """
         wanted = arguments.ids(ids)
         with self._lock: return self._priorities_of(wanted)  # fmt: skip
@@ -826,7 +934,19 @@ class ReplayBuffer:
         return self._sampler.priorities(wanted % self._capacity)
 
     def clear(self) -> None:
-        """Remove all transitions and open windows. Ids continue where they were. O(N)."""
+        """Remove all transitions and open windows. Ids continue where they were. O(N).
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(10, fields)
+        >>> replay.add(0.0, 0, 1.0, 1.0, False)
+        array([0])
+        >>> replay.clear()
+        >>> len(replay), replay.add(1.0, 0, 1.0, 2.0, False)  # an old id never names a new row
+        (0, array([1]))
+        """
         with self._lock: self._clear()  # fmt: skip
 
     def _clear(self) -> None:
@@ -842,7 +962,15 @@ class ReplayBuffer:
 
     @property
     def extra(self) -> dict[str, bytes]:
-        """The named bytes in the checkpoint that this buffer was loaded from; {} without."""
+        """The named bytes in the checkpoint that this buffer was loaded from; {} without.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> per.ReplayBuffer(10, fields).extra  # what `load` found, not what `save` was given
+        {}
+        """
         return self._loaded_extra
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
@@ -935,6 +1063,20 @@ class ReplayBuffer:
         O(size of the checkpoint), and O(N log N) for the priorities. What the manifest asks for
         is held against the files' sizes and the machine's memory before it is allocated. Where
         another buffer saves to the folder meanwhile, loading begins again with the new checkpoint.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(10, fields, seed=1)
+        >>> _ = replay.extend({"obs": range(5), "action": range(5), "reward": range(5),
+        ...                    "next_obs": range(1, 6), "discount": [0.9] * 5})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     replay.save(folder)
+        ...     again = per.ReplayBuffer.load(folder)  # its random numbers are saved too
+        >>> bool((again.sample(8).ids == replay.sample(8).ids).all())
+        True
         """
         for _ in range(TRIES):
             reader = Reader(path, memory_limit())
@@ -1004,6 +1146,22 @@ class ReplayBuffer:
         Notes
         -----
         As for :meth:`save`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     replay = per.ReplayBuffer(10, fields, directory=folder)
+        ...     ids = replay.add(0.0, 0, 1.0, 1.0, False)
+        ...     safe = replay.flush()
+        ...     ids = replay.add(1.0, 0, 1.0, 2.0, False)  # after the flush: lost
+        ...     del replay  # a folder belongs to one live buffer
+        ...     again = per.ReplayBuffer.load(folder, directory=folder)
+        ...     safe, len(again)
+        ...     del again
+        (1, 1)
         """
         directory = self._memory.directory
         if directory is None:

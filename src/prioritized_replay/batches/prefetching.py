@@ -187,7 +187,21 @@ class Prefetcher:
         raise StopIteration
 
     def close(self) -> None:
-        """End the thread, and drop the batches that wait. It may be called more than once."""
+        """End the thread, and drop the batches that wait. It may be called more than once.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(10, fields)
+        >>> ids = replay.add(0.0, 1, 2.0, 3.0, False)
+        >>> batches = replay.prefetch(4)
+        >>> len(next(batches))
+        4
+        >>> batches.close()
+        >>> next(batches, None) is None  # a closed one has come to its end
+        True
+        """
         work = self._work
         try:
             work.stop()

@@ -28,7 +28,19 @@ LAST = 10**18 - 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged, or not one that this version can read."""
+    """A checkpoint is missing, damaged, or not one that this version can read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import prioritized_replay as per
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     try:
+    ...         per.ReplayBuffer.load(folder)
+    ...     except per.CheckpointError as error:  # also a ValueError, not an OSError
+    ...         print(str(error).replace(folder, "the folder"))
+    there is no checkpoint in the folder: MANIFEST.json is missing
+    """
 
 
 def _folder(path: Any) -> Path:

@@ -181,6 +181,14 @@ class ConvNetwork(nn.Module):
         Returns
         -------
         float32[B, A]
+
+        Examples
+        --------
+        >>> space = spaces.Box(0, 255, (84, 84, 4), "uint8")  # the channels may be last
+        >>> network = ConvNetwork(space, 6, convolutions=[Convolution(8, 8, 4)], units=32)
+        >>> images = torch.randint(256, (5, 84, 84, 4), dtype=torch.uint8)
+        >>> bool((network(images) == network(images.float())).all())  # it divides by 255: do not
+        True
         """
         images = self._image.channels_first(observation)
         if torch.is_grad_enabled():  # faster there, slower without a gradient

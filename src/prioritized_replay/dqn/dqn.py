@@ -292,6 +292,18 @@ class DQN(Agent):
         ------
         ValueError
             ``obs`` does not fit the observation space; nothing is counted or drawn.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> observation_space, action_space = spaces.Box(-1.0, 1.0, (4,)), spaces.Discrete(2)
+        >>> memory = per.ReplayBuffer.for_spaces(observation_space, action_space, 1_000, seed=0)
+        >>> agent = DQN(observation_space, action_space, memory, seed=0)
+        >>> agent.act(np.zeros((3, 4))).shape, agent.actions  # one for each of 3 environments
+        ((3,), 3)
+        >>> action = agent.act(np.zeros(4), greedy=True)  # to evaluate: not counted, nothing drawn
+        >>> action_space.contains(action), agent.actions
+        (True, 3)
         """
         observations, single = self._conversion.observations(obs)
         first, count = self._conversion.first_action, self._conversion.num_actions
@@ -314,7 +326,21 @@ class DQN(Agent):
         return first + actions
 
     def is_finite(self) -> bool:
-        """Return whether every number of both networks is finite: whether they are worth saving."""
+        """Return whether every number of both networks is finite: whether they are worth saving.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> observation_space, action_space = spaces.Box(-1.0, 1.0, (4,)), spaces.Discrete(2)
+        >>> memory = per.ReplayBuffer.for_spaces(observation_space, action_space, 1_000, seed=0)
+        >>> agent = DQN(observation_space, action_space, memory, seed=0)
+        >>> agent.is_finite()
+        True
+        >>> with torch.no_grad():
+        ...     _ = agent.target_network.layers[0].weight.fill_(math.nan)
+        >>> agent.is_finite()  # the target network counts as well
+        False
+        """
         return is_finite(self.online_network) and is_finite(self.target_network)
 
     def state_dict(self) -> dict[str, Any]:
@@ -327,6 +353,16 @@ class DQN(Agent):
         ------
         RuntimeError
             The agent is of two moments, see :attr:`interrupted`.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> observation_space, action_space = spaces.Box(-1.0, 1.0, (4,)), spaces.Discrete(2)
+        >>> memory = per.ReplayBuffer.for_spaces(observation_space, action_space, 1_000, seed=0)
+        >>> agent = DQN(observation_space, action_space, memory, seed=0)
+        >>> list(agent.state_dict())
+        ['online_network', 'target_network', 'optimizer', 'updates', 'actions', 'generator']
+        >>> state = copy.deepcopy(agent.state_dict())  # its tensors are the network's own
         """
         self._finish(go_on=False)
         return {
@@ -345,6 +381,18 @@ class DQN(Agent):
         ------
         ValueError, RuntimeError, KeyError, TypeError
             It is of an agent with other settings, or of none. This agent is unchanged.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> observation_space, action_space = spaces.Box(-1.0, 1.0, (4,)), spaces.Discrete(2)
+        >>> memory = per.ReplayBuffer.for_spaces(observation_space, action_space, 1_000, seed=0)
+        >>> agent = DQN(observation_space, action_space, memory, seed=0)
+        >>> actions = agent.act(np.zeros((3, 4)))
+        >>> again = DQN(observation_space, action_space, memory, seed=1)
+        >>> again.load_state_dict(agent.state_dict())  # not the replay, which has its own `load`
+        >>> again.actions, bool((again.act(np.zeros((9, 4))) == agent.act(np.zeros((9, 4)))).all())
+        (3, True)
         """
         check_agent_state(state, self.online_network, self.optimizer)
         self._loading = True

@@ -117,11 +117,27 @@ class QNetwork(nn.Module):
         Returns
         -------
         float32[B, A]
+
+        Examples
+        --------
+        >>> network = QNetwork(spaces.Discrete(16), num_actions=4)
+        >>> network(torch.tensor([0, 15])).shape  # numbers of states, not one-hot rows
+        torch.Size([2, 4])
+        >>> network(torch.tensor([15])).shape  # one observation is a batch of one
+        torch.Size([1, 4])
         """
         return self.head(self.layers(self.rows(observation)))
 
     def rows(self, observation: Tensor) -> Tensor:
-        """Return what the first layer takes, float32[B, inputs], or [B * places, inputs]."""
+        """Return what the first layer takes, float32[B, inputs], or [B * places, inputs].
+
+        Examples
+        --------
+        >>> network = QNetwork(spaces.Discrete(3, start=5), num_actions=2)
+        >>> network.rows(torch.tensor([5, 7]))
+        tensor([[1., 0., 0.],
+                [0., 0., 1.]])
+        """
         if self._convolution is not None:
             return self._image.places(observation, self._convolution)
         if self._categories:
@@ -129,7 +145,14 @@ class QNetwork(nn.Module):
         return observation.reshape(observation.shape[0], -1).float()
 
     def head(self, outputs: Tensor) -> Tensor:
-        """Return the action values, float32[B, A], from what the last layer gives."""
+        """Return the action values, float32[B, A], from what the last layer gives.
+
+        Examples
+        --------
+        >>> network = QNetwork(spaces.Discrete(3), num_actions=2, dueling=True)
+        >>> network.head(torch.tensor([[10.0, 1.0, 3.0]]))  # a state value of 10, two advantages
+        tensor([[ 9., 11.]])
+        """
         return action_values(outputs, self.dueling)
 
 

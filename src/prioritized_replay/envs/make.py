@@ -103,6 +103,17 @@ def make_vector(
         environment without lives.
     ImportError
         As :func:`make_env`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> envs = make_vector("CartPole-v1", num_envs=2)
+    >>> obs, info = envs.reset(seed=0)
+    >>> while "final_obs" not in info:
+    ...     obs, reward, terminated, truncated, info = envs.step(np.ones(2, int))
+    >>> e = int(terminated.argmax())
+    >>> bool(abs(obs[e, 2]) < 0.05), bool(abs(info["final_obs"][e][2]) > 0.2)  # begun, fallen
+    (True, True)
     """
     if num_envs < 1:
         raise ValueError(f"num_envs must be >= 1, got {num_envs}")

@@ -33,6 +33,8 @@ class Distribution(Protocol):
 
     Ctrl-C may interrupt any call. If :meth:`set` or :meth:`clear` is then called again with the
     same arguments, the result must be that of one complete call.
+
+    A worked example is on the page :doc:`/own_sampler`, and in the file ``tests/pser.py``.
     """
 
     @property
@@ -107,6 +109,8 @@ class Fused(Protocol):
 
     For a distribution without them, the sampler does the same in a slower way. Each call does all
     of its work or none, the counters included: see ``sampling/_ring_kernels.py``.
+
+    Every distribution of this library has them.
     """
 
     def tell(self, counters: Ints, entering: Floats) -> None:

@@ -34,6 +34,18 @@ class RankBased:
     ------
     ValueError
         If a number is outside its range or a choice is none of those listed.
+
+    Examples
+    --------
+    >>> import prioritized_replay as per
+    >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+    >>> replay = per.ReplayBuffer(10, fields, sampler=RankBased(alpha=1.0))
+    >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False)[0]) for k in range(3)]
+    >>> for largest in 2.0, 1e6:  # only the order counts, not how far apart the errors are
+    ...     _ = replay.update_priorities(ids, [largest, 0.0, 1.0])
+    ...     print(replay.get(ids).probabilities.round(2))
+    [0.55 0.18 0.27]
+    [0.55 0.18 0.27]
     """
 
     alpha: float = 0.7

@@ -19,6 +19,8 @@ class Specification(Protocol):
     It may have the fields ``draw``, ``uniform_mix``, ``weights``, ``max_priority`` and ``eps`` of
     ``Proportional``, which the sampler reads; what it lacks has the default there, and ``eps``
     is 0. A field ``alpha`` follows the ``alpha`` of the buffer.
+
+    A worked example is on the page :doc:`/own_sampler`, and in the file ``tests/pser.py``.
     """
 
     def distribution(self, capacity: int, counters: Ints, note: Note) -> Distribution:

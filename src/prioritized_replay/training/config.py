@@ -260,7 +260,15 @@ class TrainConfig(TrainSettings):
         return max(1, trainings * self.updates_per_train)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values only, fit for JSON; :meth:`from_dict` takes them back."""
+        """Return plain values only, fit for JSON; :meth:`from_dict` takes them back.
+
+        Examples
+        --------
+        >>> config = TrainConfig(env_id="CartPole-v1", replay="proportional")
+        >>> values = config.to_dict()
+        >>> values["hidden_sizes"], values["alpha"]  # as given: None stands for the paper's
+        ([128, 128], None)
+        """
         values = dataclasses.asdict(self)
         values["hidden_sizes"] = list(self.hidden_sizes)
         return values
@@ -273,6 +281,16 @@ class TrainConfig(TrainSettings):
         ------
         ValueError
             A name is unknown (near names are given) or a value is out of bounds.
+
+        Examples
+        --------
+        >>> import json
+        >>> config = TrainConfig(env_id="CartPole-v1", hidden_sizes=(64,))
+        >>> TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+        True
+        >>> TrainConfig.from_dict({"env_id": "CartPole-v1", "batchsize": 32})
+        Traceback (most recent call last):
+        ValueError: unknown setting 'batchsize'; near names: batch_size
         """
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:

@@ -43,6 +43,16 @@ class Evaluation:
         95 % bootstrap confidence interval of the mean.
     capped : int
         Episodes that were cut off by the evaluation, not ended by the environment.
+
+    Examples
+    --------
+    >>> always_up = torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(48, 1)
+    >>> table = nn.Embedding.from_pretrained(always_up)  # 48 states, 4 actions
+    >>> evaluation = evaluate(table, "CliffWalking-v1", episodes=2, seed=0, max_steps=20)
+    >>> evaluation.mean, evaluation.lengths
+    (-20.0, array([20, 20]))
+    >>> evaluation.capped  # both were cut off: -20 is not the return of a whole episode
+    2
     """
 
     returns: Float64s
@@ -103,6 +113,15 @@ def evaluate(
     Notes
     -----
     O(steps) environment steps, and about O(steps / num_envs) network calls.
+
+    Examples
+    --------
+    >>> table = torch.zeros(48, 4)  # values of the actions of CliffWalking
+    >>> table[36, 0] = table[24:35, 1] = table[35, 2] = 1.0  # up, right along the cliff, down
+    >>> network = nn.Embedding.from_pretrained(table)
+    >>> evaluation = evaluate(network, "CliffWalking-v1", episodes=2, seed=0)
+    >>> evaluation.returns, evaluation.capped
+    (array([-13., -13.]), 0)
     """
     for name, number in (("episodes", episodes), ("num_envs", num_envs), ("max_steps", max_steps)):
         if number is not None and number < 1:

@@ -39,7 +39,22 @@ _STACKED = 4  # images of an observation of ALE
 
 
 class Stopped(KeyboardInterrupt):
-    """A training was asked to stop, and stopped between two steps: it can be resumed from there."""
+    """A training was asked to stop, and stopped between two steps: it can be resumed from there.
+
+    Examples
+    --------
+    >>> from prioritized_replay.training import preset
+    >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+    >>> training = Training(config)
+    >>> try:
+    ...     for progress in training.run(report_every=100):
+    ...         training.stop()  # as the handler of a signal would
+    ... except Stopped:  # a KeyboardInterrupt: ``except Exception`` lets it pass
+    ...     print("stopped after step", training.step)
+    stopped after step 100
+    >>> [progress.step for progress in training.run(report_every=100)]
+    [200, 300]
+    """
 
 
 class Training:
@@ -163,6 +178,17 @@ class Training:
         Notes
         -----
         Sets torch's number of CPU threads for the whole process.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> training = Training(config)
+        >>> reports = training.run(report_every=100)
+        >>> training.step  # a generator: it trains while somebody takes its reports
+        0
+        >>> [progress.step for progress in reports]
+        [100, 200, 300]
         """
         if report_every < 1:
             raise ValueError(f"report_every must be >= 1, got {report_every}")
@@ -205,6 +231,18 @@ class Training:
         ----------
         number : int
             The number of the signal; the exception carries it.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> training = Training(config)
+        >>> training.stop()  # nothing yet: `run` will raise it
+        >>> try:
+        ...     next(training.run())
+        ... except Stopped:
+        ...     print("stopped after step", training.step)
+        stopped after step 0
         """
         if self._stop is not None:
             raise KeyboardInterrupt(number)
@@ -218,6 +256,16 @@ class Training:
         The state holds tensors and plain values only: ``torch.load(file, weights_only=True)``
         reads it back. Take it while :meth:`run` waits for its caller, or after :class:`Stopped`,
         and do not change it.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> training = Training(config)
+        >>> progress = next(training.run(report_every=200))
+        >>> state = training.state_dict()  # the replay is to be saved at the same moment
+        >>> state["counts"]["step"], "replay" in state
+        (200, False)
         """
         return state_of(self)
 
@@ -246,6 +294,18 @@ class Training:
         ------
         ValueError
             The state or the replay is not that of such a training.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> training = Training(config)
+        >>> progress = next(training.run(report_every=200))
+        >>> again = Training.resume(config, training.state_dict(), training.agent.memory_buffer)
+        >>> again.agent.updates == training.agent.updates
+        True
+        >>> [progress.step for progress in again.run(report_every=100)]  # from there, not from 0
+        [300]
         """
         training = cls(config, steps, memory)
         try:
@@ -264,6 +324,16 @@ class Training:
         ----------
         episodes : int, optional
             By default ``config.final_eval_episodes``.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> training = Training(config)
+        >>> progress = list(training.run(report_every=100))[-1]
+        >>> evaluation = training.final_evaluation(episodes=2)  # of the best one, not the last
+        >>> evaluation.returns.shape, training.best_step
+        ((2,), 300)
         """
         episodes = self.config.final_eval_episodes if episodes is None else episodes
         network = self.agent.online_network
@@ -314,7 +384,18 @@ class Training:
             raise Stopped(number)
 
     def close(self) -> None:
-        """Close the environment; the agent stays usable."""
+        """Close the environment; the agent stays usable.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> training = Training(config)
+        >>> training.close()
+        >>> action = training.agent.act(36, greedy=True)
+        >>> 0 <= action < 4
+        True
+        """
         self._env.close()
 
     def _select(self) -> tuple[Evaluation, bool]:

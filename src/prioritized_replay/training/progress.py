@@ -38,6 +38,18 @@ class Progress:
     is_best : bool
         Whether that evaluation is the best so far (of equal ones the latest). The network is then
         also in ``Training.best_state``.
+
+    Examples
+    --------
+    >>> import math
+    >>> from prioritized_replay.training import Training, preset
+    >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+    >>> training = Training(config)
+    >>> reports = list(training.run(report_every=100))
+    >>> [(progress.step, progress.evaluation is not None) for progress in reports]
+    [(100, False), (200, False), (300, True)]
+    >>> math.isnan(reports[0].loss), math.isnan(reports[1].loss)  # no updates: no loss
+    (True, False)
     """
 
     step: int
