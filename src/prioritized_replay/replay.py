@@ -469,7 +469,7 @@ class ReplayBuffer:
                 errors = arguments.errors(td_error, steps.number, "td_error")
             with self._lock: return self._add(steps, errors)  # fmt: skip
         is_terminated = flag("terminated", terminated)
-        flag("truncated", truncated)
+        is_truncated = flag("truncated", truncated)
         if info is not None and type(info) is not dict:
             infos_of_rows(info, 1, single=True)
         values = [
@@ -481,8 +481,8 @@ class ReplayBuffer:
         if extra:
             accept = self._accept
             values += [accept[4 + k](extra[name]) for k, name in enumerate(self._extra)]
-        if obs is next_obs and not is_terminated:
-            self._streams.reused.check("obs", obs)
+        if obs is next_obs:
+            self._streams.reused.check("obs", obs, is_terminated, is_truncated)
         error = None if td_error is None else _one_error(td_error)
         with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
 
@@ -509,6 +509,7 @@ class ReplayBuffer:
         """
         streams, _ = self._streams.named(env)
         which = None if env is None else streams
+        self._streams.reused.forget()
         with self._lock: return self._end_episode(which)  # fmt: skip
 
     def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:
