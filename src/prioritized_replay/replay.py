@@ -39,7 +39,13 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, infos_of_rows, named
+from prioritized_replay.streams.autoreset import (
+    Autoreset,
+    chosen_mode,
+    has_terminal,
+    infos_of_rows,
+    named,
+)
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
@@ -447,7 +453,7 @@ class ReplayBuffer:
                 "discount must be left to the buffer, which has it from gamma and terminated, "
                 f"got {arguments.shown(extra['discount'])}"
             )
-        if not self._bare or env is not None:
+        if not self._bare or env is not None or (info is not None and has_terminal(info)):
             values = [obs, action, reward, next_obs]
             if extra:
                 values += [extra[name] for name in self._extra]
