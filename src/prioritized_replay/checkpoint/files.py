@@ -34,7 +34,7 @@ class CheckpointError(ValueError):
 def _folder(path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(f"path must be a path, got {path!r}")
-    return Path(path).absolute()  # the process may work in another directory before the call ends
+    return Path(path)
 
 
 # --- files ----------------------------------------------------------------------------------
