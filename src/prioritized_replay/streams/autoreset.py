@@ -141,7 +141,7 @@ def infos_of_rows(info: Any, count: int, single: bool) -> Sequence[Mapping[str, 
         If it is something else.
     """
     if info is None or isinstance(info, Mapping):
-        return [info] if single and has_terminal(info) else None
+        return [info] if single and info and has_terminal(info) else None
     if single or not isinstance(info, (list, tuple)):
         several = "" if single else f", or a list of {count}, one for each environment"
         raise ValueError(f"info must be a mapping{several}, got {shown(info)}")
