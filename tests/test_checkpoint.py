@@ -973,10 +973,29 @@ def test_paths_must_be_paths(tmp_path):
         with pytest.raises(ValueError, match="path must be a path, got 7"):
             call(7)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(
+        NotADirectoryError, match=r"^path must be a folder or not exist, got .*file"
+    ):
         replay.save(tmp_path / "file")
     with pytest.raises(per.CheckpointError, match="is missing"):
         per.ReplayBuffer.load(tmp_path / "file")
+
+
+def test_a_process_may_change_its_directory_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    replay = Case("rows", "rank", 1).buffer()
+    contents = replay._contents
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def contents_elsewhere():
+        os.chdir(tmp_path / "elsewhere")
+        return contents()
+
+    monkeypatch.setattr(replay, "_contents", contents_elsewhere)
+    replay.save("folder")
+
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert len(per.ReplayBuffer.load(tmp_path / "folder")) == len(replay)
 
 
 def test_names_that_are_not_ascii_are_kept(tmp_path):

@@ -208,3 +208,17 @@ def test_a_single_stream_has_one_mapping(n_step):
             replay.add(0.0, 0.0, 1.0, 2.0, False, info=wrong)
 
     assert replay.stats()["ids_issued"] + replay.stats()["open_windows"] == 1
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_single_stream_is_not_told_of_final_observations_in_silence(n_step):
+    """A wrapper that resets by itself: whether `next_obs` is the final one cannot be known."""
+    fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}
+    replay = per.ReplayBuffer(10, fields, n_step=n_step)
+    info = {"terminal_observation": 2.0, "TimeLimit.truncated": True}
+    replay.add(0.0, 0.0, 1.0, 2.0, False, info=info)  # nothing ended
+
+    with pytest.raises(ValueError, match=r"^autoreset must be 'same_step' .* as next_obs$"):
+        replay.add(0.0, 0.0, 1.0, 2.0, True, info=info)
+
+    assert replay.stats()["ids_issued"] + replay.stats()["open_windows"] == 1

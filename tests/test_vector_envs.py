@@ -321,6 +321,40 @@ def test_one_environment_that_returns_its_state_itself(n_step):
     np.testing.assert_array_equal(replay.get([0, 1]).obs, [[0, 0], [1, 1]])
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("num_envs", [None, 3])
+def test_a_part_of_observations_may_be_overwritten_between_episodes(num_envs, n_step):
+    """A goal that is one array in all steps, and gets other numbers when an episode is over."""
+    field, random = per.Field((2,)), np.random.default_rng(0)
+    fields = {"obs": {"state": field, "goal": field}, "action": per.Field(), "reward": per.Field()}
+    mode, lead = (None, ()) if num_envs is None else ("disabled", (num_envs,))
+    replay = per.ReplayBuffer(1000, fields, n_step=n_step, num_envs=num_envs, autoreset=mode)
+    goal, number = np.zeros((*lead, 2), np.float32), np.zeros(lead)
+    for step in range(60):
+        ended = random.random(lead) < 0.3
+        terminated = ended & (random.random(lead) < 0.5)
+        state = np.concatenate([goal, goal], -1)[..., :2]
+        replay.add(
+            {"state": state, "goal": goal}, number, number, {"state": state.copy(), "goal": goal},
+            terminated, ended & ~terminated,
+        )  # fmt: skip
+        if step == 50:
+            replay.end_episode()
+        goal[ended | (step == 50)] = step
+
+    replay.end_episode()
+    batch = replay.get(np.arange(len(replay)))
+    assert len(replay) == 60 * number.size
+    np.testing.assert_array_equal(batch.obs["goal"], batch.obs["state"])
+
+    goal[...] = -1.0
+    obs = {"state": goal.copy(), "goal": goal}
+    replay.add(obs, number, number, obs, number > 0)
+    goal[..., -1] += 1.0  # in the middle of an episode
+    with pytest.raises(ValueError, match=r"^obs\['goal'\] and next_obs\['goal'\] must be two"):
+        replay.add(obs, number, number, obs, number > 0)
+
+
 def test_a_step_may_lead_nowhere_and_observations_may_be_looked_up():
     """As against a wall: the same row of a table is both observations."""
     table = np.eye(4, dtype=np.float32)

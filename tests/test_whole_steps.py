@@ -94,3 +94,18 @@ def test_it_is_the_way_of_arrays_that_fit(n_step, wide, monkeypatch):
         with pytest.raises(AssertionError, match="the long way"):
             replay.add(**(step | {name: other}))
     assert len(replay) == STREAMS
+
+
+def test_float64_values_of_more_columns_than_a_number_has_bits():
+    names = [f"column_{k}" for k in range(80)]
+    scalars = dict.fromkeys(["obs", "action", "reward", *names], per.Field())
+    for options in ({"num_envs": 2, "autoreset": "disabled"}, {}):
+        replay = per.ReplayBuffer(10, scalars, **options)
+        shape = (2,) if options else ()
+        step = np.full(shape, 0.5), np.full(shape, 1.5), np.full(shape, 2.5), np.full(shape, 3.5)
+        extra = {name: np.full(shape, 10.0 + k) for k, name in enumerate(names)}
+        batch = replay.get(replay.add(*step, np.zeros(shape, bool), **extra))
+
+        got = [batch[name].tolist() for name in ("obs", "action", "reward", "next_obs", *names)]
+        expected = [0.5, 1.5, 2.5, 3.5, *(10.0 + k for k in range(80))]
+        assert got == [[value] * len(batch) for value in expected]

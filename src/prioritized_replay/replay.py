@@ -39,7 +39,13 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.streams.autoreset import Autoreset, chosen_mode, infos_of_rows, named
+from prioritized_replay.streams.autoreset import (
+    Autoreset,
+    chosen_mode,
+    has_terminal,
+    infos_of_rows,
+    named,
+)
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
@@ -510,7 +516,7 @@ class ReplayBuffer:
                 "discount must be left to the buffer, which has it from gamma and terminated, "
                 f"got {arguments.shown(extra['discount'])}"
             )
-        if not self._bare or env is not None:
+        if not self._bare or env is not None or (info is not None and has_terminal(info)):
             values = [obs, action, reward, next_obs]
             if extra:
                 values += [extra[name] for name in self._extra]
@@ -532,7 +538,7 @@ class ReplayBuffer:
                 errors = arguments.errors(td_error, steps.number, "td_error")
             with self._lock: return self._add(steps, errors)  # fmt: skip
         is_terminated = flag("terminated", terminated)
-        flag("truncated", truncated)
+        is_truncated = flag("truncated", truncated)
         if info is not None and type(info) is not dict:
             infos_of_rows(info, 1, single=True)
         values = [
@@ -544,8 +550,8 @@ class ReplayBuffer:
         if extra:
             accept = self._accept
             values += [accept[4 + k](extra[name]) for k, name in enumerate(self._extra)]
-        if obs is next_obs and not is_terminated:
-            self._streams.reused.check("obs", obs)
+        if obs is next_obs:
+            self._streams.reused.check("obs", obs, is_terminated, is_truncated)
         error = None if td_error is None else _one_error(td_error)
         with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
 
@@ -583,6 +589,7 @@ class ReplayBuffer:
         """
         streams, _ = self._streams.named(env)
         which = None if env is None else streams
+        self._streams.reused.forget()
         with self._lock: return self._end_episode(which)  # fmt: skip
 
     def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:

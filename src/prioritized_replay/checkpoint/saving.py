@@ -101,7 +101,9 @@ class Saver:
         OSError
             If a file cannot be written. The checkpoint that was there still is.
         """
-        folder = _folder(path)
+        folder = _folder(path).absolute()  # the process may work in another directory meanwhile
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"path must be a folder or not exist, got {folder}")
         extra = _checked_extra(extra)
         with self._ownership.saving: self._save(folder, lock, contents, extra)  # fmt: skip
 

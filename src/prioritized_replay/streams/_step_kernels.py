@@ -54,13 +54,13 @@ def refusal(kind, place):
 def narrow(block, plan, count, wide):
     """Round the float64 values that came for float32 columns; return a refusal, or 0.
 
-    Bit i of `wide` says whether those of column i did.
+    Bit i < 63 of `wide` says whether those of column i did; those of later columns never do.
     """
     if wide == 0:
         return 0
     block8 = words_as(block, np.float64)
     block4 = words_as(block, np.float32)
-    for line in range(COLUMNS, plan.size >> 3):
+    for line in range(COLUMNS, min(plan.size >> 3, COLUMNS + 63)):
         column = 8 * line
         if (wide >> (line - COLUMNS)) & 1:
             source = Place(plan[column + WIDE])

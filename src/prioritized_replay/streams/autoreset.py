@@ -118,6 +118,11 @@ def _final_of(info: Mapping[str, Any], row: int) -> Any:
     )
 
 
+def has_terminal(info: Any) -> bool:
+    """Return whether an info of one environment has the final observation of an episode."""
+    return isinstance(info, Mapping) and TERMINAL in info
+
+
 def infos_of_rows(info: Any, count: int, single: bool) -> Sequence[Mapping[str, Any]] | None:
     """Return an info as one mapping for each row, or None where it is one for all of them.
 
@@ -136,7 +141,7 @@ def infos_of_rows(info: Any, count: int, single: bool) -> Sequence[Mapping[str, 
         If it is something else.
     """
     if info is None or isinstance(info, Mapping):
-        return [info] if single and info and TERMINAL in info else None
+        return [info] if single and info and has_terminal(info) else None
     if single or not isinstance(info, (list, tuple)):
         several = "" if single else f", or a list of {count}, one for each environment"
         raise ValueError(f"info must be a mapping{several}, got {shown(info)}")
@@ -175,7 +180,8 @@ def time_limits(
         if autoreset != "same_step" and TERMINAL in infos[row]:
             raise ValueError(
                 f"autoreset must be 'same_step' where info[{row}] has {TERMINAL!r}, "
-                f"got {autoreset!r}"
+                f"got {autoreset!r}: make the buffer with num_envs and autoreset='same_step', or "
+                "leave info out and give that observation as next_obs"
             )
         limited[row] = bool(infos[row].get(TIME_LIMIT, False))
     return limited

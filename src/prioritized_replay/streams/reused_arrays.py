@@ -3,7 +3,9 @@
 Such an environment, a vector of Gymnasium with ``copy=False`` for one, changes ``obs`` while it
 makes ``next_obs``: a step that should lead somewhere is stored as one that led nowhere. The same
 array as both is no proof: an observation may be looked up in a table, and a step may lead nowhere.
-That its content has changed since it was last given as both is one.
+That its content has changed since it was last given as both is one, unless an episode ended there:
+part of an observation, such as a goal, may be the same array in all steps of an episode, and be
+overwritten for the next one.
 """
 
 from __future__ import annotations
@@ -22,18 +24,18 @@ class ReusedArrays:
     Examples
     --------
     >>> reused, state = ReusedArrays(), np.zeros(2)
-    >>> reused.check("obs", state)
+    >>> reused.check("obs", state, terminated=False, truncated=False)
     >>> state += 1
-    >>> reused.check("obs", state)
+    >>> reused.check("obs", state, terminated=False, truncated=False)
     Traceback (most recent call last):
     ValueError: obs and next_obs must be two arrays, got the same one, which has changed since the last step: give a copy of each observation, as the environment writes all of them into that array (a vector environment does with copy=False)
     """  # noqa: E501
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[NDArray[Any], bytes]] = {}
+        self._last: dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]] = {}
 
-    def check(self, name: str, array: Any) -> None:
-        """Look at what was given as both observations of a step that does not terminate.
+    def check(self, name: str, array: Any, terminated: Any, truncated: Any) -> None:
+        """Look at what was given as both observations of a step.
 
         Parameters
         ----------
@@ -41,6 +43,9 @@ class ReusedArrays:
             Of the leaf, such as ``obs['image']``.
         array
             Numbers are passed over: they cannot change.
+        terminated, truncated : bool[K] or bool
+            What the step ended. The rows of episodes that end may change until the next step. A
+            step that terminates in every row is passed over.
 
         Raises
         ------
@@ -53,13 +58,30 @@ class ReusedArrays:
         """
         if not isinstance(array, np.ndarray):
             return
-        content = array.tobytes()
+        if np.all(terminated):
+            return self.forget(name)
         last = self._last.get(name)
-        self._last[name] = array, content
-        if last is not None and last[0] is array and last[1] != content:
+        self._last[name] = array, array.copy(), np.logical_or(terminated, truncated)
+        if last is not None and last[0] is array and _has_changed(*last):
             raise ValueError(
                 f"{name} and {name.replace('obs', 'next_obs', 1)} must be two arrays, got the same "
                 "one, which has changed since the last step: give a copy of each observation, as "
                 "the environment writes all of them into that array (a vector environment does "
                 "with copy=False)"
             )
+
+    def forget(self, name: str | None = None) -> None:
+        """Forget what was given of a leaf, or of all: the next step is of other arrays."""
+        if name is None:
+            self._last.clear()
+        else:
+            self._last.pop(name, None)
+
+
+def _has_changed(array: NDArray[Any], before: NDArray[Any], ended: NDArray[np.bool_]) -> bool:
+    """Return whether an array is another than before, bit for bit, in rows that did not end."""
+    if ended.ndim:
+        array, before = array[~ended], before[~ended]
+    elif ended:
+        return False
+    return array.tobytes() != before.tobytes()

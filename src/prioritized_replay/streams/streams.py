@@ -202,8 +202,11 @@ class Streams:
                 is_terminated = np.logical_and(is_terminated, ~limited).reshape(lead)
                 is_truncated = np.logical_or(is_truncated, limited).reshape(lead)
         for place, twin in self._twins:
-            if values[place] is values[twin] and not np.all(is_terminated):
-                self.reused.check(self._leaves[place].name, values[place])
+            name, array = self._leaves[place].name, values[place]
+            if array is values[twin]:
+                self.reused.check(name, array, is_terminated, is_truncated)
+            else:
+                self.reused.forget(name)
         if self.autoreset == "same_step":
             ended = np.atleast_1d(np.logical_or(is_terminated, is_truncated))
             if ended.any():
