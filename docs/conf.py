@@ -28,7 +28,7 @@ html_math_renderer = "mathml"
 # Docstrings name shapes and dtypes ("float32[B]"), which say more than annotations can.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "inherited-members": False}
+autodoc_default_options = {"members": True}
 
 nitpicky = True
 nitpick_ignore_regex = [

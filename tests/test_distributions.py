@@ -29,6 +29,30 @@ class TestProportionalWithExtremes(Contract):
         return proportional_law(priorities, alpha)
 
 
+class TestProportionalWithLeastPriority(Contract):
+    """As LAP has it; `priorities` are those that errors gave, none below 1."""
+
+    specification = per.Proportional(alpha=0.6, eps=0.0, min_priority=1.0)
+
+    def law(self, priorities, alpha):
+        assert priorities.min() >= 1.0
+        return proportional_law(priorities, alpha)
+
+
+class WithRecentRows:
+    """A mixture: 0.5 by the law of the other class, 0.2 uniform, 0.3 over the newest five."""
+
+    def law(self, priorities, alpha):
+        own = super().law(priorities, alpha)
+        newest = np.zeros(len(own))
+        newest[-5:] = 1.0 / min(5, len(own))
+        return 0.5 * own + 0.2 / len(own) + 0.3 * newest
+
+
+class TestProportionalWithRecentRows(WithRecentRows, TestProportional):
+    specification = per.Proportional(uniform_mix=0.2, recent_mix=0.3, recent=5)
+
+
 class TestRankBased(Contract):
     specification = per.RankBased()
 
@@ -51,3 +75,7 @@ class TestPSER(Contract):
                     largest = max(largest, decay**k * priorities[i + k - 12])
             masses.append(largest**alpha)
         return np.array(masses) / sum(masses)
+
+
+class TestRankBasedWithRecentRows(WithRecentRows, TestRankBased):
+    specification = per.RankBased(uniform_mix=0.2, recent_mix=0.3, recent=5)

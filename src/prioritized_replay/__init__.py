@@ -6,6 +6,7 @@
 from prioritized_replay.batch import Batch
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.fields.field import Field
+from prioritized_replay.index import Draw, PrioritizedIndex
 from prioritized_replay.per import PER
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.sampling import Proportional, RankBased, Uniform
@@ -15,7 +16,9 @@ __all__ = [
     "PER",
     "Batch",
     "CheckpointError",
+    "Draw",
     "Field",
+    "PrioritizedIndex",
     "Proportional",
     "RankBased",
     "ReplayBuffer",

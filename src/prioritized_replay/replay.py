@@ -1210,6 +1210,8 @@ class ReplayBuffer:
     def _described(reader: Reader) -> dict[str, Any]:
         """Return the arguments that a checkpoint describes, if they go with its files."""
         options = dict(reader.description)
+        if "kind" in options:
+            raise reader.error("holds a PrioritizedIndex: use PrioritizedIndex.load")
         names = ("capacity", "fields", "sampler", "n_step", "gamma", "num_envs", "autoreset")
         if tuple(options) != names:
             raise reader.error(f"must describe {', '.join(names)}, got {', '.join(options)}")
@@ -1304,8 +1306,7 @@ class ReplayBuffer:
             self._note.settle()
         sampler = self._sampler
         priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
-        entry = sampler.entry_priority() if sampler.current else -1.0
-        made = self._transitions.add_whole(values, ends, priorities, entry)
+        made = self._transitions.add_whole(values, ends, priorities, self._entry_priority())
         if made < 0:
             return None
         issued = int(sampler.counters[0])
@@ -1321,8 +1322,11 @@ class ReplayBuffer:
         return ids
 
     def _entry_priority(self) -> float:
-        """Return what new rows enter with; below 0 stands for the largest so far."""
-        return self._sampler.entry_priority() if self._sampler.current else -1.0
+        """Return what new rows enter with; below 0: the largest so far, or 1 if there is none."""
+        sampler = self._sampler
+        if sampler.current or (sampler.min_priority > 1.0 and not sampler.size):
+            return sampler.entry_priority()
+        return -1.0
 
     def _end_episode(self, streams: Ints | None) -> Ints:
         self._note.settle()

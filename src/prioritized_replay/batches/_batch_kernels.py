@@ -242,3 +242,29 @@ def sample_rows(
     if not strange:
         numbers[0] += slots.size
     return strange
+
+
+@kernel
+def complete_draw(
+    marks, slots, newest, capacity, least, beta, largest, record, numbers,
+    probabilities, ids, weights,
+):  # fmt: skip
+    """Write the ids and weights of slots that were drawn, where there are no rows to copy.
+
+    `marks`, uint8[N], remembers what has been drawn; without elements, nothing is remembered but
+    the sums of the weights. `numbers` counts the uniforms used. See :func:`complete_batch`, also
+    for what is returned.
+    """
+    strange = place_beyond(slots, capacity)
+    if strange:
+        return strange
+    ids_of(slots, newest, capacity, ids)
+    importance_weights(probabilities, least, beta, largest, weights, words_as(record, np.float64))
+    if marks.size:
+        for i in range(slots.size):
+            marks[slots[i]] = 1
+            record[RECORD + i] = ids[i]
+        record[COUNT] = slots.size
+        record[DRAWS] += 1
+        numbers[0] += slots.size
+    return 0

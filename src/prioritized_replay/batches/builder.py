@@ -20,7 +20,7 @@ from prioritized_replay.storage.memory import CACHE_LINE, WORD, Words
 from prioritized_replay.storage.rows import Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
 
-__all__ = ["COMPUTED", "BatchBuilder"]
+__all__ = ["COMPUTED", "BatchBuilder", "no_such_slot"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -163,11 +163,7 @@ class BatchBuilder:
         """Return the error for a batch that a kernel has refused: a slot that no row has."""
         plan, block = call[2], call[-1]
         slot = block.view(np.int64)[plan[0, batch_kernels.SLOTS] + strange - 1]
-        return RuntimeError(
-            f"a draw must give slots >= 0 and < {self._capacity}, got {slot} at position "
-            f"{strange - 1}: the memory of the sampler was overwritten; call clear, or make a new "
-            "buffer and load a checkpoint"
-        )
+        return no_such_slot(slot, strange - 1, self._capacity)
 
     def finished(self, batch: Batch[Array]) -> Batch[Array]:
         """Return a batch that is complete, with frames and nested columns in their places.
@@ -229,3 +225,11 @@ class BatchBuilder:
         layout = Layout(words, dtype, plan)
         self._layouts[count] = layout
         return layout
+
+
+def no_such_slot(slot: int, position: int, capacity: int) -> RuntimeError:
+    """Return the error for a draw that gave a slot which no row has."""
+    return RuntimeError(
+        f"a draw must give slots >= 0 and < {capacity}, got {slot} at position {position}: the "
+        "memory of the sampler was overwritten; call clear, or load a checkpoint into a new one"
+    )

@@ -52,12 +52,12 @@ def _line(text: object) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
-def integer(name: str, value: Any) -> int:
-    """Return an integer >= 1, and small enough to count bytes with."""
-    if type(value) is int and 1 <= value <= MOST:
+def integer(name: str, value: Any, low: int = 1) -> int:
+    """Return an integer >= low, and small enough to count bytes with."""
+    if type(value) is int and low <= value <= MOST:
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ValueError(f"{name} must be an integer >= {low}, got {shown(value)}")
     if value > MOST:
         raise ValueError(f"{name} must be <= {MOST}, got {shown(value)}")
     return int(value)

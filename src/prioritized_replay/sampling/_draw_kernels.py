@@ -100,7 +100,7 @@ def draw_ring(counters, capacity, uniforms, stratified, slots, probabilities):
 @kernel
 def check_update(counters, ids, td_errors, capacity, slots, priorities):
     """Look at an update of rows that have no priorities, and count what came too late."""
-    live = checked_update(counters, ids, td_errors, 0.0, np.inf, capacity, slots, priorities)
+    live = checked_update(counters, ids, td_errors, 0.0, 0.0, np.inf, capacity, slots, priorities)
     if live >= 0:
         count_update(counters, ids.size - live, 0.0)
     return live

@@ -740,7 +740,7 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
 
 
 @kernel
-def update_rows(keys, cells, leaf_of, counters, ids, td_errors, eps, scratch):
+def update_rows(keys, cells, leaf_of, counters, ids, td_errors, eps, min_priority, scratch):
     """Give rows the priorities of their errors; `scratch` is int64[8 B + BLOCK + 1] or more.
 
     Returns how many are still there, or having changed nothing what :func:`checked_update` refuses,
@@ -749,7 +749,9 @@ def update_rows(keys, cells, leaf_of, counters, ids, td_errors, eps, scratch):
     count = ids.size
     slots = scratch[:count]
     priorities = words_as(scratch[count : 2 * count], np.float64)
-    live = checked_update(counters, ids, td_errors, eps, np.inf, leaf_of.size, slots, priorities)
+    live = checked_update(
+        counters, ids, td_errors, eps, min_priority, np.inf, leaf_of.size, slots, priorities
+    )
     if live < 0:
         return live
     largest = 0.0

@@ -39,8 +39,10 @@ def first_to_tell(counters, capacity):
 
 
 @kernel
-def checked_update(counters, ids, td_errors, eps, most, capacity, slots, priorities):
-    """Turn ids into slots and errors into priorities, abs(td_error) + eps, of rows still there.
+def checked_update(counters, ids, td_errors, eps, min_priority, most, capacity, slots, priorities):
+    """Turn ids into slots and errors into priorities of rows still there.
+
+    A priority is abs(td_error) + eps, and at least `min_priority`.
 
     Returns how many they are. But where an id was never issued or an error is not finite, returns
     -1 - i for its place i, ids first; where a priority of a live row is above `most`, -1 - B - i.
@@ -63,7 +65,7 @@ def checked_update(counters, ids, td_errors, eps, most, capacity, slots, priorit
         if ids[i] >= first:
             slot = ids[i] - turn
             slots[live] = slot - capacity if slot >= capacity else slot
-            priorities[live] = abs(td_errors[i]) + eps
+            priorities[live] = max(abs(td_errors[i]) + eps, min_priority)
             live += 1
     return live
 
@@ -77,14 +79,27 @@ def count_update(counters, stale, largest):
 
 
 @kernel
-def priorities_of_errors(td_errors, eps, most, priorities):
-    """Write abs(td_error) + eps; return -1, or the place of the first that is not finite or large.
+def priorities_of_errors(td_errors, eps, min_priority, most, priorities):
+    """Write abs(td_error) + eps, at least `min_priority`, for each error.
 
-    The largest float64 as `most` lets all finite ones pass.
+    Returns -1, or the place of the first error that is not finite or whose priority is above
+    `most`. The largest float64 as `most` lets all finite ones pass.
     """
     for i in range(td_errors.size):
         priority = abs(td_errors[i]) + eps
         if not priority <= most:
             return i
-        priorities[i] = priority
+        priorities[i] = max(priority, min_priority)
     return -1
+
+
+@kernel
+def enter_items(counters, entering, marks, capacity, priorities):
+    """Give the next ids to items with these priorities, and forget that their slots were drawn.
+
+    There must be room for them: at most N, and as many as may wait.
+    """
+    numbers = words_as(counters, np.float64)
+    for i in range(priorities.size):
+        marks[counters[ISSUED] % capacity] = 0
+        enter(counters, numbers, entering, priorities[i])

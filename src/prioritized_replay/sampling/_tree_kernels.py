@@ -226,14 +226,18 @@ def set_minima(tree, starts, slots, values):
 
 
 @kernel
-def update_masses(tree, starts, stored, counters, alpha, most, ids, td_errors, eps, scratch):
+def update_masses(
+    tree, starts, stored, counters, alpha, most, ids, td_errors, eps, min_priority, scratch
+):
     """Give rows the priorities of their errors; `scratch` is int64[2 B].
 
     Returns how many are still there, or having changed nothing what :func:`checked_update` refuses.
     """
     slots = scratch[: ids.size]
     priorities = words_as(scratch[ids.size :], np.float64)
-    live = checked_update(counters, ids, td_errors, eps, most, stored.size, slots, priorities)
+    live = checked_update(
+        counters, ids, td_errors, eps, min_priority, most, stored.size, slots, priorities
+    )
     if live < 0:
         return live
     largest = 0.0

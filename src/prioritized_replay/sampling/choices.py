@@ -6,9 +6,9 @@ from typing import Any, Literal, get_args
 
 from prioritized_replay.fields import arguments
 
-__all__ = ["Draw", "MaxPriority", "Weights", "require_choice", "require_common"]
+__all__ = ["DrawMode", "MaxPriority", "Weights", "require_choice", "require_common"]
 
-Draw = Literal["stratified", "independent", "without_replacement"]
+DrawMode = Literal["stratified", "independent", "without_replacement"]
 Weights = Literal["batch", "buffer", "raw"]
 MaxPriority = Literal["ever", "current"]
 
@@ -23,7 +23,11 @@ def require_choice(name: str, value: str, choices: object) -> None:
 
 def require_common(specification: Any) -> None:
     """Raise ValueError unless the options of every prioritized specification are in range."""
-    arguments.number("uniform_mix", specification.uniform_mix, 1.0)
-    require_choice("draw", specification.draw, Draw)
+    uniform = arguments.number("uniform_mix", specification.uniform_mix, 1.0)
+    recent = arguments.number("recent_mix", specification.recent_mix, 1.0)
+    if uniform + recent > 1.0:
+        raise ValueError(f"uniform_mix + recent_mix must be <= 1, got {uniform} + {recent}")
+    arguments.integer("recent", specification.recent)
+    require_choice("draw", specification.draw, DrawMode)
     require_choice("weights", specification.weights, Weights)
     require_choice("max_priority", specification.max_priority, MaxPriority)

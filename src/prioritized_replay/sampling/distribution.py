@@ -116,8 +116,12 @@ class Fused(Protocol):
     def tell(self, counters: Ints, entering: Floats) -> None:
         """Give the rows that wait their priorities, and count them as received."""
 
-    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
-        """Give rows the priorities abs(td_error) + eps, and count ids of overwritten rows.
+    def update(
+        self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
+    ) -> int:
+        """Give rows the priorities max(abs(td_error) + eps, min_priority).
+
+        Ids of overwritten rows are counted.
 
         Returns how many rows are still there, or a number below 0 for what is refused.
         """

@@ -11,7 +11,7 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling import _tree_kernels as tree_kernels
-from prioritized_replay.sampling.choices import Draw, MaxPriority, Weights, require_common
+from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights, require_common
 from prioritized_replay.sampling.distribution import HUGE, TINY, Floats, Ints
 from prioritized_replay.sampling.sum_tree import MinTree, SumTree
 
@@ -20,9 +20,11 @@ __all__ = ["Proportional", "ProportionalDistribution"]
 
 @dataclass(frozen=True)
 class Proportional:
-    """P(i) in proportion to (abs(td_error_i) + eps)**alpha.
+    """P(i) in proportion to priority_i**alpha.
 
-    Schaul et al. 2015, section 3.3, first variant.
+    A priority is abs(td_error) + eps, or ``min_priority`` where that is larger. Schaul et al. 2015,
+    section 3.3, first variant. With ``alpha=0.4, eps=0.0, min_priority=1.0``, a Huber loss and no
+    weights, this is LAP (Fujimoto et al. 2020), as TD7 uses it.
 
     Parameters
     ----------
@@ -35,13 +37,22 @@ class Proportional:
         appendix B.2.1. ``"independent"``: B draws from the whole of it. ``"without_replacement"``:
         B distinct rows, drawn one after the other from those that are left.
     uniform_mix : float
-        Share of draws that are uniform: P = (1 - mix) P_prioritized + mix / N, in [0, 1].
+        Share of draws that are uniform over all rows, in [0, 1].
+    recent_mix : float
+        Share of draws that are uniform over the newest rows; uniform_mix + recent_mix <= 1. P is
+        that of the mixture: (1 - uniform_mix - recent_mix) P_prioritized + uniform_mix / size,
+        and + recent_mix / recent for the newest rows.
+    recent : int
+        How many rows are the newest, >= 1; all rows, while there are fewer.
     weights : {"batch", "buffer", "raw"}
         What importance weights are divided by: the largest of the batch, the largest weight
         that any row of the buffer could have, or nothing.
     max_priority : {"ever", "current"}
         What a new row enters with: the largest priority seen since the buffer was empty, or
         the largest that a row has now.
+    min_priority : float
+        The least priority that an error may give, >= 0. The first row enters with 1, or with this
+        where it is more.
 
     Raises
     ------
@@ -51,20 +62,24 @@ class Proportional:
     Examples
     --------
     >>> Proportional(alpha=0.5)
-    Proportional(alpha=0.5, eps=0.01, draw='stratified', uniform_mix=0.0, weights='batch', \
-max_priority='ever')
+    Proportional(alpha=0.5, eps=0.01, draw='stratified', uniform_mix=0.0, recent_mix=0.0, \
+recent=1000, weights='batch', max_priority='ever', min_priority=0.0)
     """
 
     alpha: float = 0.6
     eps: float = 0.01
-    draw: Draw = "stratified"
+    draw: DrawMode = "stratified"
     uniform_mix: float = 0.0
+    recent_mix: float = 0.0
+    recent: int = 1000
     weights: Weights = "batch"
     max_priority: MaxPriority = "ever"
+    min_priority: float = 0.0
 
     def __post_init__(self) -> None:
         arguments.number("alpha", self.alpha)
         arguments.number("eps", self.eps)
+        arguments.number("min_priority", self.min_priority)
         require_common(self)
 
     def distribution(self, capacity: int, counters: Ints, note: Note) -> ProportionalDistribution:
@@ -168,13 +183,15 @@ class ProportionalDistribution:
         self.set(ids % self._capacity, entering[ids % entering.size])
         counters[ring.TOLD] = issued
 
-    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
+    def update(
+        self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
+    ) -> int:
         """Set masses from errors. O(B log N)."""
         scratch = np.empty(2 * ids.size, np.int64)
         outer = self._note.begin(self._recompute) if self._tracking else None
         live: int = tree_kernels.update_masses(
             *self._masses.arrays, self._priorities, counters, self.alpha, self.most,
-            ids, td_errors, eps, scratch,
+            ids, td_errors, eps, min_priority, scratch,
         )  # fmt: skip
         if self._tracking:
             if live > 0:

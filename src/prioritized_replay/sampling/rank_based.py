@@ -8,7 +8,7 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _rank_kernels as rank_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
-from prioritized_replay.sampling.choices import Draw, MaxPriority, Weights, require_common
+from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights, require_common
 from prioritized_replay.sampling.distribution import HUGE, Floats, Ints
 from prioritized_replay.sampling.power_law import PowerLaw
 from prioritized_replay.sampling.rank_order import RankOrder, scratch_for
@@ -27,7 +27,7 @@ class RankBased:
     ----------
     alpha : float
         How much prioritization: 0 is uniform. Paper: 0.7.
-    draw, uniform_mix, weights, max_priority
+    draw, uniform_mix, recent_mix, recent, weights, max_priority
         As in :class:`Proportional`.
 
     Raises
@@ -49,8 +49,10 @@ class RankBased:
     """
 
     alpha: float = 0.7
-    draw: Draw = "stratified"
+    draw: DrawMode = "stratified"
     uniform_mix: float = 0.0
+    recent_mix: float = 0.0
+    recent: int = 1000
     weights: Weights = "batch"
     max_priority: MaxPriority = "ever"
 
@@ -103,10 +105,18 @@ class RankBasedDistribution:
         if not rank_kernels.tell_rows(*self.order.arrays, counters, entering, scratch):
             raise self.order.damage()
 
-    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
+    def update(
+        self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
+    ) -> int:
         """Move rows. O(B log N)."""
         live: int = rank_kernels.update_rows(
-            *self.order.arrays, counters, ids, td_errors, eps, scratch_for(ids.size, 2)
+            *self.order.arrays,
+            counters,
+            ids,
+            td_errors,
+            eps,
+            min_priority,
+            scratch_for(ids.size, 2),
         )
         if live == rank_kernels.HURT:
             raise self.order.damage()

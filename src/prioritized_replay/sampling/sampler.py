@@ -1,7 +1,7 @@
 """The sampling state of one buffer: which ids there are, and how slots are drawn from them.
 
 It never sees a transition. It joins one distribution with what is the same for all: the ids of the
-ring, the priority with which new rows enter, draw modes, a uniform share, and importance weights.
+ring, the priority with which new rows enter, draw modes, and importance weights.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
-from prioritized_replay.sampling.choices import Draw, MaxPriority, Weights
+from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights
 from prioritized_replay.sampling.distribution import HUGE, TINY, Distribution, Fused
+from prioritized_replay.sampling.mixture import Mixture
 from prioritized_replay.sampling.specifications import Specification
 from prioritized_replay.sampling.uniforms import UniformStream
 
@@ -71,25 +72,30 @@ class Sampler:
         self._specification = specification
         self._note = note
         option = partial(getattr, specification)
-        draw: Draw = option("draw", "stratified")
+        draw: DrawMode = option("draw", "stratified")
         max_priority: MaxPriority = option("max_priority", "ever")
         self.stratified = draw == "stratified"
         """Whether the i-th of B draws is from the i-th of B equal parts of the distribution."""
         self._distinct = draw == "without_replacement"
-        self._mix = float(option("uniform_mix", 0.0))
         self._weights: Weights = option("weights", "batch")
         self.eps = float(option("eps", 0.0))
         """What a priority is above the absolute error."""
+        self.min_priority = float(option("min_priority", 0.0))
+        """The least priority that an error gives."""
         self.current = max_priority == "current"
         """Whether new rows enter at the largest priority of a live row, not at the largest ever."""
-        self.direct = not self._distinct and self._mix == 0.0
-        """Whether a batch is drawn from the distribution alone, with replacement."""
         self.counters: Ints = np.zeros(ring.COUNTERS, np.int64)
         self._numbers: Floats = self.counters.view(np.float64)
         room = max(LEAST_ROOM, 1 << (most_per_call - 1).bit_length())
         self.entering: Floats = np.zeros(room)
         self.distribution: Distribution = specification.distribution(capacity, self.counters, note)
         self._fused = self.distribution if isinstance(self.distribution, Fused) else None
+        self._mixture = Mixture(
+            self.distribution, capacity, self.counters, float(option("uniform_mix", 0.0)),
+            float(option("recent_mix", 0.0)), int(option("recent", 1000)),
+        )  # fmt: skip
+        self.direct = not self._distinct and self._mixture.plain
+        """Whether a batch is drawn from the distribution alone, with replacement."""
 
     @property
     def specification(self) -> Specification:
@@ -105,6 +111,11 @@ class Sampler:
     def issued(self) -> int:
         """Number of ids given so far: the next row's id."""
         return int(self.counters[ring.ISSUED])
+
+    @property
+    def told(self) -> int:
+        """Rows with smaller ids are known to the distribution; the others wait."""
+        return int(self.counters[ring.TOLD])
 
     @property
     def size(self) -> int:
@@ -178,7 +189,7 @@ class Sampler:
         """
         priorities = np.empty(td_errors.size)
         most = self.distribution.most
-        place = ring.priorities_of_errors(td_errors, self.eps, most, priorities)
+        place = ring.priorities_of_errors(td_errors, self.eps, self.min_priority, most, priorities)
         if place >= 0:
             raise self._refused(name, td_errors, place)
         if not self.distribution.uses_priorities:
@@ -190,12 +201,15 @@ class Sampler:
         priority = abs(td_error) + self.eps
         if not priority <= self.distribution.most:
             raise self._refused("td_error", np.array([td_error]), 0)
-        return priority if self.distribution.uses_priorities else 1.0
+        return max(priority, self.min_priority) if self.distribution.uses_priorities else 1.0
 
     def entry_priority(self) -> float:
-        """Return the priority that a new row gets: the largest so far, 1 in an empty buffer."""
+        """Return the priority that a new row gets: the largest so far.
+
+        In an empty buffer that is 1, or the least priority that there may be.
+        """
         if self.size == 0:
-            return 1.0
+            return max(1.0, self.min_priority) if self.distribution.uses_priorities else 1.0
         if not self.current:
             return self.largest_ever
         self.tell()
@@ -253,7 +267,7 @@ class Sampler:
         self.tell()
         if slots.size == 0:  # of an empty buffer, too, which has no distribution
             return np.zeros(0)
-        return self._mixed(self.distribution.probabilities(slots))
+        return self._mixture.probabilities(slots)
 
     def prepare(self) -> int:
         """Make ready to draw: return how many slots have a positive probability.
@@ -264,7 +278,7 @@ class Sampler:
             If none has.
         """
         self.tell()
-        drawable = self.size if self._mix else self.distribution.drawable()
+        drawable = self._mixture.drawable()
         if not drawable:
             raise ValueError(
                 "no row can be drawn while all priorities are zero: "
@@ -297,7 +311,7 @@ class Sampler:
         drawable = self.prepare()
         slots = np.empty(batch_size, INT64)
         if not self._distinct:
-            self._find(uniforms(batch_size), self.stratified, slots, probabilities)
+            self._mixture.draw(uniforms(batch_size), self.stratified, slots, probabilities)
         elif batch_size <= drawable:
             self._draw_without_replacement(uniforms, slots, probabilities)
         else:
@@ -328,7 +342,7 @@ class Sampler:
         """
         self.tell()
         if self._fused is not None:
-            live = self._fused.update(self.counters, ids, td_errors, self.eps)
+            live = self._fused.update(self.counters, ids, td_errors, self.eps, self.min_priority)
         else:
             live = self._update(ids, td_errors)
         if live < 0:
@@ -342,8 +356,9 @@ class Sampler:
         """Update a distribution that can do no more than set priorities."""
         slots, priorities = np.empty(ids.size, INT64), np.empty(ids.size)
         live: int = ring.checked_update(
-            self.counters, ids, td_errors, self.eps, self.most, self._capacity, slots, priorities
-        )
+            self.counters, ids, td_errors, self.eps, self.min_priority, self.most, self._capacity,
+            slots, priorities,
+        )  # fmt: skip
         if live < 0:
             return live
         slots, priorities = slots[:live], priorities[:live]
@@ -374,9 +389,9 @@ class Sampler:
         if self._weights == "raw":
             return 1.0 / max(self.size, 1), FLOAT32_MAX
         self.tell()
-        if not self.size or (self._mix == 0.0 and not self.distribution.drawable()):
+        if not self.size or not self._mixture.drawable():
             return 1.0, 1.0  # there is nothing to draw, and no row's weight to refer to
-        return self._least_probability(), 1.0
+        return self._mixture.least_probability(), 1.0
 
     def clear(self) -> None:
         """Forget every row; the next one still gets the next id. It may be called again."""
@@ -450,41 +465,6 @@ class Sampler:
             f"got priority {abs(error) + self.eps:.6g}{whose} at position {place}"
         )
 
-    def _find(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
-        """Draw from the distribution, which may have a uniform share beside it."""
-        if self._mix == 0.0:
-            self.distribution.draw(uniforms, stratified, slots, probabilities)
-            return
-        points = uniforms
-        if stratified:
-            points = np.empty(uniforms.size)
-            draw_kernels.stratify(uniforms, points)
-        share = 1.0 - self._mix if self.distribution.drawable() else 0.0
-        prioritized = points < share
-        if prioritized.any():
-            found = np.empty(np.count_nonzero(prioritized), np.int64)
-            chances = np.empty(found.size)
-            self.distribution.draw(points[prioritized] / share, False, found, chances)
-            slots[prioritized] = found
-        places = (points[~prioritized] - share) / (1.0 - share) * self.size
-        places = np.minimum(places.astype(np.int64), self.size - 1)
-        slots[~prioritized] = (places + (self.issued - self.size)) % self._capacity
-        probabilities[:] = self._mixed(self.distribution.probabilities(slots))
-
-    def _mixed(self, probabilities: Floats) -> Floats:
-        if self._mix == 0.0:
-            return probabilities
-        mix = self._mix if self.distribution.drawable() else 1.0
-        return (1.0 - mix) * probabilities + mix / max(self.size, 1)
-
-    def _least_probability(self) -> float:
-        if self._mix == 0.0:
-            return self.distribution.least_probability()
-        least = 0.0
-        if self.distribution.drawable() == self.size:
-            least = self.distribution.least_probability()
-        return float(self._mixed(np.array([least]))[0])
-
     def _draw_without_replacement(
         self, uniforms: UniformStream, slots: Ints, probabilities: Floats
     ) -> None:
@@ -500,14 +480,13 @@ class Sampler:
         drawn = attempts = 0
         while attempts <= 8 * batch_size:
             missing = batch_size - drawn
-            self._find(uniforms(missing), False, slots[drawn:], probabilities[drawn:])
+            self._mixture.draw(uniforms(missing), False, slots[drawn:], probabilities[drawn:])
             drawn = draw_kernels.keep_first(slots, probabilities, table)
             if drawn == batch_size:
                 return
             attempts += missing
         rest = np.setdiff1d(self.live_slots(), slots[:drawn], assume_unique=True)
-        # Masses, where nothing is mixed in: they have not underflowed as P may have.
-        rates = self.distribution.masses(rest) if self._mix == 0.0 else self.probabilities(rest)
+        rates = self._mixture.rates(rest)
         rest, rates = rest[rates > 0.0], rates[rates > 0.0]
         clocks = np.log(np.maximum(-np.log1p(-uniforms(rest.size)), TINY)) - np.log(rates)
         slots[drawn:] = rest[np.argsort(clocks, kind="stable")[: batch_size - drawn]]

@@ -16,9 +16,10 @@ __all__ = ["Specification", "describe_sampler", "described_sampler"]
 class Specification(Protocol):
     """How to sample: a frozen dataclass of numbers and strings; the state lives in the buffer.
 
-    It may have the fields ``draw``, ``uniform_mix``, ``weights``, ``max_priority`` and ``eps`` of
-    ``Proportional``, which the sampler reads; what it lacks has the default there, and ``eps``
-    is 0. A field ``alpha`` follows the ``alpha`` of the buffer.
+    It may have the fields ``draw``, ``uniform_mix``, ``recent_mix``, ``recent``, ``weights``,
+    ``max_priority``, ``min_priority`` and ``eps`` of ``Proportional``, which the sampler reads;
+    what it lacks has the default there, and ``eps`` is 0. A field ``alpha`` follows the ``alpha``
+    of the buffer.
 
     A worked example is on the page :doc:`/own_sampler`, and in the file ``tests/pser.py``.
     """

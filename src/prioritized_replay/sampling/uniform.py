@@ -9,7 +9,7 @@ import numpy as np
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
-from prioritized_replay.sampling.choices import Draw, require_choice
+from prioritized_replay.sampling.choices import DrawMode, require_choice
 from prioritized_replay.sampling.distribution import HUGE, Floats, Ints
 
 __all__ = ["Uniform", "UniformDistribution"]
@@ -35,10 +35,10 @@ class Uniform:
     Uniform(draw='stratified')
     """
 
-    draw: Draw = "stratified"
+    draw: DrawMode = "stratified"
 
     def __post_init__(self) -> None:
-        require_choice("draw", self.draw, Draw)
+        require_choice("draw", self.draw, DrawMode)
 
     def distribution(self, capacity: int, counters: Ints, note: Note) -> UniformDistribution:
         """Return the state of a buffer that samples so."""
@@ -77,7 +77,9 @@ class UniformDistribution:
         """Count new rows as received. O(1)."""
         counters[ring.TOLD] = counters[ring.ISSUED]
 
-    def update(self, counters: Ints, ids: Ints, td_errors: Floats, eps: float) -> int:
+    def update(
+        self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
+    ) -> int:
         """Check ids and errors, and count ids of overwritten rows. O(B)."""
         slots, priorities = np.empty(ids.size, np.int64), np.empty(ids.size)
         live: int = draw_kernels.check_update(

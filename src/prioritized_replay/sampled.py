@@ -1,0 +1,235 @@
+"""What is drawn by priority and named by ids: what a replay buffer and an index have in common.
+
+It knows ids, priorities and the generator; it does not know what the ids stand for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from prioritized_replay import forking
+from prioritized_replay.batches.statistics import LastBatch, quantiles
+from prioritized_replay.checkpoint.saving import Saver
+from prioritized_replay.fields import arguments
+from prioritized_replay.note import Note
+from prioritized_replay.sampling import SPECIFICATIONS, Proportional, Specification
+from prioritized_replay.sampling.sampler import Sampler
+from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
+
+__all__ = ["Sampled"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Sampled:
+    """A ring of N things with ids, priorities and one way to draw them.
+
+    Parameters
+    ----------
+    capacity : int
+        Number of things N kept, >= 1.
+    sampler : Uniform, Proportional, RankBased or another specification, optional
+        ``Proportional()`` if None.
+    seed : int, SeedSequence, Generator or None
+        Of the generator.
+    most_per_call : int
+        How many things may enter in one compiled call, at most.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range.
+    """
+
+    _thing = "thing"
+    """What an id stands for, in messages."""
+
+    def __init__(
+        self, capacity: int, sampler: Specification | None, seed: Seed, most_per_call: int = 1
+    ) -> None:
+        # Never held while foreign code may run.
+        self._lock: threading.Lock | forking.Refusal = threading.Lock()
+        self._capacity = arguments.integer("capacity", capacity)
+        specification = Proportional() if sampler is None else sampler
+        if isinstance(specification, type) or not isinstance(specification, Specification):
+            got = arguments.shown(specification)
+            names = ", ".join(kind.__name__ for kind in SPECIFICATIONS)
+            raise ValueError(f"sampler must be one of {names}, got {got}")
+        self._note = Note()
+        self._uniforms = UniformStream(seed, note=self._note)
+        self._sampler = Sampler(specification, self._capacity, self._note, most_per_call)
+        self._last = LastBatch()
+        self._saver = Saver()
+        self._loaded_extra: dict[str, bytes] = {}
+        self._forks = 0  # how often the process was forked
+
+    @property
+    def capacity(self) -> int:
+        """How many fit, N."""
+        return self._capacity
+
+    @property
+    def sampler(self) -> Specification:
+        """The specification in force, with the present alpha."""
+        return self._sampler.specification
+
+    @property
+    def alpha(self) -> float:
+        """How much prioritization; may be set at any time.
+
+        O(N) for proportional sampling, whose masses are recomputed, O(1) for rank-based.
+        """
+        return self._sampler.alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        alpha = arguments.number("alpha", alpha)
+        with self._lock: self._set_alpha(alpha)  # fmt: skip
+
+    def _set_alpha(self, alpha: float) -> None:
+        self._note.settle()
+        self._sampler.set_alpha(alpha)
+
+    @property
+    def extra(self) -> dict[str, bytes]:
+        """The named bytes in the checkpoint that this was loaded from; {} without."""
+        return self._loaded_extra
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._sampler.size
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} of {self._capacity}, {self.sampler})"
+
+    def update_priorities(self, ids: Any, td_errors: Any) -> int:
+        """Set priorities from new TD errors.
+
+        Parameters
+        ----------
+        ids : int64[B]
+            Ids of a batch. Those overwritten since are skipped; of duplicates the last wins.
+        td_errors : float[B] or float[B, 1]
+            Signed errors, as arrays or tensors of any floating dtype and device. Absolute
+            value, eps and alpha are applied inside.
+
+        Returns
+        -------
+        int
+            How many of the B were applied: those that are still there.
+
+        Raises
+        ------
+        ValueError
+            If an error is not finite, the lengths differ, or an id was never issued. Nothing
+            changes then.
+
+        Notes
+        -----
+        O(B log N).
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> index = per.PrioritizedIndex(3)
+        >>> ids = index.append(4)
+        >>> index.update_priorities(ids, [1.0, -2.0, 3.0, 0.0])  # the first item is gone
+        3
+        >>> index.priorities(ids[1:])
+        array([2.01, 3.01, 0.01])
+        """
+        wanted = arguments.ids(ids)
+        errors = arguments.errors(td_errors, wanted.size)
+        with self._lock: return self._update(wanted, errors)  # fmt: skip
+
+    def _update(self, wanted: Ints, errors: Floats) -> int:
+        if self._note.work is not None:
+            self._note.settle()
+        return self._sampler.update(wanted, errors)
+
+    def priorities(self, ids: ArrayLike) -> Floats:
+        """Return priorities: abs(td_error) + eps if proportional, abs(td_error) if rank-based.
+
+        Parameters
+        ----------
+        ids : int64[B]
+            Ids that are still there.
+
+        Returns
+        -------
+        float64[B]
+            All 1 for uniform sampling.
+
+        Raises
+        ------
+        KeyError
+            Naming the first id that is gone, or was never issued.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> index = per.PrioritizedIndex(3, per.RankBased())
+        >>> ids = index.append(td_errors=[0.5, -2.0])
+        >>> index.priorities(ids)
+        array([0.5, 2. ])
+        """
+        wanted = arguments.ids(ids)
+        with self._lock: return self._priorities_of(wanted)  # fmt: skip
+
+    def _priorities_of(self, wanted: Ints) -> Floats:
+        self._note.settle()
+        self._require_live(wanted)
+        return self._sampler.priorities(wanted % self._capacity)
+
+    def _statistics(self, slots: Ints, drawn: NDArray[np.bool_]) -> dict[str, float]:
+        """Return the numbers of :meth:`stats`, of live slots and whether each has been drawn."""
+        sampler = self._sampler
+        return {
+            "size": sampler.size,
+            "ids_issued": sampler.issued,
+            **quantiles(sampler.priorities(slots)),
+            "largest_priority": sampler.entry_priority(),
+            "stale_updates": sampler.stale,
+            **self._last.statistics(),
+            "never_drawn": 1.0 - float(np.mean(drawn)) if slots.size else 0.0,
+        }
+
+    def _undo_draw(self, moment: Moment, draws: int) -> None:
+        """Give back the uniforms of a draw, unless its batch has become the last one."""
+        if self._last.draws == draws:
+            self._uniforms.go_back(moment)
+
+    def _latest_ids(self, count: int) -> Ints:
+        """Return the ids given last, int64[count]."""
+        issued = self._sampler.issued
+        return np.arange(issued - count, issued)
+
+    def _require_live(self, ids: Ints) -> None:
+        issued = self._sampler.issued
+        first = issued - self._sampler.size
+        gone = (ids < first) | (ids >= issued)
+        if gone.any():
+            wrong = ids[gone][0]
+            live = f"from {first} to {issued - 1}" if first < issued else "and there are none"
+            why = "was never issued" if wrong >= issued or wrong < 0 else "is gone"
+            raise KeyError(f"ids must be of live {self._thing}s, {live}, got {wrong}, which {why}")
+
+    def _before_fork(self) -> None:
+        self._forks += 1
+
+    def _after_fork(self) -> None:
+        """Continue in the child process with random numbers of its own."""
+        with contextlib.suppress(Exception):  # the next call will say so
+            self._note.settle()  # later it might go back to the parent's numbers
+        self._uniforms.diverge(self._forks)
+        self._saver = Saver()  # another thread of the parent's may have been saving
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        name = type(self).__name__
+        raise TypeError(f"a {name} cannot be copied or pickled: use save and {name}.load instead")
