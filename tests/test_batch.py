@@ -308,3 +308,22 @@ def test_a_data_loader_passes_batches_on(torch):
     for found, batch in zip(DataLoader(batches, batch_size=None), batches, strict=True):
         assert type(found) is per.Batch
         require_equal(found, batch.to_torch(keep_float64=True))
+
+
+def test_a_single_transition_has_no_length_and_is_no_empty_batch():
+    replay = per.ReplayBuffer(
+        4, {"obs": per.Field((3,)), "action": per.Field(), "reward": per.Field()}
+    )
+    replay.add(np.zeros(3), 0.0, 1.0, np.zeros(3), False)
+    batch = replay.get([0])
+    assert len(batch) == 1
+    assert batch[0]
+    assert batch[:0]
+    with pytest.raises(TypeError, match="got a single transition without the axis B"):
+        len(batch[0])
+
+
+def test_a_name_alone_is_no_list_of_columns():
+    batch = per.Batch({"obs": np.zeros(2)})
+    with pytest.raises(TypeError, match="columns must be names in a list or tuple, got 'obs'"):
+        batch.to_torch(columns="obs")

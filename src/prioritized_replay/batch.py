@@ -209,8 +209,21 @@ class Batch(Generic[ArrayT_co]):
         return name in self.__dict__
 
     def __len__(self) -> int:
-        """Return the number of transitions B."""
+        """Return the number of transitions B.
+
+        Raises
+        ------
+        TypeError
+            It is a single transition, without the axis B.
+        """
+        for name in ("ids", "reward"):
+            if getattr(self.__dict__.get(name), "ndim", 1) == 0:
+                raise TypeError("len needs a batch, got a single transition without the axis B")
         return next((len(part) for column in self.values() for part in _arrays(column)), 0)
+
+    def __bool__(self) -> bool:
+        """Return whether there are columns, as for any mapping."""
+        return bool(self.__dict__)
 
     def __repr__(self) -> str:
         columns = (f"{name}: {_described(column)}" for name, column in self.items())
@@ -253,6 +266,8 @@ class Batch(Generic[ArrayT_co]):
         ------
         KeyError
             There is no column of that name.
+        TypeError
+            ``columns`` is a single name.
 
         Examples
         --------
@@ -278,6 +293,8 @@ class Batch(Generic[ArrayT_co]):
                 tensor = tensor.pin_memory()
             return tensor if device is None else tensor.to(device, non_blocking=non_blocking)
 
+        if isinstance(columns, str):
+            raise TypeError(f"columns must be names in a list or tuple, got {columns!r}")
         names = self if columns is None else columns
         return Batch({name: _changed(self[name], tensor_of) for name in names})
 
