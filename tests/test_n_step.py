@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tests.reference import FIELDS, ReferenceReplay, Step
 
 import prioritized_replay as per
+from prioritized_replay.streams import _step_kernels as kernels
 
 GAMMA = 0.5  # with whole-number rewards every return and discount is exact in float32
 ENDINGS = ["terminated", "truncated", "both", "end_episode"]
@@ -320,3 +321,19 @@ def test_any_stream_gives_the_twins_rows(sampler, n_step, capacity, stream):
             np.testing.assert_array_equal(
                 batch[name], np.array([row[name] for row in twin.rows.values()]), err_msg=name
             )
+
+
+def test_rounding_to_float16_is_numpys():
+    """All halves, and what lies between two of them: just below, at and just above the middle."""
+    halves = np.arange(0x7C01, dtype=np.uint16).view(np.float16).astype(np.float64)
+    halves[-1] = 65_536.0  # what would come after the largest
+    middles = (halves[:-1] + halves[1:]) / 2
+    values = np.concatenate(
+        [halves[:-1], middles, np.nextafter(middles, 0.0), np.nextafter(middles, np.inf), [1e300]]
+    )
+    values = np.concatenate([values, -values, [np.inf, -np.inf]])
+    with np.errstate(over="ignore"):
+        expected = values.astype(np.float16).view(np.uint16)
+    found = np.array([kernels.half_bits(value) for value in values], np.uint16)
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(np.uint16(kernels.half_bits(np.nan)).view(np.float16))

@@ -82,24 +82,7 @@ class Agent:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def adjust_epsilon(self) -> None:
-        """Bring ``epsilon`` to its schedule's value for the actions taken so far.
-
-        Examples
-        --------
-        >>> from gymnasium import spaces
-        >>> import prioritized_replay as per
-        >>> from prioritized_replay.dqn import DQN
-        >>> observation_space, action_space = spaces.Discrete(4), spaces.Discrete(2)
-        >>> memory = per.ReplayBuffer.for_spaces(observation_space, action_space, 100, seed=0)
-        >>> epsilon = per.linear(1.0, 0.0, steps=10)
-        >>> agent = DQN(observation_space, action_space, memory, epsilon=epsilon, warmup=100)
-        >>> actions = [agent.act(0) for _ in range(5)]
-        >>> agent.epsilon  # `optimize` does it, `act` and `learn` do not
-        1.0
-        >>> agent.adjust_epsilon()
-        >>> agent.epsilon
-        0.5
-        """
+        """Bring ``epsilon`` to its schedule's value for the actions taken so far."""
         self.epsilon = self._epsilon(self.actions)
 
     def optimize(self) -> None:
@@ -109,20 +92,6 @@ class Agent:
         ------
         ValueError
             The buffer can never hold ``warmup`` transitions, or as for :meth:`learn`.
-
-        Examples
-        --------
-        >>> from gymnasium import spaces
-        >>> import prioritized_replay as per
-        >>> from prioritized_replay.dqn import DQN
-        >>> observation_space, action_space = spaces.Discrete(4), spaces.Discrete(2)
-        >>> memory = per.ReplayBuffer.for_spaces(observation_space, action_space, 100, seed=0)
-        >>> agent = DQN(observation_space, action_space, memory, batch_size=8, warmup=3)
-        >>> for step in range(4):
-        ...     ids = memory.add(step, agent.act(step), 1.0, 3, terminated=step == 3)
-        ...     agent.optimize()
-        >>> agent.updates  # none for the first two steps
-        2
         """
         self._finish()
         if len(self.memory_buffer) < self.warmup:
@@ -150,21 +119,6 @@ class Agent:
         ------
         ValueError
             A td error or the gradient is not finite, and nothing has changed.
-
-        Examples
-        --------
-        >>> from gymnasium import spaces
-        >>> import prioritized_replay as per
-        >>> from prioritized_replay.dqn import DQN
-        >>> observation_space, action_space = spaces.Discrete(4), spaces.Discrete(2)
-        >>> memory = per.ReplayBuffer.for_spaces(observation_space, action_space, 100, seed=0)
-        >>> agent = DQN(observation_space, action_space, memory)
-        >>> for step in range(4):
-        ...     ids = memory.add(step, agent.act(step), 1.0, 3, terminated=step == 3)
-        >>> batch = memory.sample(8, beta=0.5)
-        >>> td_errors = agent.learn(batch)  # signed; it gives back no priorities itself
-        >>> memory.update_priorities(batch.ids, td_errors), agent.updates
-        (8, 1)
         """
         self._finish()
         return self._update(batch, None)

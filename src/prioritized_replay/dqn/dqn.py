@@ -128,6 +128,15 @@ class DQN(Agent):
     ...     agent.optimize()
     >>> agent.updates
     9
+
+    With a batch of one's own, priorities are given back by hand, and ``epsilon`` follows its
+    schedule when it is told to.
+
+    >>> batch = memory.sample(32, beta=0.5)
+    >>> td_errors = agent.learn(batch)
+    >>> memory.update_priorities(batch.ids, td_errors), agent.updates
+    (32, 10)
+    >>> agent.adjust_epsilon()
     """
 
     def __init__(
