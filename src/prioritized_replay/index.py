@@ -15,7 +15,7 @@ from prioritized_replay import forking
 from prioritized_replay.batches import _batch_kernels as kernels
 from prioritized_replay.batches.builder import no_such_slot
 from prioritized_replay.checkpoint.files import CheckpointError
-from prioritized_replay.checkpoint.loading import Reader
+from prioritized_replay.checkpoint.loading import Reader, read_checkpoint
 from prioritized_replay.checkpoint.manifest import Contents, Piece
 from prioritized_replay.fields import arguments
 from prioritized_replay.sampled import Sampled
@@ -122,6 +122,7 @@ class PrioritizedIndex(Sampled):
         self, capacity: int, sampler: Specification | None = None, *, seed: Seed = None
     ) -> None:
         super().__init__(capacity, sampler, seed)
+        self._make_sampler()
         self._marks = np.zeros(self._capacity, np.uint8)  # of slots: drawn since they were filled
         forking.watch(self)
 
@@ -332,30 +333,6 @@ class PrioritizedIndex(Sampled):
         )  # fmt: skip
         return draw
 
-    def clear(self) -> None:
-        """Forget all items. Ids continue where they were. O(N).
-
-        Examples
-        --------
-        >>> import prioritized_replay as per
-        >>> index = per.PrioritizedIndex(4)
-        >>> ids = index.append(3)
-        >>> index.clear()
-        >>> len(index), index.append(1)
-        (0, array([3]))
-        """
-        with self._lock: self._clear()  # fmt: skip
-
-    def _clear(self) -> None:
-        self._note.settle()
-        outer = self._note.begin(self._clear_all)
-        self._clear_all()
-        self._note.end(outer)
-
-    def _clear_all(self) -> None:
-        self._sampler.clear()
-        self._last.clear()
-
     def stats(self) -> dict[str, float]:
         """Return the state of the index in plain numbers. O(N log N).
 
@@ -441,18 +418,26 @@ class PrioritizedIndex(Sampled):
         >>> again
         PrioritizedIndex(2 of 100, Proportional(alpha=0.6, eps=0.01, draw='stratified', ...))
         """
-        reader = Reader(path, memory_limit())
+        return read_checkpoint(path, memory_limit(), cls._loaded)
+
+    @classmethod
+    def _loaded(cls, reader: Reader) -> Self:
+        """Return the index of one checkpoint."""
         try:
             index = cls(**cls._described(reader))
             index._restore(reader)
             index._loaded_extra = reader.extra()
             reader.finish()
+            index._saver.loaded(reader, index._contents().pieces)
+            return index
         except (CheckpointError, OSError):
             raise
         except NOT_DESCRIBED as error:
-            raise reader.error(f"does not describe an index: {error}") from error
-        index._saver.loaded(reader, index._contents().pieces)
-        return index
+            raise reader.error(
+                "must describe an index that this version can build, got one that fails with "
+                f"{type(error).__name__}: {error}: load another checkpoint, or load it with the "
+                "version that saved it"
+            ) from error
 
     def _contents(self) -> Contents:
         """Return what belongs to a checkpoint. The caller holds the lock."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,22 +19,18 @@ from prioritized_replay.batches._batch_kernels import RECORD
 from prioritized_replay.batches.builder import BatchBuilder
 from prioritized_replay.batches.drawing import fused_draw
 from prioritized_replay.batches.prefetching import Ahead, Prefetcher
-from prioritized_replay.batches.statistics import LastBatch, quantiles
 from prioritized_replay.checkpoint.checkpointed import Checkpointed
 from prioritized_replay.checkpoint.files import CheckpointError
-from prioritized_replay.checkpoint.loading import Reader
+from prioritized_replay.checkpoint.loading import Reader, read_checkpoint
 from prioritized_replay.checkpoint.manifest import Contents, Piece
-from prioritized_replay.checkpoint.ownership import Ownership
-from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
 from prioritized_replay.fields.nested import Nested, describe_fields, described_fields
 from prioritized_replay.fields.schema import ADDED, Schema
-from prioritized_replay.note import Note
-from prioritized_replay.sampling import SPECIFICATIONS, Proportional, Specification, Uniform
-from prioritized_replay.sampling.sampler import Sampler
+from prioritized_replay.sampled import Sampled, no_room
+from prioritized_replay.sampling import SPECIFICATIONS, Specification, Uniform
 from prioritized_replay.sampling.specifications import describe_sampler, described_sampler
-from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
+from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.streams.autoreset import (
@@ -66,7 +60,6 @@ NOT_DESCRIBED = (
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
-TRIES = 10  # to read a checkpoint that another buffer replaces meanwhile
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -83,7 +76,7 @@ class Options(TypedDict, total=False):
     seed: Seed
 
 
-class ReplayBuffer:
+class ReplayBuffer(Sampled):
     """Prioritized experience replay: a ring of transitions, and a distribution to draw them from.
 
     Parameters
@@ -138,6 +131,8 @@ class ReplayBuffer:
     32
     """
 
+    _thing = "transition"
+
     def __init__(
         self,
         capacity: int,
@@ -152,53 +147,44 @@ class ReplayBuffer:
         max_bytes: int | None = None,
         seed: Seed = None,
     ) -> None:
-        # Never held while foreign code may run.
-        self._lock: threading.Lock | forking.Refusal = threading.Lock()
-        self._capacity = arguments.integer("capacity", capacity)
+        super().__init__(capacity, sampler, seed)
         self._n_step = arguments.integer("n_step", n_step)
         if num_envs is not None:
             num_envs = arguments.integer("num_envs", num_envs)
         mode = chosen_mode(autoreset, num_envs)
         self._columns = Schema(fields)
         self._structures = self._columns.structures
-        specification = Proportional() if sampler is None else sampler
-        if isinstance(specification, type) or not isinstance(specification, Specification):
-            got = arguments.shown(specification)
-            names = ", ".join(kind.__name__ for kind in SPECIFICATIONS)
-            raise ValueError(f"sampler must be one of {names}, got {got}")
         reward_type = np.dtype(self._columns.leaves["reward"].dtype)
         if self._n_step > 1 and reward_type.kind != "f":
             raise ValueError(
                 f"fields['reward'] must be floating where n_step > 1, got {reward_type}"
             )
         self._gamma = arguments.number("gamma", gamma, 1.0)
-        self._note = Note()
-        self._uniforms = UniformStream(seed, note=self._note)
         count = 1 if num_envs is None else num_envs
         self._most_rows = count * self._n_step  # that one call of `add` can make
-        self._ownership = Ownership()
         try:
             self._memory = Memory(directory, max_bytes, self._ownership)
-            self._sampler = Sampler(specification, self._capacity, self._note, self._most_rows)
+            self._make_sampler(self._most_rows)
             self._build(num_envs, mode)
-        except BaseException as error:
+        except BaseException:
             if hasattr(self, "_memory"):
                 self._memory.discard()
             self._ownership.release()  # the error may hold on to this object
-            if isinstance(error, MemoryError) and not isinstance(error, OverLimit):
-                raise MemoryError(
-                    f"capacity must fit into memory, got {self._capacity}: {error}"
-                ) from None
             raise
 
     def _build(self, num_envs: int | None, mode: Autoreset) -> None:
         """Make what takes memory or files, and what depends on it."""
         self._memory.reserve("priorities", self._sampler.nbytes)
-        self._transitions = Transitions(
-            self._capacity, self._structures, self._n_step, self._gamma,
-            1 if num_envs is None else num_envs, mode, self._memory, self._sampler.counters,
-            self._sampler.entering, self._sampler.tell, self._note,
-        )  # fmt: skip
+        try:
+            self._transitions = Transitions(
+                self._capacity, self._structures, self._n_step, self._gamma,
+                1 if num_envs is None else num_envs, mode, self._memory, self._sampler.counters,
+                self._sampler.entering, self._sampler.tell, self._note,
+            )  # fmt: skip
+        except OverLimit:
+            raise
+        except MemoryError as error:
+            raise no_room(self._capacity, error) from None
         staged = self._transitions.staging.columns.values()
         given = {
             name: structure
@@ -235,13 +221,9 @@ class ReplayBuffer:
             self._accept_obs, self._accept_action, self._accept_reward, self._accept_next_obs = (
                 self._accept[:4]
             )
-        self._saver = Saver(self._ownership)
-        self._last = LastBatch()
         direct = self._sampler.direct
         self._fused = fused_draw(self._sampler.distribution) if direct else None
-        self._loaded_extra: dict[str, bytes] = {}
         self._prefetchers: WeakSet[Prefetcher] = WeakSet()
-        self._forks = 0  # how often the process was forked
         forking.watch(self)
 
     @classmethod
@@ -325,11 +307,6 @@ class ReplayBuffer:
         return cls(capacity, fields, **options)
 
     @property
-    def capacity(self) -> int:
-        """Number of transitions that fit, N."""
-        return self._capacity
-
-    @property
     def fields(self) -> dict[str, Nested]:
         """Every stored column: the fields given and ``next_obs``, ``discount``, ``terminated``.
 
@@ -361,38 +338,6 @@ class ReplayBuffer:
     def autoreset(self) -> Autoreset:
         """What the environments do after the end of an episode."""
         return self._streams.autoreset
-
-    @property
-    def sampler(self) -> Specification:
-        """The specification in force, with the present alpha."""
-        return self._sampler.specification
-
-    @property
-    def alpha(self) -> float:
-        """How much prioritization; may be set at any time.
-
-        O(N) for proportional sampling, whose masses are recomputed, O(1) for rank-based.
-
-        Examples
-        --------
-        >>> import prioritized_replay as per
-        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
-        >>> replay = per.ReplayBuffer(10, fields, sampler=per.Proportional(alpha=1.0, eps=0.0))
-        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False, td_error=k + 1)[0]) for k in range(2)]
-        >>> replay.alpha = 0.0  # priorities are kept, and count no more
-        >>> replay.get(ids).probabilities, replay.priorities(ids)
-        (array([0.5, 0.5]), array([1., 2.]))
-        """
-        return self._sampler.alpha
-
-    @alpha.setter
-    def alpha(self, alpha: float) -> None:
-        alpha = arguments.number("alpha", alpha)
-        with self._lock: self._set_alpha(alpha)  # fmt: skip
-
-    def _set_alpha(self, alpha: float) -> None:
-        self._note.settle()
-        self._sampler.set_alpha(alpha, self._transitions.windows.largest_entry())
 
     @property
     def nbytes(self) -> int:
@@ -427,13 +372,6 @@ class ReplayBuffer:
         3
         """
         return self._memory.nbytes + self._transitions.bytes_to_come(stack)
-
-    def __len__(self) -> int:
-        """Return the number of transitions that can be sampled."""
-        return self._sampler.size
-
-    def __repr__(self) -> str:
-        return f"ReplayBuffer({len(self)} of {self._capacity}, {self.sampler})"
 
     def add(
         self,
@@ -714,11 +652,6 @@ class ReplayBuffer:
             self._note.end(outer)
         return batch if self._blocks.plain else self._blocks.finished(batch)
 
-    def _undo_draw(self, moment: Moment, draws: int) -> None:
-        """Give back the uniforms of a draw, unless its batch has become the last one."""
-        if self._last.draws == draws:
-            self._uniforms.go_back(moment)
-
     def prefetch(self, batch_size: int, depth: int = 2, beta: float | Schedule = 1.0) -> Prefetcher:
         """Draw batches ahead, in a thread of their own.
 
@@ -785,31 +718,19 @@ class ReplayBuffer:
             return self._uniforms
         return self._uniforms.at(min(undelivered, key=attrgetter("number")).before)
 
-    def _before_fork(self) -> None:
-        self._forks += 1
-
     def _after_fork(self) -> None:
         """Become a buffer of the child process: with its own numbers, or not usable at all."""
-        if self._memory.directory is None:  # else it is the parent's to settle
-            with contextlib.suppress(Exception):  # the next call will say so
-                self._note.settle()  # later it might go back to the parent's numbers
-        self._uniforms.diverge(self._forks)
+        if self._memory.directory is not None:
+            self._note.work = None  # it is the parent's to settle
+        super()._after_fork()
         for prefetcher in self._prefetchers:
             prefetcher.abandon()
         self._prefetchers.clear()
-        # Folders stay with the parent, and another thread of its may have been saving.
-        self._ownership = Ownership()
-        self._saver = Saver(self._ownership)
         if self._memory.directory is not None:
             self._lock = forking.Refusal(
                 f"this buffer keeps its rows in files in {self._memory.directory}, which belong to "
                 "the process that made it: a forked one has to make a buffer of its own"
             )
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
-            "a ReplayBuffer cannot be copied or pickled: use save and ReplayBuffer.load instead"
-        )
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch[Array]:
         """Return named transitions, as :meth:`sample` would had it drawn these.
@@ -858,127 +779,13 @@ class ReplayBuffer:
         self._blocks.complete(call, slots)
         return batch if self._blocks.plain else self._blocks.finished(batch)
 
-    def update_priorities(self, ids: Any, td_errors: Any) -> int:
-        """Give transitions the priorities of their new TD errors.
-
-        Parameters
-        ----------
-        ids : int64[B]
-            Ids of a batch. Rows overwritten since are skipped; of duplicates the last wins.
-        td_errors : float[B] or float[B, 1]
-            Signed errors, as arrays or tensors of any floating dtype and device. Absolute
-            value, eps and alpha are applied inside.
-
-        Returns
-        -------
-        int
-            How many of the B were applied: those whose rows are still there.
-
-        Raises
-        ------
-        ValueError
-            If an error is not finite, the lengths differ, or an id was never issued. Nothing
-            changes then.
-
-        Notes
-        -----
-        O(B log N).
-
-        Examples
-        --------
-        >>> import prioritized_replay as per
-        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
-        >>> replay = per.ReplayBuffer(2, fields, sampler=per.Proportional(eps=0.25))
-        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False)[0]) for k in range(3)]
-        >>> replay.update_priorities(ids, [9.0, -0.5, 2.0])  # signed; row 0 has been overwritten
-        2
-        >>> replay.priorities(ids[1:])
-        array([0.75, 2.25])
-        """
-        wanted = arguments.ids(ids)
-        errors = arguments.errors(td_errors, wanted.size)
-        with self._lock: return self._update(wanted, errors)  # fmt: skip
-
-    def _update(self, wanted: Ints, errors: Floats) -> int:
-        if self._note.work is not None:
-            self._note.settle()
-        return self._sampler.update(wanted, errors)
-
-    def priorities(self, ids: ArrayLike) -> Floats:
-        """Return priorities: abs(td_error) + eps if proportional, abs(td_error) if rank-based.
-
-        Parameters
-        ----------
-        ids : int64[B]
-            Ids of transitions that are still there.
-
-        Returns
-        -------
-        float64[B]
-            1 for each row of a uniform buffer.
-
-        Raises
-        ------
-        KeyError
-            Naming the first id that is gone, or was never issued.
-
-        Examples
-        --------
-        >>> import prioritized_replay as per
-        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
-        >>> replay = per.ReplayBuffer(10, fields, sampler=per.RankBased())
-        >>> first = replay.add(0.0, 0, 1.0, 1.0, False, td_error=-3.0)
-        >>> second = replay.add(1.0, 0, 1.0, 2.0, False)  # enters at the largest so far
-        >>> replay.priorities([0, 1])
-        array([3., 3.])
-        """
-        wanted = arguments.ids(ids)
-        with self._lock: return self._priorities_of(wanted)  # fmt: skip
-
-    def _priorities_of(self, wanted: Ints) -> Floats:
-        self._note.settle()
-        self._require_live(wanted)
-        return self._sampler.priorities(wanted % self._capacity)
-
-    def clear(self) -> None:
-        """Remove all transitions and open windows. Ids continue where they were. O(N).
-
-        Examples
-        --------
-        >>> import prioritized_replay as per
-        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
-        >>> replay = per.ReplayBuffer(10, fields)
-        >>> replay.add(0.0, 0, 1.0, 1.0, False)
-        array([0])
-        >>> replay.clear()
-        >>> len(replay), replay.add(1.0, 0, 1.0, 2.0, False)  # an old id never names a new row
-        (0, array([1]))
-        """
-        with self._lock: self._clear()  # fmt: skip
-
-    def _clear(self) -> None:
-        self._note.settle()
-        outer = self._note.begin(self._clear_all)
-        self._clear_all()
-        self._note.end(outer)
+    def _largest_waiting(self) -> float:
+        return self._transitions.windows.largest_entry()
 
     def _clear_all(self) -> None:
         self._sampler.clear()
         self._transitions.clear()
         self._last.clear()
-
-    @property
-    def extra(self) -> dict[str, bytes]:
-        """The named bytes in the checkpoint that this buffer was loaded from; {} without.
-
-        Examples
-        --------
-        >>> import prioritized_replay as per
-        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
-        >>> per.ReplayBuffer(10, fields).extra  # what `load` found, not what `save` was given
-        {}
-        """
-        return self._loaded_extra
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
         """Save everything to a folder, so that :meth:`load` can restore this buffer.
@@ -1085,17 +892,8 @@ class ReplayBuffer:
         >>> bool((again.sample(8).ids == replay.sample(8).ids).all())
         True
         """
-        for _ in range(TRIES):
-            reader = Reader(path, memory_limit())
-            try:
-                return cls._loaded(reader, directory, max_bytes)
-            except CheckpointError as error:
-                if not reader.replaced():
-                    raise
-                missed = str(error)  # the error itself holds a buffer
-        raise CheckpointError(
-            f"{reader.folder} must stay the same while it is read, got another checkpoint each of "
-            f"{TRIES} times, at last where {missed}: load it when it is saved to less often"
+        return read_checkpoint(
+            path, memory_limit(), lambda reader: cls._loaded(reader, directory, max_bytes)
         )
 
     @classmethod
@@ -1274,21 +1072,9 @@ class ReplayBuffer:
 
     def _stats(self) -> dict[str, float]:
         self._note.settle()
-        sampler = self._sampler
-        slots = sampler.live_slots()
-        never_drawn = 0.0
-        if slots.size:
-            never_drawn = 1.0 - float(np.mean(self._rows.drawn(slots)))
-        return {
-            "size": sampler.size,
-            "ids_issued": sampler.issued,
-            "open_windows": len(self._transitions.windows),
-            **quantiles(sampler.priorities(slots)),
-            "largest_priority": sampler.entry_priority(),
-            "stale_updates": sampler.stale,
-            **self._last.statistics(),
-            "never_drawn": never_drawn,
-        }
+        slots = self._sampler.live_slots()
+        windows = len(self._transitions.windows)
+        return self._statistics(slots, self._rows.drawn(slots), open_windows=windows)
 
     def _add(self, steps: Steps, errors: Floats | None) -> Ints:
         """Add steps of any streams. All checks come before the first change."""
@@ -1345,21 +1131,6 @@ class ReplayBuffer:
 
         self._transitions.extend(columns, issue)
         return self._latest_ids(count)
-
-    def _latest_ids(self, count: int) -> Ints:
-        """Return the ids given last, int64[count]."""
-        issued = self._sampler.issued
-        return np.arange(issued - count, issued)
-
-    def _require_live(self, ids: Ints) -> None:
-        issued = self._sampler.issued
-        first = issued - self._sampler.size
-        gone = (ids < first) | (ids >= issued)
-        if gone.any():
-            wrong = ids[gone][0]
-            live = f"from {first} to {issued - 1}" if first < issued else "and there are none"
-            why = "was never issued" if wrong >= issued or wrong < 0 else "is gone"
-            raise KeyError(f"ids must be of live transitions, {live}, got {wrong}, which {why}")
 
 
 def _one_error(td_error: Any) -> float:

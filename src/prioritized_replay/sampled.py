@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import forking
 from prioritized_replay.batches.statistics import LastBatch, quantiles
+from prioritized_replay.checkpoint.ownership import Ownership
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
 from prioritized_replay.note import Note
@@ -21,7 +22,7 @@ from prioritized_replay.sampling import SPECIFICATIONS, Proportional, Specificat
 from prioritized_replay.sampling.sampler import Sampler
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 
-__all__ = ["Sampled"]
+__all__ = ["Sampled", "no_room"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -38,8 +39,6 @@ class Sampled:
         ``Proportional()`` if None.
     seed : int, SeedSequence, Generator or None
         Of the generator.
-    most_per_call : int
-        How many things may enter in one compiled call, at most.
 
     Raises
     ------
@@ -50,9 +49,7 @@ class Sampled:
     _thing = "thing"
     """What an id stands for, in messages."""
 
-    def __init__(
-        self, capacity: int, sampler: Specification | None, seed: Seed, most_per_call: int = 1
-    ) -> None:
+    def __init__(self, capacity: int, sampler: Specification | None, seed: Seed) -> None:
         # Never held while foreign code may run.
         self._lock: threading.Lock | forking.Refusal = threading.Lock()
         self._capacity = arguments.integer("capacity", capacity)
@@ -61,13 +58,21 @@ class Sampled:
             got = arguments.shown(specification)
             names = ", ".join(kind.__name__ for kind in SPECIFICATIONS)
             raise ValueError(f"sampler must be one of {names}, got {got}")
+        self._specification = specification
         self._note = Note()
         self._uniforms = UniformStream(seed, note=self._note)
-        self._sampler = Sampler(specification, self._capacity, self._note, most_per_call)
         self._last = LastBatch()
-        self._saver = Saver()
+        self._ownership = Ownership()
+        self._saver = Saver(self._ownership)
         self._loaded_extra: dict[str, bytes] = {}
         self._forks = 0  # how often the process was forked
+
+    def _make_sampler(self, most_per_call: int = 1) -> None:
+        """Make what draws; so many things, at most, enter in one compiled call."""
+        try:
+            self._sampler = Sampler(self._specification, self._capacity, self._note, most_per_call)
+        except MemoryError as error:
+            raise no_room(self._capacity, error) from None
 
     @property
     def capacity(self) -> int:
@@ -84,6 +89,15 @@ class Sampled:
         """How much prioritization; may be set at any time.
 
         O(N) for proportional sampling, whose masses are recomputed, O(1) for rank-based.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> index = per.PrioritizedIndex(10, per.Proportional(alpha=1.0, eps=0.0))
+        >>> ids = index.append(td_errors=[1.0, 2.0])
+        >>> index.alpha = 0.0  # priorities are kept, and count no more
+        >>> index.get(ids).probabilities, index.priorities(ids)
+        (array([0.5, 0.5]), array([1., 2.]))
         """
         return self._sampler.alpha
 
@@ -94,15 +108,26 @@ class Sampled:
 
     def _set_alpha(self, alpha: float) -> None:
         self._note.settle()
-        self._sampler.set_alpha(alpha)
+        self._sampler.set_alpha(alpha, self._largest_waiting())
+
+    def _largest_waiting(self) -> float:
+        """Return the largest priority with which something will enter that is not drawable yet."""
+        return 0.0
 
     @property
     def extra(self) -> dict[str, bytes]:
-        """The named bytes in the checkpoint that this was loaded from; {} without."""
+        """The named bytes in the checkpoint that this was loaded from; {} without.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> per.PrioritizedIndex(10).extra  # what `load` found, not what `save` was given
+        {}
+        """
         return self._loaded_extra
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return how many can be drawn."""
         return self._sampler.size
 
     def __repr__(self) -> str:
@@ -187,12 +212,37 @@ class Sampled:
         self._require_live(wanted)
         return self._sampler.priorities(wanted % self._capacity)
 
-    def _statistics(self, slots: Ints, drawn: NDArray[np.bool_]) -> dict[str, float]:
-        """Return the numbers of :meth:`stats`, of live slots and whether each has been drawn."""
+    def clear(self) -> None:
+        """Remove everything; open windows too. Ids continue where they were. O(N).
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> index = per.PrioritizedIndex(4)
+        >>> ids = index.append(3)
+        >>> index.clear()
+        >>> len(index), index.append(1)  # an old id never names a new item
+        (0, array([3]))
+        """
+        with self._lock: self._clear()  # fmt: skip
+
+    def _clear(self) -> None:
+        self._note.settle()
+        outer = self._note.begin(self._clear_all)
+        self._clear_all()
+        self._note.end(outer)
+
+    def _clear_all(self) -> None:
+        self._sampler.clear()
+        self._last.clear()
+
+    def _statistics(self, slots: Ints, drawn: NDArray[np.bool_], **more: float) -> dict[str, float]:
+        """Return the numbers of `stats`, of live slots and whether each has been drawn."""
         sampler = self._sampler
         return {
             "size": sampler.size,
             "ids_issued": sampler.issued,
+            **more,
             **quantiles(sampler.priorities(slots)),
             "largest_priority": sampler.entry_priority(),
             "stale_updates": sampler.stale,
@@ -228,8 +278,15 @@ class Sampled:
         with contextlib.suppress(Exception):  # the next call will say so
             self._note.settle()  # later it might go back to the parent's numbers
         self._uniforms.diverge(self._forks)
-        self._saver = Saver()  # another thread of the parent's may have been saving
+        # Folders stay with the parent, and another thread of its may have been saving.
+        self._ownership = Ownership()
+        self._saver = Saver(self._ownership)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         name = type(self).__name__
         raise TypeError(f"a {name} cannot be copied or pickled: use save and {name}.load instead")
+
+
+def no_room(capacity: int, error: MemoryError) -> MemoryError:
+    """Return the error for so many things that do not fit into memory."""
+    return MemoryError(f"capacity must fit into memory, got {capacity}: {error}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -34,6 +35,39 @@ from prioritized_replay.checkpoint.manifest import (
 )
 
 LONGEST_READ = 1 << 22
+Built = TypeVar("Built")
+TRIES = 10  # to read a checkpoint that another buffer replaces meanwhile
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], most_bytes: int, build: Callable[[Reader], Built]
+) -> Built:
+    """Return what is built of a checkpoint; where it is replaced meanwhile, begin again.
+
+    Parameters
+    ----------
+    path, most_bytes
+        As for :class:`Reader`.
+    build : callable
+        Reads everything that it needs.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is damaged or of another version.
+    """
+    for _ in range(TRIES):
+        reader = Reader(path, most_bytes)
+        try:
+            return build(reader)
+        except CheckpointError as error:
+            if not reader.replaced():
+                raise
+            missed = str(error)  # the error itself holds what was built
+    raise CheckpointError(
+        f"{reader.folder} must stay the same while it is read, got another checkpoint each of "
+        f"{TRIES} times, at last where {missed}: load it when it is saved to less often"
+    )
 
 
 class Reader:
