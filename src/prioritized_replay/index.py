@@ -21,6 +21,7 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.sampled import Sampled
 from prioritized_replay.sampling import SPECIFICATIONS, Specification
 from prioritized_replay.sampling import _ring_kernels as ring
+from prioritized_replay.sampling._draw_kernels import RECORD
 from prioritized_replay.sampling.specifications import describe_sampler, described_sampler
 from prioritized_replay.sampling.uniforms import Seed
 from prioritized_replay.storage.memory import memory_limit
@@ -328,7 +329,7 @@ class PrioritizedIndex(Sampled):
         draw.probabilities[:] = self._sampler.probabilities(slots)
         kernels.complete_draw(
             NO_MARKS, slots, self._sampler.issued - 1, self._capacity, least, beta, largest,
-            np.empty(kernels.RECORD, INT64), np.zeros(1), draw.probabilities, draw.ids,
+            np.empty(RECORD, INT64), np.zeros(1), draw.probabilities, draw.ids,
             draw.weights,
         )  # fmt: skip
         return draw

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import forking
 from prioritized_replay.batch import Batch
-from prioritized_replay.batches._batch_kernels import RECORD
 from prioritized_replay.batches.builder import BatchBuilder
 from prioritized_replay.batches.drawing import fused_draw
 from prioritized_replay.batches.prefetching import Ahead, Prefetcher
@@ -29,6 +28,7 @@ from prioritized_replay.fields.nested import Nested, describe_fields, described_
 from prioritized_replay.fields.schema import ADDED, Schema
 from prioritized_replay.sampled import Sampled, no_room
 from prioritized_replay.sampling import SPECIFICATIONS, Specification, Uniform
+from prioritized_replay.sampling._draw_kernels import RECORD
 from prioritized_replay.sampling.specifications import describe_sampler, described_sampler
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule

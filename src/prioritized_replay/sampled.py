@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import forking
-from prioritized_replay.batches.statistics import LastBatch, quantiles
 from prioritized_replay.checkpoint.ownership import Ownership
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import SPECIFICATIONS, Proportional, Specification
 from prioritized_replay.sampling.sampler import Sampler
+from prioritized_replay.sampling.statistics import LastBatch, quantiles
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 
 __all__ = ["Sampled", "no_room"]

@@ -7,7 +7,7 @@ import numpy as np
 from prioritized_replay.jit.compiling import inner, kernel
 from prioritized_replay.jit.intrinsics import EIGHT, ONE, SEVEN, ZERO, Place, prefetch, words_as
 from prioritized_replay.jit.power import power
-from prioritized_replay.sampling._draw_kernels import draw_ring
+from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD, draw_ring
 from prioritized_replay.sampling._rank_kernels import draw_rows
 from prioritized_replay.sampling._tree_kernels import draw_masses
 
@@ -60,11 +60,6 @@ def column_of(block, layout, which):
     """Return the words of a column of a batch."""
     start = layout[0, which]
     return block[start : start + layout[0, SIZE]]
-
-
-# A record of the last batch, int64[...], begins with the sum of its weights, the sum of their
-# squares, the least and the largest weight (float64); then come these, and from RECORD on the ids.
-COUNT, DRAWS, RECORD = 4, 5, 8  # rows of the batch; batches drawn so far
 
 
 @kernel

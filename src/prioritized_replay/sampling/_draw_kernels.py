@@ -8,6 +8,10 @@ from prioritized_replay.jit.compiling import inner, kernel
 from prioritized_replay.jit.power import power
 from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, checked_update, count_update
 
+# A record of the last batch, int64[...], begins with the sum of its weights, the sum of their
+# squares, the least and the largest weight (float64); then come these, and from RECORD on the ids.
+COUNT, DRAWS, RECORD = 4, 5, 8  # rows of the batch; batches drawn so far
+
 # --- batches ------------------------------------------------------------------------------
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prioritized_replay.batches import _batch_kernels as kernels
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
+from prioritized_replay.sampling import _draw_kernels as kernels
 
 __all__ = ["LastBatch"]
 
