@@ -119,6 +119,18 @@ def test_warm_up_is_not_counted_and_time_runs_out_after_whole_pairs():
     assert times["a"].shape == (2,)
 
 
+def test_a_warm_up_that_compiles_takes_no_round_away(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(import_module("benchmarks.timing").time, "monotonic", lambda: now[0])
+
+    def call(argument):
+        now[0] += 100.0 if argument == 0 else 1.0
+
+    times = interleave({"a": Entry(list, call)}, lambda n: [n], Effort(6, 5.5), warm_up=1)
+
+    assert times["a"].size == 6
+
+
 def test_preparing_is_not_timed_and_finishing_is(monkeypatch):
     now = [0]
     monkeypatch.setitem(import_module("benchmarks.timing")._CLOCKS, "wall", lambda: now[0])
