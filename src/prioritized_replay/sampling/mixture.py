@@ -58,6 +58,8 @@ class Mixture:
 
     def drawable(self) -> int:
         """Return how many slots have a positive probability. O(n) with a recent share alone."""
+        if self.plain:
+            return self._distribution.drawable()
         if self._uniform:
             return self._size
         drawable = self._distribution.drawable()

@@ -20,6 +20,7 @@ from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
+from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, TOLD
 from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights
 from prioritized_replay.sampling.distribution import HUGE, TINY, Distribution, Fused
 from prioritized_replay.sampling.mixture import Mixture
@@ -110,7 +111,7 @@ class Sampler:
     @property
     def issued(self) -> int:
         """Number of ids given so far: the next row's id."""
-        return int(self.counters[ring.ISSUED])
+        return self.counters.item(ISSUED)  # in half the time of an index and int()
 
     @property
     def told(self) -> int:
@@ -121,7 +122,8 @@ class Sampler:
     def size(self) -> int:
         """Number of live rows."""
         counters = self.counters
-        return min(int(counters[ring.ISSUED] - counters[ring.FIRST]), self._capacity)
+        live = counters.item(ISSUED) - counters.item(FIRST)
+        return live if live < self._capacity else self._capacity
 
     @property
     def stale(self) -> int:
@@ -221,7 +223,7 @@ class Sampler:
         After an interruption, rows still wait or are handed over twice; both are harmless.
         """
         counters = self.counters
-        if counters[ring.ISSUED] == counters[ring.TOLD]:
+        if counters.item(ISSUED) == counters.item(TOLD):
             return
         if self._fused is not None:
             self._fused.tell(counters, self.entering)

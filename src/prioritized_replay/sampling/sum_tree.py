@@ -52,7 +52,7 @@ class SumTree:
     @property
     def positive(self) -> int:
         """Number of slots whose mass is positive. O(1)."""
-        return int(self._tree[tree_kernels.POSITIVE])
+        return int(self._tree.item(tree_kernels.POSITIVE))
 
     @property
     def nbytes(self) -> int:

@@ -107,7 +107,8 @@ class UniformDistribution:
 
     def drawable(self) -> int:
         """Return the number of live slots."""
-        return min(int(self.counters[ring.ISSUED] - self.counters[ring.FIRST]), self.capacity)
+        live = self.counters.item(ring.ISSUED) - self.counters.item(ring.FIRST)
+        return live if live < self.capacity else self.capacity
 
     def least_probability(self) -> float:
         """Return 1 / size."""

@@ -110,7 +110,7 @@ class UniformStream:
     @property
     def left(self) -> int:
         """How many uniforms of the present block are not used up."""
-        return self.size - int(self._block[0])
+        return self.size - int(self._block.item(0))
 
     def block_for(self, count: int) -> NDArray[np.float64]:
         """Return an array that holds the next ``count`` uniforms, to be counted by who takes them.
@@ -126,7 +126,7 @@ class UniformStream:
         interrupted, the caller notes first that the stream has to :meth:`go_back`.
         """
         block = self._block
-        if block[0] + count <= self.size:
+        if block.item(0) + count <= self.size:
             return block
         bits = self.generator.bit_generator
         before, old = bits.state, block
