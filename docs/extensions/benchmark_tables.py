@@ -7,7 +7,7 @@
       :show: targets
 
 ``show`` is the name of a table in ``benchmarks.report``. A table without a line
-becomes the text of ``otherwise``. ``with`` names the file of another run, whose results are shown
+becomes the text of ``otherwise``. ``with`` names the files of other runs, whose results are shown
 in the same table. ``benchmark-gains`` draws the table ``gains`` as bars, in HTML: they follow the
 width and the colours of the page.
 """
@@ -32,15 +32,16 @@ WORDS = {"settings", "machine", "data", "limits", "absent", "checks"}  # tables 
 
 
 class OfBenchmarks(Measured):
-    """What the two directives share: the results of one run, or of two."""
+    """What the two directives share: the results of one run, or of several."""
 
     def results(self) -> Results | None:
         """Return what was measured, or None where the first file is missing."""
         found = [self.file()]
         if "with" in self.options:
-            name, path = self.env.relfn2path(self.options["with"])
-            self.env.note_dependency(name)
-            found.append(Path(path))
+            for other in self.options["with"].split():
+                name, path = self.env.relfn2path(other)
+                self.env.note_dependency(name)
+                found.append(Path(path))
         if not found[0].exists():
             return None
         there = [Results.read(path) for path in found if path.exists()]
