@@ -437,7 +437,7 @@ def test_an_error_names_the_path_of_the_leaf(name, what):
         assert vector.stats()["ids_issued"] == vector.stats()["open_windows"] == 0
         require_error(
             lambda: replay.extend(
-                {**many, name: lead, "reward": np.zeros(2), "terminated": np.ones(2, bool)}),
+                {**many, name: lead, "reward": np.zeros(2), "discount": np.zeros(2)}),
             name, parts,
         )  # fmt: skip
         assert (replay.stats(), replay.nbytes) == before
