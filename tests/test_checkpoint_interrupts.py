@@ -6,7 +6,6 @@ at all of them.
 
 import hashlib
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +15,11 @@ from tests import interrupts
 from tests.checkpoint_driving import World, drive, skipped
 from tests.interrupts import Interrupt
 from tests.test_interrupts import Kind, places
+from tests.waiting import ended
 
 import prioritized_replay as per
 from prioritized_replay.checkpoint import manifest
 
-PATIENCE = 60.0  # seconds; only a test that fails waits so long
 MORE = 5  # steps between two saves
 FURTHER = 6  # steps that are compared bit for bit
 KINDS = [
@@ -41,26 +40,6 @@ def _settings(monkeypatch):
     # Python says so where an exception strikes a generator that is being closed: the call went on.
     # pytest would keep the exception, its frames and so the buffer.
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-
-
-def in_time(function: Callable[[], Any]) -> Any:
-    """Call a function that must not wait for ever, in a thread that is left behind if it does."""
-    results: list[tuple[Any, BaseException | None]] = []
-
-    def call() -> None:
-        try:
-            results.append((function(), None))
-        except BaseException as error:
-            results.append((None, error))
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    assert results, "it waits for ever"
-    value, error = results[0]
-    if error is not None:
-        raise error
-    return value
 
 
 class Moment(NamedTuple):
@@ -157,7 +136,7 @@ def test_the_checkpoint_before_it_or_that_after_it_is_there(kind, first, flushin
     assert saving.count > 300
     for at in places(saving.count, seed=KINDS.index(kind) * 4 + 2 * first + flushing):
         try:
-            in_time(lambda at=at: saving.look(at))
+            ended(lambda at=at: saving.look(at))
         except Exception as error:
             raise AssertionError(f"event {at} of {saving.count}: {error!r}") from error
 
@@ -202,7 +181,7 @@ def test_loading_changes_nothing_on_disk_and_can_be_tried_again(kind, option, tm
     forget(None, options)
     for at in places(count, seed=100 + KINDS.index(kind) * 3 + [*OPTIONS].index(option)):
         try:
-            in_time(lambda at=at: look(at))
+            ended(lambda at=at: look(at))
         except Exception as error:
             raise AssertionError(f"event {at} of {count}: {error!r}") from error
 

@@ -35,7 +35,7 @@ def test_no_two_parts_use_one_name():
     replay = new()
     drive(replay, 40)
     names = []
-    for part in replay._parts(replay._uniforms):
+    for part in replay._parts():
         state, arrays = contents(part)
         names += [*state, *arrays]
     assert len(set(names)) == len(names)

@@ -341,3 +341,15 @@ def test_forked_process_draws_numbers_of_its_own():
     os.close(write)
     assert theirs.size == 20
     assert theirs.tolist() != index.sample(20).ids.tolist()
+
+
+def test_the_least_priority_is_one_that_the_law_can_hold():
+    with pytest.raises(ValueError, match=r"min_priority must be <= .* alpha is 2.0, got 1e\+300"):
+        per.PrioritizedIndex(4, per.Proportional(alpha=2.0, min_priority=1e300))
+    index = per.PrioritizedIndex(4, per.Proportional(alpha=0.5, min_priority=1e200), seed=0)
+    with pytest.raises(ValueError, match="alpha must give priorities whose power"):
+        index.alpha = 3.0  # also while there is no item
+    assert index.alpha == 0.5
+    ids = index.append(td_errors=[0.0, 1.0, 1e210])
+    assert index.priorities(ids).tolist() == [1e200, 1e200, 1e210]
+    assert np.isfinite(index.sample(64).probabilities).all()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests import interrupts
 from tests.reference import FIELDS, transitions
+from tests.waiting import ended
 
 import prioritized_replay as per
 
@@ -38,26 +39,6 @@ def until(condition):
         time.sleep(0.001)
 
 
-def in_time(function):
-    """Call a function that must not wait for ever, in a thread that is left behind if it does."""
-    results = []
-
-    def call():
-        try:
-            results.append((function(), None))
-        except BaseException as error:
-            results.append((None, error))
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    assert results, "it waits for ever"
-    value, error = results[0]
-    if error is not None:
-        raise error
-    return value
-
-
 def take(batches):
     return next(batches).ids.tobytes()
 
@@ -72,13 +53,13 @@ def take_until(batches, at):
 def every_event(trial):
     """Call a trial with the number of each event, until its call was over before that."""
     for at in itertools.count():
-        if in_time(lambda at=at: trial(at)) < at:
+        if ended(lambda at=at: trial(at)) < at:
             break
     assert at > 5
     return at
 
 
-def ended(batches):
+def thread_has_ended(batches):
     thread = batches._thread
     thread.join(PATIENCE)
     return not thread.is_alive()
@@ -100,7 +81,7 @@ def test_a_batch_that_waits_is_taken_or_still_there(tmp_path):
         assert got == EXPECTED[TAKEN : TAKEN + len(got)]
         assert len(batches.undelivered()) <= DEPTH
         batches.close()
-        assert ended(batches)
+        assert thread_has_ended(batches)
         return reached
 
     every_event(trial)
@@ -142,7 +123,7 @@ def test_a_batch_that_was_waited_for_is_taken_or_still_there():
         got += [take(batches) for _ in range(5)]
         assert got == EXPECTED[: len(got)]
         batches.close()
-        assert ended(batches)
+        assert thread_has_ended(batches)
         return reached
 
     every_event(trial)
@@ -162,7 +143,7 @@ def test_whoever_else_waits_gets_the_batch(depth):
         got += [take(batches) for _ in range(4)]
         assert sorted(got + others) == sorted(EXPECTED[: len(got) + 1])
         batches.close()
-        assert ended(batches)
+        assert thread_has_ended(batches)
         return reached
 
     every_event(trial)
@@ -187,7 +168,7 @@ def test_an_error_comes_or_has_come_and_the_thread_is_gone():
         except Wrong:
             outcomes.add("error")
         assert next(batches, "over") == "over"
-        assert ended(batches)
+        assert thread_has_ended(batches)
         return reached
 
     every_event(trial)
@@ -248,7 +229,7 @@ def test_closing_that_is_ended_has_closed_it_or_not(close, waiting):
         if was_open[-1]:
             assert [take(batches) for _ in range(5)] == EXPECTED[:5]
             batches.close()
-        assert ended(batches)  # without being asked once more
+        assert thread_has_ended(batches)  # without being asked once more
         assert batches.undelivered() == ()
         assert next(batches, None) is None
         batches.close()

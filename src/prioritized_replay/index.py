@@ -15,7 +15,7 @@ from prioritized_replay import forking
 from prioritized_replay.batches import _batch_kernels as kernels
 from prioritized_replay.batches.builder import no_such_slot
 from prioritized_replay.checkpoint.files import CheckpointError
-from prioritized_replay.checkpoint.loading import Reader, read_checkpoint
+from prioritized_replay.checkpoint.loading import NOT_DESCRIBED, Reader, read_checkpoint
 from prioritized_replay.checkpoint.manifest import Contents, Piece
 from prioritized_replay.fields import arguments
 from prioritized_replay.sampled import Sampled
@@ -33,7 +33,6 @@ Ints = NDArray[np.int64]
 
 INT64 = np.dtype(np.int64)
 NO_MARKS = np.zeros(0, np.uint8)
-NOT_DESCRIBED = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -434,30 +433,21 @@ class PrioritizedIndex(Sampled):
         except (CheckpointError, OSError):
             raise
         except NOT_DESCRIBED as error:
-            raise reader.error(
-                "must describe an index that this version can build, got one that fails with "
-                f"{type(error).__name__}: {error}: load another checkpoint, or load it with the "
-                "version that saved it"
-            ) from error
+            raise reader.not_described("an index", error) from error
 
     def _contents(self) -> Contents:
         """Return what belongs to a checkpoint. The caller holds the lock."""
         self._note.settle()
-        sampler, uniforms = self._sampler, self._uniforms
-        description = {
-            "kind": "PrioritizedIndex",
-            "capacity": self._capacity,
-            "sampler": describe_sampler(sampler.specification),
-        }
-        written = min(sampler.issued, self._capacity)
-        pieces = [
-            Piece("drawn", None, partial(np.packbits, self._marks[:written], bitorder="little")),
-            *sampler.pieces(),
-            *uniforms.pieces(),
-            *self._last.pieces(),
-        ]
-        state = {**self._last.state(), **sampler.state(), **uniforms.state()}
-        return Contents(description, state, pieces)
+        contents = self._contents_of(
+            {
+                "kind": "PrioritizedIndex",
+                "capacity": self._capacity,
+                "sampler": describe_sampler(self._sampler.specification),
+            }
+        )
+        marks = self._marks[: min(self._sampler.issued, self._capacity)]
+        drawn = Piece("drawn", None, partial(np.packbits, marks, bitorder="little"))
+        return contents._replace(pieces=[drawn, *contents.pieces])
 
     @staticmethod
     def _described(reader: Reader) -> dict[str, Any]:
@@ -478,10 +468,7 @@ class PrioritizedIndex(Sampled):
         return options
 
     def _restore(self, reader: Reader) -> None:
-        """Restore the state from a checkpoint; this index must be new."""
-        self._uniforms.restore(reader)
-        self._sampler.restore(reader)
-        self._last.restore(reader)
+        super()._restore(reader)
         written = min(self._sampler.issued, self._capacity)
         marks = reader.array("drawn", np.uint8, (-(-written // 8),))
         self._marks[:written] = np.unpackbits(marks, count=written, bitorder="little")

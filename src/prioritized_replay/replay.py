@@ -20,8 +20,8 @@ from prioritized_replay.batches.drawing import fused_draw
 from prioritized_replay.batches.prefetching import Ahead, Prefetcher
 from prioritized_replay.checkpoint.checkpointed import Checkpointed
 from prioritized_replay.checkpoint.files import CheckpointError
-from prioritized_replay.checkpoint.loading import Reader, read_checkpoint
-from prioritized_replay.checkpoint.manifest import Contents, Piece
+from prioritized_replay.checkpoint.loading import NOT_DESCRIBED, Reader, read_checkpoint
+from prioritized_replay.checkpoint.manifest import Contents
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
 from prioritized_replay.fields.nested import Nested, describe_fields, described_fields
@@ -53,10 +53,6 @@ Ints = NDArray[np.int64]
 STEP = ("obs", "action", "reward", "next_obs")  # what every call of `add` names
 INT64 = np.dtype(np.int64)
 NAN = float("nan")
-NOT_DESCRIBED = (
-    *(ValueError, TypeError, KeyError, AttributeError),
-    *(RecursionError, OverflowError),
-)
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
@@ -921,11 +917,7 @@ class ReplayBuffer(Sampled):
             if isinstance(error, (CheckpointError, OverLimit, OSError)):
                 raise
             if isinstance(error, NOT_DESCRIBED):
-                raise reader.error(
-                    "must describe a buffer that this version can build, got one that fails with "
-                    f"{type(error).__name__}: {error}: load another checkpoint, or load it with "
-                    "the version that saved it"
-                ) from error
+                raise reader.not_described("a buffer", error) from error
             raise
 
     def flush(self) -> int:
@@ -997,12 +989,7 @@ class ReplayBuffer(Sampled):
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
         }
-        pieces: list[Piece] = []
-        state: dict[str, Any] = {}
-        for part in self._parts(self._delivered_uniforms()):
-            pieces += part.pieces()
-            state |= part.state()
-        return Contents(description, state, pieces)
+        return self._contents_of(description)
 
     @staticmethod
     def _described(reader: Reader) -> dict[str, Any]:
@@ -1031,14 +1018,11 @@ class ReplayBuffer(Sampled):
             )
         return options
 
-    def _parts(self, uniforms: UniformStream) -> list[Checkpointed]:
-        """Return what a checkpoint holds, in the order in which it is restored."""
-        return [uniforms, self._sampler, self._last, self._transitions]
+    def _parts(self) -> list[Checkpointed]:
+        return [self._delivered_uniforms(), self._sampler, self._last, self._transitions]
 
     def _restore(self, reader: Reader) -> None:
-        """Restore from a checkpoint; this buffer must be new."""
-        for part in self._parts(self._uniforms):
-            part.restore(reader)
+        super()._restore(reader)
         most = self._sampler.most
         if self._transitions.windows.largest_entry() > most:
             raise reader.error(f"must have windows that enter with priorities <= {most}")
@@ -1090,13 +1074,11 @@ class ReplayBuffer(Sampled):
         """Add a step of every stream, or return None if that is for :meth:`_add`."""
         if self._note.work is not None:
             self._note.settle()
-        sampler = self._sampler
-        priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
+        priorities = None if errors is None else self._sampler.priorities_of(errors, "td_error")
         made = self._transitions.add_whole(values, ends, priorities, self._entry_priority())
         if made < 0:
             return None
-        issued = int(sampler.counters[0])
-        return np.arange(issued - made, issued)
+        return self._latest_ids(made)
 
     def _add_one(self, values: list[Any], is_terminated: bool, error: float | None) -> Ints:
         """Add a step of a single stream that is a row of its own."""

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import forking
+from prioritized_replay.checkpoint.checkpointed import Checkpointed
+from prioritized_replay.checkpoint.loading import Reader
+from prioritized_replay.checkpoint.manifest import Contents, Piece
 from prioritized_replay.checkpoint.ownership import Ownership
 from prioritized_replay.checkpoint.saving import Saver
 from prioritized_replay.fields import arguments
@@ -254,6 +257,27 @@ class Sampled:
         """Give back the uniforms of a draw, unless its batch has become the last one."""
         if self._last.draws == draws:
             self._uniforms.go_back(moment)
+
+    def _parts(self) -> list[Checkpointed]:
+        """Return what a checkpoint holds, in the order in which it is restored.
+
+        The caller holds the lock.
+        """
+        return [self._uniforms, self._sampler, self._last]
+
+    def _contents_of(self, description: dict[str, Any]) -> Contents:
+        """Return what belongs to a checkpoint of this. The caller holds the lock."""
+        pieces: list[Piece] = []
+        state: dict[str, Any] = {}
+        for part in self._parts():
+            pieces += part.pieces()
+            state |= part.state()
+        return Contents(description, state, pieces)
+
+    def _restore(self, reader: Reader) -> None:
+        """Restore from a checkpoint; this must be new."""
+        for part in self._parts():
+            part.restore(reader)
 
     def _latest_ids(self, count: int) -> Ints:
         """Return the ids given last, int64[count]."""

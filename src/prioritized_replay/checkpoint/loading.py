@@ -36,6 +36,11 @@ from prioritized_replay.checkpoint.manifest import (
 
 LONGEST_READ = 1 << 22
 Built = TypeVar("Built")
+NOT_DESCRIBED = (
+    *(ValueError, TypeError, KeyError, AttributeError),
+    *(RecursionError, OverflowError),
+)
+"""What may be raised where something is built of values that describe nothing."""
 TRIES = 10  # to read a checkpoint that another buffer replaces meanwhile
 
 
@@ -112,6 +117,14 @@ class Reader:
     def error(self, message: str) -> CheckpointError:
         """Return the error that blames the manifest."""
         return CheckpointError(f"{self.folder / MANIFEST} {message}")
+
+    def not_described(self, thing: str, error: BaseException) -> CheckpointError:
+        """Return the error for a manifest of which ``thing`` cannot be built."""
+        return self.error(
+            f"must describe {thing} that this version can build, got one that fails with "
+            f"{type(error).__name__}: {error}: load another checkpoint, or load it with the "
+            "version that saved it"
+        )
 
     def replaced(self) -> bool:
         """Return whether there is another checkpoint in the folder by now."""

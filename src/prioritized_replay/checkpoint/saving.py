@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -219,17 +218,11 @@ def remove_checkpoint(folder: Path) -> None:
     if not folder.is_dir():
         return None
     for name in (MANIFEST, UNFINISHED, *_pieces_in(folder)):
-        if not stat.S_ISDIR(_mode_of(folder / name)):
-            (folder / name).unlink(missing_ok=True)
+        path = folder / name
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it is not ours alone
         folder.rmdir()
-
-
-def _mode_of(path: Path) -> int:
-    try:
-        return path.lstat().st_mode
-    except FileNotFoundError:
-        return 0
 
 
 def _checked_extra(extra: Mapping[str, bytes] | None) -> dict[str, bytes]:

@@ -90,6 +90,11 @@ class Sampler:
         room = max(LEAST_ROOM, 1 << (most_per_call - 1).bit_length())
         self.entering: Floats = np.zeros(room)
         self.distribution: Distribution = specification.distribution(capacity, self.counters, note)
+        if self.min_priority > self.most:
+            raise ValueError(
+                f"min_priority must be <= {self.most:.3g} where alpha is {self.alpha}, got "
+                f"{self.min_priority:.6g}"
+            )
         self._fused = self.distribution if isinstance(self.distribution, Fused) else None
         self._mixture = Mixture(
             self.distribution, capacity, self.counters, float(option("uniform_mix", 0.0)),
@@ -157,6 +162,7 @@ class Sampler:
         """
         self.tell()
         largest = waiting if self.current else max(waiting, self.largest_ever)
+        largest = max(largest, self.min_priority)  # which any error may give next
         slots, before = self.live_slots(), self.alpha
         outer = self._note.begin(lambda: self.distribution.set_alpha(before, slots, largest))
         try:
