@@ -32,7 +32,7 @@ __version__ = "0.1.0"
 
 _WINGS = (
     *("streams", "batches", "sampling", "storage", "fields", "checkpoint", "jit"),
-    *("dqn", "envs", "training", "runs", "experiments", "conformance"),
+    *("dqn", "envs", "training", "runs", "experiments", "conformance", "integrations"),
 )
 
 
