@@ -149,10 +149,10 @@ class Agent:
             next_values = self.targets(batch.next_obs, next_action).amin(dim=0)
             # The discount is 0 after a termination, and gamma after a time limit.
             target = batch.reward + batch.discount * (next_values - temperature * next_log_prob)
-        td_errors = target - self.critics(batch.obs, batch.action)
+        td_errors: Tensor = target - self.critics(batch.obs, batch.action)
         critic_loss = 0.5 * (batch.weights * td_errors.square()).mean(dim=1).sum()
         self.critic_optimizer.zero_grad()
-        critic_loss.backward()
+        critic_loss.backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
 
         # The policy learns from the same rows, without weights: they correct the critics' targets.
