@@ -4,9 +4,9 @@
     python docs/results/recipes.py draw
 
 ``run`` trains two agents at a time. A finished run has its CSV in ``docs/results/recipes``; a run
-that was stopped has none, and begins anew next time. ``draw`` writes ``summary.csv`` there, with
-what each run came to, and one figure for each recipe and environment. ``--output FOLDER`` and
-``--recipes FOLDER`` name other folders, the latter of the recipes to run.
+that was stopped has none, and begins anew next time. ``draw`` writes a summary of the finished runs of
+each recipe and environment there, ``RECIPE-ENV.csv``, and their figure, ``RECIPE-ENV.png``.
+``--output FOLDER`` and ``--recipes FOLDER`` name other folders, the latter of the recipes to run.
 """
 
 import argparse
@@ -38,6 +38,11 @@ class Measured(NamedTuple):
     env: str
     options: str
     arms: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Of its summary and its figure."""
+        return f"{self.recipe}-{self.env}"
 
 
 SMALL = "--env-id HalfCheetah-v5 --steps 100000 --hidden-size 128 --batch-size 128"
@@ -110,17 +115,19 @@ def curve(path: Path) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def summarize(output: Path) -> None:
-    """Write what every finished run came to."""
-    with (output / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("recipe", "env", "arm", "seed", "measure", "value"))
-        for run in sorted(runs()):
-            if (output / run.file).exists():
-                _, returns = curve(output / run.file)
-                measures = {"last": returns[-1], "best": returns.max(), "average": returns.mean()}
-                for measure, value in measures.items():
-                    writer.writerow((*run[:4], measure, f"{value:.6g}"))
+def summarize(measured: Measured, output: Path) -> None:
+    """Write what every finished run of a recipe came to, one number a line."""
+    rows = []
+    for run in sorted(runs()):
+        if run[:2] == measured[:2] and (output / run.file).exists():
+            _, returns = curve(output / run.file)
+            measures = {"last": returns[-1], "best": returns.max(), "average": returns.mean()}
+            for measure, value in measures.items():
+                rows.append((run.arm, run.seed, measure, f"{value:.6g}"))
+    if rows:
+        with (output / f"{measured.name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([("arm", "seed", "measure", "value"), *rows])
 
 
 def draw(measured: Measured, output: Path) -> None:
@@ -145,7 +152,7 @@ def draw(measured: Measured, output: Path) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.legend(frameon=False, fontsize=8.5)
         tidy(axes)
-        figure.savefig(output / f"{measured.recipe}-{measured.env}.png")
+        figure.savefig(output / f"{measured.name}.png")
 
 
 def main() -> None:
@@ -166,8 +173,8 @@ def main() -> None:
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             list(pool.map(partial(train, recipes=given.recipes, output=given.output), missing))
     else:
-        summarize(given.output)
         for measured in MEASURED:
+            summarize(measured, given.output)
             draw(measured, given.output)
 
 
