@@ -4,8 +4,8 @@
     python docs/results/recipes.py draw
 
 ``run`` trains two agents at a time. A finished run has its CSV in ``docs/results/recipes``; a run
-that was stopped has none, and begins anew next time. ``draw`` writes a summary of the finished runs of
-each recipe and environment there, ``RECIPE-ENV.csv``, and their figure, ``RECIPE-ENV.png``.
+that was stopped has none, and begins anew next time. ``draw`` writes there what the finished runs
+of each recipe and environment came to, ``RECIPE-ENV.csv``, and their figure, ``RECIPE-ENV.png``.
 ``--output FOLDER`` and ``--recipes FOLDER`` name other folders, the latter of the recipes to run.
 """
 
