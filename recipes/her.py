@@ -33,8 +33,8 @@ Bits = NDArray[np.float32]
 Relabel = Literal["future", "final", "none"]
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Config:
     """DQN with hindsight on flipping bits."""
 
     bits: int = 12
@@ -150,24 +150,24 @@ def act(network: Network, obs: Mapping[str, Bits]) -> int:
     return int(network({name: torch.from_numpy(bits) for name, bits in obs.items()}).argmax())
 
 
-def evaluate(network: Network, options: Options, seed: int) -> float:
+def evaluate(network: Network, config: Config) -> float:
     """Return the share of episodes that reach their goal without exploration."""
-    env, successes = BitFlipping(options.bits), 0
-    for episode in range(options.evaluation_episodes):
-        obs, _ = env.reset(seed=seed + episode)
+    env, successes = BitFlipping(config.bits), 0
+    for episode in range(config.evaluation_episodes):
+        obs, _ = env.reset(seed=1_000_000 * config.seed + episode)
         terminated = truncated = False
         while not (terminated or truncated):
             obs, _, terminated, truncated, _ = env.step(act(network, obs))
         successes += terminated
-    return successes / options.evaluation_episodes
+    return successes / config.evaluation_episodes
 
 
-def main(options: Options) -> list[tuple[int, float]]:
+def main(config: Config) -> list[tuple[int, float]]:
     """Train, and return the curve: steps and share of successes."""
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    rng = np.random.default_rng(options.seed)
-    env = BitFlipping(options.bits)
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    env = BitFlipping(config.bits)
     samplers: dict[str, Any] = {
         "proportional": per.Proportional(),
         "rank": per.RankBased(),
@@ -175,38 +175,38 @@ def main(options: Options) -> list[tuple[int, float]]:
     }
     replay = per.ReplayBuffer.for_env(
         env,
-        options.capacity,
-        sampler=samplers[options.sampler],
-        gamma=options.gamma,
-        seed=options.seed,
+        config.capacity,
+        sampler=samplers[config.sampler],
+        gamma=config.gamma,
+        seed=config.seed,
     )
-    online = Network(options.bits)
+    online = Network(config.bits)
     target = copy.deepcopy(online)
-    adam = torch.optim.Adam(online.parameters(), lr=options.learning_rate, fused=True)
-    epsilon = per.linear(1.0, options.epsilon, options.steps // 5)
-    beta = per.linear(0.4, 1.0, options.steps)
+    adam = torch.optim.Adam(online.parameters(), lr=config.learning_rate, fused=True)
+    epsilon = per.linear(1.0, config.epsilon, config.steps // 5)
+    beta = per.linear(0.4, 1.0, config.steps)
     curve: list[tuple[int, float]] = []
     started = time.monotonic()
 
-    obs, _ = env.reset(seed=options.seed)
+    obs, _ = env.reset(seed=config.seed)
     states, actions = [obs["state"]], list[int]()
-    for step in range(1, options.steps + 1):
+    for step in range(1, config.steps + 1):
         explores = rng.random() < epsilon(step)
-        action = int(rng.integers(options.bits)) if explores else act(online, obs)
+        action = int(rng.integers(config.bits)) if explores else act(online, obs)
         next_obs, reward, terminated, truncated, _ = env.step(action)
         replay.add(obs, action, reward, next_obs, terminated, truncated)
         states.append(next_obs["state"])
         actions.append(action)
         obs = next_obs
         if terminated or truncated:
-            if options.relabel != "none":
+            if config.relabel != "none":
                 episode = np.stack(states), np.array(actions)
-                replay.extend(in_hindsight(*episode, options.relabel, options.goals, rng))
+                replay.extend(in_hindsight(*episode, config.relabel, config.goals, rng))
             obs, _ = env.reset()
             states, actions = [obs["state"]], []
 
-        if step > options.warmup and step % options.train_every == 0:
-            batch = replay.sample(options.batch_size, beta=beta(step)).to_torch()
+        if step > config.warmup and step % config.train_every == 0:
+            batch = replay.sample(config.batch_size, beta=beta(step)).to_torch()
             with torch.no_grad():
                 best = online(batch.next_obs).argmax(1, keepdim=True)
                 future = target(batch.next_obs).gather(1, best)[:, 0].clamp(max=0.0)
@@ -218,17 +218,17 @@ def main(options: Options) -> list[tuple[int, float]]:
             replay.update_priorities(batch.ids, td_error)
             with torch.no_grad():
                 for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
-                    slow.lerp_(fast, options.tau)
+                    slow.lerp_(fast, config.tau)
 
-        if step % options.evaluate_every == 0 or step == options.steps:
-            curve.append((step, evaluate(online, options, 1_000 * step)))
-            seconds = time.monotonic() - started
-            print(f"step {step:,}: success {curve[-1][1]:.2f}, {step / seconds:,.0f} steps/s")
-            if options.csv is not None:
-                with options.csv.open("w", newline="") as file:
-                    csv.writer(file).writerows([("step", "success"), *curve])
+        if step % config.evaluate_every == 0 or step == config.steps:
+            curve.append((step, evaluate(online, config)))
+            speed = step / (time.monotonic() - started)
+            print(f"step {step:,}: success {curve[-1][1]:.2f}, {speed:,.0f} steps/s", flush=True)
+            if config.csv is not None:
+                with config.csv.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file).writerows([("step", "return"), *curve])
     return curve
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Config))

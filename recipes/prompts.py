@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 import prioritized_replay as per
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Config:
     """Draw prompts for a simulated learner, and count the groups that taught it something."""
 
     steps: int = 60_000
@@ -62,10 +62,10 @@ class Options:
 class Learner:
     """A simulated model: its skill against the difficulties of the prompts."""
 
-    def __init__(self, options: Options) -> None:
-        self.rng = np.random.default_rng(options.seed)
-        self.difficulty = self.rng.normal(0.0, options.spread, options.prompts)
-        self.skill, self.learning_rate = options.first_skill, options.learning_rate
+    def __init__(self, config: Config) -> None:
+        self.rng = np.random.default_rng(config.seed)
+        self.difficulty = self.rng.normal(0.0, config.spread, config.prompts)
+        self.skill, self.learning_rate = config.first_skill, config.learning_rate
 
     def answer(self, prompts: NDArray[np.int64], count: int) -> NDArray[np.float64]:
         """Answer each of B prompts G times; return the rewards, float64[B, G]: 1 right, 0 wrong."""
@@ -88,29 +88,29 @@ def useful(rewards: NDArray[np.float64]) -> int:
     return int(np.count_nonzero(rewards.std(1) > 0.0))
 
 
-def main(options: Options) -> list[tuple[int, float, float]]:
+def main(config: Config) -> list[tuple[int, float, float]]:
     """Return the curve: groups drawn, useful ones per 1,000, and skill."""
     # eps = 0: a prompt without any spread is drawn by the uniform share only.
     samplers: dict[str, Any] = {
-        "proportional": per.Proportional(options.alpha, eps=0.0, uniform_mix=options.uniform_mix),
-        "rank": per.RankBased(options.alpha, uniform_mix=options.uniform_mix),
+        "proportional": per.Proportional(config.alpha, eps=0.0, uniform_mix=config.uniform_mix),
+        "rank": per.RankBased(config.alpha, uniform_mix=config.uniform_mix),
         "uniform": per.Uniform(),
     }
-    learner = Learner(options)
-    index = per.PrioritizedIndex(options.prompts, samplers[options.sampler], seed=options.seed)
+    learner = Learner(config)
+    index = per.PrioritizedIndex(config.prompts, samplers[config.sampler], seed=config.seed)
     # Nothing is known of a prompt yet: hope for the best, which is p = 1/2. Its first group tells.
-    index.append(td_errors=np.full(options.prompts, 0.25))
+    index.append(td_errors=np.full(config.prompts, 0.25))
 
     curve: list[tuple[int, float, float]] = []
     count, since, drawn, started = 0, 0, 0, time.monotonic()
-    while drawn < options.steps:
-        draw = index.sample(options.batch_size)  # which rows of the data set
-        rewards = learner.answer(draw.ids, options.answers)
+    while drawn < config.steps:
+        draw = index.sample(config.batch_size)  # which rows of the data set
+        rewards = learner.answer(draw.ids, config.answers)
         learner.learn(rewards)
         # No weights: prompts in reach are to come more often, and nothing undoes it.
         index.update_priorities(draw.ids, worth(rewards))
         drawn, count, since = drawn + len(draw), count + useful(rewards), since + len(draw)
-        if since >= options.evaluate_every or drawn >= options.steps:
+        if since >= config.evaluate_every or drawn >= config.steps:
             curve.append((drawn, 1_000 * count / since, learner.skill))
             count, since = 0, 0
     rate = drawn / (time.monotonic() - started)
@@ -119,11 +119,11 @@ def main(options: Options) -> list[tuple[int, float, float]]:
         f"{drawn:,} groups: {mean:.0f} useful ones per 1,000, "
         f"skill {learner.skill:.2f}, {rate:,.0f} groups/s"
     )
-    if options.csv is not None:
-        with options.csv.open("w", newline="") as file:
-            csv.writer(file).writerows([("step", "useful", "skill"), *curve])
+    if config.csv is not None:
+        with config.csv.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("step", "return", "skill"), *curve])
     return curve
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Config))

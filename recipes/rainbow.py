@@ -29,8 +29,8 @@ import prioritized_replay as per
 from prioritized_replay.envs import make_env
 
 
-@dataclass
-class Options:
+@dataclass(frozen=True, kw_only=True)
+class Config:
     """Rainbow on a MinAtar game."""
 
     env_id: str = "MinAtar/Breakout-v1"
@@ -71,8 +71,8 @@ class Options:
     """Correction by weights at the start; it grows to 1."""
     learning_rate: float = 5e-4
     """At the start; it falls to a fifth."""
-    target_period: int = 500
-    """Updates between copies into the target network."""
+    target_period: int = 1_000
+    """Steps between copies into the target network."""
     atoms: int = 51
     """Possible returns Z."""
     v_min: float = 0.0
@@ -144,26 +144,27 @@ def project(
 ) -> Tensor:
     """Return the distribution of ``reward + discount * Z`` on the atoms, float32[B, Z].
 
-    Each atom moves, and shares its probability between the two atoms that it lands between: more
-    to the nearer one. Atom k so gets the part ``1 - distance`` of all that land within one spacing
-    of it. (For some hundred atoms that is a small product of matrices, faster than scattering.)
+    Each atom moves, and shares its probability between the two atoms that it lands between, more
+    of it to the nearer one.
     """
     count = probabilities.shape[1]
     atoms = torch.linspace(v_min, v_max, count)
-    landed = (reward[:, None] + discount[:, None] * atoms).clamp(v_min, v_max)
-    position = (landed - v_min) * ((count - 1) / (v_max - v_min))
-    distance = (position[:, None, :] - torch.arange(count)[:, None]).abs()
-    return torch.bmm((1.0 - distance).clamp(min=0.0), probabilities[:, :, None])[:, :, 0]
+    moved = (reward[:, None] + discount[:, None] * atoms).clamp(v_min, v_max)
+    position = (moved - v_min) * ((count - 1) / (v_max - v_min))
+    below = position.floor().clamp(max=count - 2)
+    upper = (position - below) * probabilities
+    below = below.long()
+    goal = torch.zeros_like(probabilities).scatter_add_(1, below, probabilities - upper)
+    return goal.scatter_add_(1, below + 1, upper)
 
 
-def evaluate(network: Network, options: Options, atoms: Tensor, episodes: int, seed: int) -> float:
+def evaluate(network: Network, config: Config, atoms: Tensor, episodes: int) -> float:
     """Return the mean return of games without noise."""
-    env = make_env(options.env_id)
+    env, total = make_env(config.env_id), 0.0
     network.eval()
-    total = 0.0
     for episode in range(episodes):
-        obs, _ = env.reset(seed=seed + episode)
-        for _ in range(options.max_episode_steps):
+        obs, _ = env.reset(seed=1_000_000 * config.seed + episode)
+        for _ in range(config.max_episode_steps):
             obs, reward, terminated, truncated, _ = env.step(act(network, obs, atoms))
             total += float(reward)
             if terminated or truncated:
@@ -178,76 +179,74 @@ def act(network: Network, obs: Any, atoms: Tensor) -> int:
     return int((network(torch.from_numpy(obs)[None])[0].exp() @ atoms).argmax())
 
 
-def main(options: Options) -> None:
+def main(config: Config) -> None:
     """Train, and write the curve."""
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    env = make_env(options.env_id)
-    samplers: dict[str, per.Proportional | per.RankBased | per.Uniform] = {
-        "proportional": per.Proportional(alpha=options.alpha),
-        "rank": per.RankBased(alpha=options.alpha),
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    env = make_env(config.env_id)
+    samplers: dict[str, Any] = {
+        "proportional": per.Proportional(alpha=config.alpha),
+        "rank": per.RankBased(alpha=config.alpha),
         "uniform": per.Uniform(),
     }
     replay = per.ReplayBuffer.for_env(
         env,
-        options.capacity,
-        sampler=samplers[options.sampler],
-        n_step=options.n_step,
-        gamma=options.gamma,
-        seed=options.seed,
+        config.capacity,
+        sampler=samplers[config.sampler],
+        n_step=config.n_step,
+        gamma=config.gamma,
+        seed=config.seed,
     )
-    shape = env.observation_space.shape
-    assert shape is not None
-    actions = int(env.action_space.n)  # type: ignore[attr-defined]
-    online, target = (Network(shape, actions, options.atoms) for _ in range(2))
+    image: Any = env.observation_space
+    actions: Any = env.action_space
+    online, target = (Network(image.shape, actions.n, config.atoms) for _ in range(2))
     target.load_state_dict(online.state_dict())
-    adam = torch.optim.Adam(online.parameters(), lr=options.learning_rate, eps=1.5e-4, fused=True)
-    atoms = torch.linspace(options.v_min, options.v_max, options.atoms)
-    beta = per.linear(options.beta, 1.0, options.steps)
-    rate = per.linear(options.learning_rate, options.learning_rate / 5, options.steps)
-    rows = torch.arange(options.batch_size)
+    adam = torch.optim.Adam(online.parameters(), lr=config.learning_rate, eps=1.5e-4, fused=True)
+    atoms = torch.linspace(config.v_min, config.v_max, config.atoms)
+    beta = per.linear(config.beta, 1.0, config.steps)
+    rate = per.linear(config.learning_rate, config.learning_rate / 5, config.steps)
+    rows = torch.arange(config.batch_size)
     curve: list[tuple[int, float]] = []
-    updates, started = 0, time.monotonic()
+    started = time.monotonic()
 
-    obs, _ = env.reset(seed=options.seed)
-    for step in range(1, options.steps + 1):
+    obs, _ = env.reset(seed=config.seed)
+    for step in range(1, config.steps + 1):
         action = act(online, obs, atoms)  # noise explores
         next_obs, reward, terminated, truncated, _ = env.step(action)
         replay.add(obs, action, reward, next_obs, terminated, truncated)
         obs = env.reset()[0] if terminated or truncated else next_obs
 
-        if step > options.warmup and step % options.train_every == 0:
-            batch = replay.sample(options.batch_size, beta=beta(step)).to_torch()
+        if step % config.train_every == 0:
             online.resample()
             target.resample()
+        if step > config.warmup and step % config.train_every == 0:
+            batch = replay.sample(config.batch_size, beta=beta(step)).to_torch()
             with torch.no_grad():
                 best = (online(batch.next_obs).exp() @ atoms).argmax(1)
                 future = target(batch.next_obs)[rows, best].exp()
-                goal = project(batch.reward, batch.discount, future, options.v_min, options.v_max)
+                goal = project(batch.reward, batch.discount, future, config.v_min, config.v_max)
             predicted = online(batch.obs)[rows, batch.action]
             cross_entropy = -(goal * predicted).sum(1)
             adam.param_groups[0]["lr"] = rate(step)
             adam.zero_grad()
             (batch.weights * cross_entropy).mean().backward()
-            nn.utils.clip_grad_norm_(online.parameters(), 10.0)
             adam.step()
             # What the goal's own spread adds to the cross entropy is no error.
             entropy = torch.special.entr(goal).sum(1)
             replay.update_priorities(batch.ids, (cross_entropy.detach() - entropy).clamp(min=0.0))
-            updates += 1
-            if updates % options.target_period == 0:
-                target.load_state_dict(online.state_dict())
+        if step % config.target_period == 0:
+            target.load_state_dict(online.state_dict())
 
-        if step % options.evaluate_every == 0 or step == options.steps:
-            last = step == options.steps
-            episodes = options.final_episodes if last else options.evaluation_episodes
-            curve.append((step, evaluate(online, options, atoms, episodes, 1_000 * step)))
-            seconds = time.monotonic() - started
-            print(f"step {step:,}: return {curve[-1][1]:.2f}, {step / seconds:,.0f} steps/s")
-            if options.csv is not None:
-                with options.csv.open("w", newline="") as file:
+        if step % config.evaluate_every == 0 or step == config.steps:
+            ended = step == config.steps
+            episodes = config.final_episodes if ended else config.evaluation_episodes
+            curve.append((step, evaluate(online, config, atoms, episodes)))
+            speed = step / (time.monotonic() - started)
+            print(f"step {step:,}: return {curve[-1][1]:.2f}, {speed:,.0f} steps/s", flush=True)
+            if config.csv is not None:
+                with config.csv.open("w", newline="", encoding="utf-8") as file:
                     csv.writer(file).writerows([("step", "return"), *curve])
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Config))
