@@ -9,7 +9,7 @@
 
 The network is MinAtar's: one convolution with 16 filters, then 128 units. Only the layers after
 these are noisy, which takes half the time of noise everywhere.
-Axes: B rows of a batch, C channels, A actions, Z atoms (possible returns).
+Axes: B rows, C channels, A actions, Z atoms (the values).
 
     python recipes/rainbow.py --env-id MinAtar/Breakout-v1 --csv rainbow.csv
 """
@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
 import prioritized_replay as per
-from prioritized_replay.envs import make_env
+from prioritized_replay import envs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,7 @@ class Network(nn.Module):
         x = torch.relu(self.hidden(x.flatten(1)))
         advantage = self.advantage(x).view(-1, *self.shape)
         scores = self.value(x)[:, None] + advantage - advantage.mean(1, keepdim=True)
-        return F.log_softmax(scores, 2)
+        return torch.log_softmax(scores, 2)
 
     def resample(self) -> None:
         """Draw new noise for both layers."""
@@ -160,7 +159,7 @@ def project(
 
 def evaluate(network: Network, config: Config, atoms: Tensor, episodes: int) -> float:
     """Return the mean return of games without noise."""
-    env, total = make_env(config.env_id), 0.0
+    env, total = envs.make_env(config.env_id), 0.0
     network.eval()
     for episode in range(episodes):
         obs, _ = env.reset(seed=1_000_000 * config.seed + episode)
@@ -179,11 +178,11 @@ def act(network: Network, obs: Any, atoms: Tensor) -> int:
     return int((network(torch.from_numpy(obs)[None])[0].exp() @ atoms).argmax())
 
 
-def main(config: Config) -> None:
-    """Train, and write the curve."""
+def main(config: Config) -> list[tuple[int, float]]:
+    """Train, and return the curve: steps and mean return."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    env = make_env(config.env_id)
+    env: Any = envs.make_env(config.env_id)
     samplers: dict[str, Any] = {
         "proportional": per.Proportional(alpha=config.alpha),
         "rank": per.RankBased(alpha=config.alpha),
@@ -197,9 +196,8 @@ def main(config: Config) -> None:
         gamma=config.gamma,
         seed=config.seed,
     )
-    image: Any = env.observation_space
-    actions: Any = env.action_space
-    online, target = (Network(image.shape, actions.n, config.atoms) for _ in range(2))
+    images, actions = env.observation_space.shape, env.action_space.n
+    online, target = (Network(images, actions, config.atoms) for _ in range(2))
     target.load_state_dict(online.state_dict())
     adam = torch.optim.Adam(online.parameters(), lr=config.learning_rate, eps=1.5e-4, fused=True)
     atoms = torch.linspace(config.v_min, config.v_max, config.atoms)
@@ -218,9 +216,9 @@ def main(config: Config) -> None:
 
         if step % config.train_every == 0:
             online.resample()
-            target.resample()
         if step > config.warmup and step % config.train_every == 0:
             batch = replay.sample(config.batch_size, beta=beta(step)).to_torch()
+            target.resample()
             with torch.no_grad():
                 best = (online(batch.next_obs).exp() @ atoms).argmax(1)
                 future = target(batch.next_obs)[rows, best].exp()
@@ -238,14 +236,14 @@ def main(config: Config) -> None:
             target.load_state_dict(online.state_dict())
 
         if step % config.evaluate_every == 0 or step == config.steps:
-            ended = step == config.steps
-            episodes = config.final_episodes if ended else config.evaluation_episodes
+            episodes = config.final_episodes if step == config.steps else config.evaluation_episodes
             curve.append((step, evaluate(online, config, atoms, episodes)))
             speed = step / (time.monotonic() - started)
             print(f"step {step:,}: return {curve[-1][1]:.2f}, {speed:,.0f} steps/s", flush=True)
             if config.csv is not None:
                 with config.csv.open("w", newline="", encoding="utf-8") as file:
                     csv.writer(file).writerows([("step", "return"), *curve])
+    return curve
 
 
 if __name__ == "__main__":
