@@ -41,7 +41,7 @@ class Config:
     """Bits of state and goal, and steps of an episode."""
     relabel: Relabel = "future"
     """Goals in hindsight: states reached later in the episode, the last one, or no such goals."""
-    steps: int = 50_000
+    steps: int = 20_000
     """Steps of the environment."""
     seed: int = 1
     """Of the network, the environment, the exploration and the buffer."""
@@ -49,9 +49,9 @@ class Config:
     """How transitions are drawn."""
     csv: Path | None = None
     """Where to write step and share of successes."""
-    evaluate_every: int = 2_500
+    evaluate_every: int = 1_000
     """Steps between evaluations."""
-    evaluation_episodes: int = 200
+    evaluation_episodes: int = 100
     """Episodes of an evaluation."""
     threads: int = 1
     """Threads of torch."""
