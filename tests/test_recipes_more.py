@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,17 +71,6 @@ def buffers(monkeypatch) -> list[per.ReplayBuffer]:
 def run(module: ModuleType, **options: Any) -> Any:
     short, _, _ = SHORT[module.__name__.removeprefix("recipe_")]
     return module.main(module.Config(**(short | options)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SHORT)
-def test_options_are_shown_and_the_file_is_short(name):
-    file = FOLDER / f"{name}.py"
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 250
-    shown = subprocess.run([sys.executable, str(file), "--help"], capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
-    wanted = {"--steps", "--seed", "--sampler", "--csv", "--evaluate-every", "--threads"}
-    assert wanted <= set(shown.stdout.split())
 
 
 @pytest.mark.slow
