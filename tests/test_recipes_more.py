@@ -191,6 +191,8 @@ def test_every_finished_episode_is_in_the_buffer_with_its_other_goals(
     (buffer,) = buffers
     assert 180 * (1 + each) - 5 * each <= len(buffer) <= 180 * (1 + each)
     rows = buffer.get(np.arange(len(buffer)))
+    flipped = rows.obs["state"] != rows.next_obs["state"]
+    assert (flipped == (np.arange(6) == rows.action[:, None])).all()
     reached = (rows.next_obs["state"] == rows.next_obs["goal"]).all(1)
     assert (rows.terminated == reached).all()
     assert (rows.reward == np.where(reached, 0.0, -1.0)).all()
