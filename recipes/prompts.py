@@ -40,7 +40,7 @@ class Config:
     evaluate_every: int = 1_000
     """Groups between lines."""
     threads: int = 1
-    """There is nothing to share: for the sake of the other recipes' command lines."""
+    """Unused: the other recipes have it."""
     prompts: int = 5_000
     """Prompts in the data set."""
     batch_size: int = 50
