@@ -58,10 +58,13 @@ def run(module: ModuleType, **options: Any) -> Any:
     return module.main(module.Config(**(SHORT[name] | options)))
 
 
-def parameters(agent: Any) -> torch.Tensor:
-    """Everything that an agent's networks have learnt."""
-    networks = [value for value in vars(agent).values() if isinstance(value, nn.Module)]
-    return torch.cat([p.detach().flatten() for net in networks for p in net.parameters()])
+def parameters(agent: Any) -> dict[str, torch.Tensor]:
+    """What each of an agent's networks has learnt."""
+    return {
+        name: torch.cat([p.detach().flatten() for p in value.parameters()])
+        for name, value in vars(agent).items()
+        if isinstance(value, nn.Module)
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -90,10 +93,12 @@ def test_a_run_learns_and_is_repeated_by_its_seed(recipes, name, tmp_path):
     agent = run(module, csv=tmp_path / "first.csv")
     again = run(module, csv=tmp_path / "again.csv")
     untrained = run(module, warmup=options["steps"] + 1)
-    learnt = parameters(agent)
-    assert learnt.isfinite().all()
-    assert (learnt != parameters(untrained)).float().mean() > 0.25
-    assert torch.equal(learnt, parameters(again))
+    first, same = parameters(untrained), parameters(again)
+    assert first
+    for network, learnt in parameters(agent).items():
+        assert learnt.isfinite().all()
+        assert (learnt != first[network]).float().mean() > 0.25, f"{network} has learnt little"
+        assert torch.equal(learnt, same[network])
     assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "again.csv").read_bytes()
     with (tmp_path / "first.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
