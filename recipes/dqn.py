@@ -55,9 +55,9 @@ class Config:
     """Transitions in an update."""
     gamma: float = 0.99
     """Discount of one step."""
-    target_period: int = 500
+    target_period: int = 50
     """Updates between copies of the network for the targets."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Of Adam."""
     epsilon: float = 0.05
     """Share of random actions at the end; it falls from 1 over a fifth of the steps."""

@@ -155,7 +155,7 @@ class Agent:
         critic_loss.backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
 
-        # The policy learns from the same rows, without weights: they correct the critics' targets.
+        # The policy learns from the same rows. The weights are for the critics only.
         action, log_prob = self.actor(batch.obs)
         values = self.critics(batch.obs, action).amin(dim=0)
         policy_loss = (temperature * log_prob - values).mean()
