@@ -28,7 +28,6 @@ from prioritized_replay.experiments.style import COLOURS, tidy
 
 HERE = Path(__file__).parent
 AT_A_TIME = 2
-SEEDS = (1, 2, 3)
 
 
 class Measured(NamedTuple):
@@ -38,6 +37,9 @@ class Measured(NamedTuple):
     env: str
     options: str
     arms: dict[str, str]
+    seeds: int = 3
+    x_label: str = "environment steps"
+    y_label: str = "return of an evaluation"
 
     @property
     def name(self) -> str:
@@ -65,6 +67,32 @@ MEASURED = [
         "--env-id CartPole-v1 --steps 50000",
         {"proportional": "--sampler proportional", "uniform": "--sampler uniform"},
     ),
+    Measured(
+        "her",
+        "12-bits",
+        "--bits 12 --steps 20000",
+        {
+            "her": "--relabel future --sampler uniform",
+            "her-proportional": "--relabel future --sampler proportional",
+            "plain": "--relabel none --sampler uniform",
+        },
+        y_label="share of goals reached",
+    ),
+    Measured(
+        "prompts",
+        "simulated",
+        "--steps 60000",
+        {"index": "--sampler proportional", "uniform": "--sampler uniform"},
+        seeds=10,
+        x_label="groups drawn",
+        y_label="useful groups per 1,000",
+    ),
+    Measured(
+        "rainbow",
+        "MinAtar-Breakout-v1",
+        "--env-id MinAtar/Breakout-v1 --steps 500000",
+        {"proportional": "--sampler proportional", "uniform": "--sampler uniform"},
+    ),
 ]
 SPARE_COLOURS = ("#8a5bb0", "#d9622b", "#3a8f5c")  # of arms that are not in the house's style
 
@@ -86,10 +114,12 @@ class Run(NamedTuple):
 
 def runs() -> Iterator[Run]:
     """Yield every run; all arms of a seed before the next seed, so that they stay comparable."""
-    for seed in SEEDS:
-        for recipe, env, options, arms in MEASURED:
-            for arm, choice in arms.items():
-                yield Run(recipe, env, arm, seed, f"{options} {choice}")
+    for seed in range(1, 1 + max(measured.seeds for measured in MEASURED)):
+        for measured in MEASURED:
+            if seed <= measured.seeds:
+                for arm, choice in measured.arms.items():
+                    options = f"{measured.options} {choice}"
+                    yield Run(measured.recipe, measured.env, arm, seed, options)
 
 
 def train(run: Run, recipes: Path, output: Path) -> None:
@@ -147,8 +177,8 @@ def draw(measured: Measured, output: Path) -> None:
             axes.plot(curves[0][0], mean, color=colour, lw=2.2, label=label)
     if axes.lines:
         axes.set_title(f"{measured.recipe}.py, {measured.env}", loc="left")
-        axes.set_xlabel("environment steps")
-        axes.set_ylabel("return of an evaluation")
+        axes.set_xlabel(measured.x_label)
+        axes.set_ylabel(measured.y_label)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.legend(frameon=False, fontsize=8.5)
         tidy(axes)
