@@ -7,9 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks import gains, limits, measures, note_measures, stack_measures, vector_measures
+from benchmarks import (
+    gains,
+    index_measures,
+    limits,
+    measures,
+    note_measures,
+    stack_measures,
+    vector_measures,
+)
 from benchmarks.results import Ratio, Results
-from benchmarks.targets import STACK_TARGETS, VECTOR_TARGETS, Target, Verdict, judge
+from benchmarks.targets import (
+    INDEX_TARGETS,
+    STACK_TARGETS,
+    VECTOR_TARGETS,
+    Target,
+    Verdict,
+    judge,
+)
 from prioritized_replay.conformance.adapters import ALL_STACKS
 from prioritized_replay.conformance.subject import LAWS
 
@@ -191,6 +206,26 @@ def growth(results: Results) -> Cells:
     return table
 
 
+def index(results: Results) -> Cells:
+    """Return the time of the sampler alone, of a buffer, and the one in times of the other."""
+    table: Cells = [
+        ["sampler", "items", "batch", "index", "buffer", "index / buffer", "middle half"]
+    ]
+    for row in results.ratios:
+        if row.measure == index_measures.INDEX:
+            names = (row.against, row.contender)
+            both = [results.timing(row.measure, row.size, row.batch, name) for name in names]
+            table.append(
+                [
+                    row.against.removeprefix(index_measures.index_name("")),
+                    f"{row.size:,}", str(row.batch),
+                    *("" if timing is None else microseconds(timing.seconds) for timing in both),
+                    number(row.ratio), _middle(row.low, row.high).strip("()"),
+                ]
+            )  # fmt: skip
+    return table
+
+
 def worst(results: Results) -> Cells:
     """Return the time with awkward priorities, and against random ones of the same contender."""
     table: Cells = [["priorities", "contender", "microseconds", "times random ones"]]
@@ -335,6 +370,8 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "vector": vector,
     "vector targets": lambda results: some_targets(results, VECTOR_TARGETS),
     "notes": notes,
+    "index": index,
+    "index targets": lambda results: some_targets(results, INDEX_TARGETS),
     "stack targets": lambda results: some_targets(results, STACK_TARGETS),
     "stacks": lambda results: times(results, _STACK_TIMES, _PRIORITIZED),
     "uniform stacks": lambda results: times(results, _STACK_TIMES, ("uniform",)),
@@ -364,6 +401,8 @@ SHOWN = {
     "vector": "a step of each of E environments, microseconds",
     "vector targets": "targets, steps of many environments",
     "notes": "calls that keep notes, in times of calls that keep none",
+    "index": "the sampler alone beside a buffer, sample + update, microseconds",
+    "index targets": "targets, the sampler alone",
     "stack targets": "targets, stacks of frames",
     "stacks": "stacks of frames, microseconds",
     "uniform stacks": "stacks of frames, uniform memories, microseconds",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from prioritized_replay.jit.compiling import inner, kernel
-from prioritized_replay.jit.intrinsics import words_as
+from prioritized_replay.jit.intrinsics import Place, words_as
 
 ISSUED = 0  # ids given so far: the next row's id
 FIRST = 1  # the id of the first row since the buffer was cleared
@@ -18,6 +18,7 @@ TOLD = 2  # rows with smaller ids are known to the distribution
 STALE = 3  # updates that came too late: their rows were overwritten
 LARGEST = 4  # the largest priority since the buffer was empty, bits of a float64
 COUNTERS = 8
+THREE = Place(3)
 
 
 @inner
@@ -100,6 +101,27 @@ def enter_items(counters, entering, marks, capacity, priorities):
     There must be room for them: at most N, and as many as may wait.
     """
     numbers = words_as(counters, np.float64)
+    forget_drawn(marks, counters[ISSUED], priorities.size, capacity)
     for i in range(priorities.size):
-        marks[counters[ISSUED] % capacity] = 0
         enter(counters, numbers, entering, priorities[i])
+
+
+# --- what has been drawn --------------------------------------------------------------------
+#
+# `marks`, uint8[N / 8], has a bit for each slot: bit slot % 8 of byte slot // 8. So it stays in the
+# cache when a byte for each slot would not.
+
+
+@inner
+def mark_drawn(marks, slot):
+    """Note that a slot was drawn."""
+    marks[Place(slot) >> THREE] |= np.uint8(1 << (slot & 7))
+
+
+@kernel
+def forget_drawn(marks, first, count, capacity):
+    """Forget that the slots of these ids were drawn: `count` of them, from `first` on."""
+    slot = first % capacity
+    for _ in range(count):
+        marks[Place(slot) >> THREE] &= np.uint8(~(1 << (slot & 7)))
+        slot = slot + 1 if slot + 1 < capacity else 0

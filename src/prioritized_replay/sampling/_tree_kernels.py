@@ -30,6 +30,7 @@ from prioritized_replay.sampling._ring_kernels import (
 # beside it, a tree of masses counts its positive leaves.
 
 POSITIVE = Place(1)  # where that count is
+THREE = Place(3)
 
 
 @inner
@@ -125,7 +126,10 @@ def find_masses(tree, starts, targets, slots):
         start = Place(starts[level])
         end = Place(starts[level - 1]) if level > 0 else Place(tree.size)
         last = (end - start) // EIGHT - ONE
-        if level >= AHEAD_BELOW or level == 0:
+        if level == 0:
+            for i in range(targets.size):
+                targets[i] = enter_child(tree, start, last, targets, slots, i)
+        elif level >= AHEAD_BELOW:
             for i in range(targets.size):
                 enter_child(tree, start, last, targets, slots, i)
         else:
@@ -133,8 +137,6 @@ def find_masses(tree, starts, targets, slots):
             for i in range(targets.size):
                 enter_child(tree, start, last, targets, slots, i)
                 prefetch(tree, below + EIGHT * Place(slots[i]))
-    for i in range(targets.size):
-        targets[i] = tree[Place(starts[0]) + Place(slots[i])]
 
 
 AHEAD_BELOW = 5  # levels from the sixth up hold few enough nodes to stay in the cache
@@ -144,8 +146,8 @@ AHEAD_BELOW = 5  # levels from the sixth up hold few enough nodes to stay in the
 def enter_child(tree, start, last, targets, slots, i):
     """Move target i from its node, at most number `last`, to the child that holds it.
 
-    Children begin at `start`. Where sums are not those of children, targets come to nodes that do
-    not exist: they go on from the last one that does.
+    Returns the mass of that child. Children begin at `start`. Where sums are not those of children,
+    targets come to nodes that do not exist: they go on from the last one that does.
     """
     node = min(Place(slots[i]), last)
     first = start + EIGHT * node
@@ -164,6 +166,7 @@ def enter_child(tree, start, last, targets, slots, i):
     if not target < mass:
         target = np.nextafter(mass, 0.0)
     targets[i] = target
+    return mass
 
 
 @kernel
@@ -178,6 +181,16 @@ def draw_masses(tree, starts, uniforms, stratified, slots, probabilities):
     find_masses(tree, starts, probabilities, slots)
     for i in range(uniforms.size):
         probabilities[i] = max(probabilities[i] / root, SMALLEST)
+
+
+@inner
+def fetch_leaves(tree, starts, stored, slots):
+    """Ask for what an update of these slots will write, all at once: the misses overlap."""
+    for i in range(slots.size):
+        slot = Place(slots[i])
+        prefetch(stored, slot)
+        prefetch(tree, Place(starts[0]) + slot)
+        prefetch(tree, Place(starts[1]) + (slot >> THREE))
 
 
 @kernel
@@ -242,6 +255,7 @@ def update_masses(
         return live
     largest = 0.0
     if live > 0:
+        fetch_leaves(tree, starts, stored, slots[:live])
         largest = set_priorities(
             tree, starts, stored, slots[:live], priorities[:live], alpha, np.inf
         )
