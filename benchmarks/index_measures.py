@@ -16,6 +16,7 @@ from benchmarks.results import Check, Participant, Ratio
 from benchmarks.session import Session
 from benchmarks.timing import Entry, ratio
 from prioritized_replay.conformance.checks import Invalid
+from prioritized_replay.sampling.distribution import Fused
 
 INDEX = "index: sample + update"
 SIZES, BATCHES = (1_000, 10_000, 100_000, 1_000_000), (1, 8, 64, 512)
@@ -45,6 +46,11 @@ def buffer_name(law: str) -> str:
     return f"buffer, {law}"
 
 
+def shared_name(law: str) -> str:
+    """Return the limit of both: nothing but the search for slots, and the new priorities."""
+    return f"limit: search and update, {law}"
+
+
 def measure_index(session: Session, most: int) -> None:
     """Time a draw with its update, of every law, size and batch.
 
@@ -68,19 +74,22 @@ def measure_index(session: Session, most: int) -> None:
 def _measure_law(session: Session, law: str, size: int) -> None:
     session.say(f"{size:,} rows: filling index and buffer, {law}")
     memories = filled(SAMPLERS[law], size, session.workload.errors(size))
+    third = filled_index(SAMPLERS[law], size, session.workload.errors(size))
     both = dict(zip((index_name(law), buffer_name(law)), memories, strict=True))
     for batch in BATCHES:
         calls = max(4, min(128, 8192 // batch))
         entries = {name: _cycle(memory, batch) for name, memory in both.items()}
+        entries[shared_name(law)] = _shared(third, batch)
 
         def errors(number: int, calls: int = calls, batch: int = batch) -> Any:
             return session.workload.updates(number, calls, batch)
 
         times = session.time(INDEX, size, batch, entries, errors, calls)
-        of = ratio(times[index_name(law)], times[buffer_name(law)])
-        session.results.ratios.append(
-            Ratio(INDEX, size, batch, buffer_name(law), index_name(law), of.median, of.low, of.high)
-        )
+        for name in (index_name(law), shared_name(law)):
+            of = ratio(times[name], times[buffer_name(law)])
+            session.results.ratios.append(
+                Ratio(INDEX, size, batch, buffer_name(law), name, of.median, of.low, of.high)
+            )
     check_alike(memories)
     found = "it draws what the buffer draws, after the timing too"
     session.results.checks.append(Check(index_name(law), size, found))
@@ -88,13 +97,12 @@ def _measure_law(session: Session, law: str, size: int) -> None:
 
 def filled(sampler: Any, size: int, errors: Any) -> tuple[per.PrioritizedIndex, per.ReplayBuffer]:
     """Return an index and a buffer with the same priorities."""
-    index = per.PrioritizedIndex(size, sampler, seed=1)
+    index = filled_index(sampler, size, errors)
     replay = per.ReplayBuffer(size, FIELDS, sampler=sampler, seed=1)
     rng = np.random.default_rng(0)
     for first in range(0, size, _CHUNK):
         part = errors[first : first + _CHUNK]
         count = len(part)
-        index.append(count, part)
         rows = {
             "obs": rng.standard_normal((count, 17), np.float32),
             "action": rng.standard_normal((count, 6), np.float32),
@@ -104,6 +112,32 @@ def filled(sampler: Any, size: int, errors: Any) -> tuple[per.PrioritizedIndex, 
         }
         replay.extend(rows, part)
     return index, replay
+
+
+def filled_index(sampler: Any, size: int, errors: Any) -> per.PrioritizedIndex:
+    """Return an index of items with these errors."""
+    index = per.PrioritizedIndex(size, sampler, seed=1)
+    index.append(size, errors)
+    return index
+
+
+def _shared(index: per.PrioritizedIndex, batch: int) -> Entry:
+    """Return what is left of a draw and an update without ids, weights, checks and rows."""
+    sampler = index._sampler
+    distribution, eps = sampler.distribution, sampler.eps
+    assert isinstance(distribution, Fused)
+    fused: Any = distribution
+    slots, probabilities = np.empty(batch, np.int64), np.empty(batch)
+    rng = np.random.default_rng(0)
+
+    def cycle(both: tuple[Any, Any]) -> None:
+        fused.draw(both[0], True, slots, probabilities)
+        # The index is full and has never gone round: slots are ids.
+        fused.update(sampler.counters, slots, both[1], eps, 0.0)
+
+    return Entry(
+        lambda given: [(rng.random(batch), errors.astype(np.float64)) for errors in given], cycle
+    )
 
 
 def _cycle(memory: Memory, batch: int) -> Entry:

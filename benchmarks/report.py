@@ -207,22 +207,30 @@ def growth(results: Results) -> Cells:
 
 
 def index(results: Results) -> Cells:
-    """Return the time of the sampler alone, of a buffer, and the one in times of the other."""
-    table: Cells = [
-        ["sampler", "items", "batch", "index", "buffer", "index / buffer", "middle half"]
-    ]
-    for row in results.ratios:
-        if row.measure == index_measures.INDEX:
-            names = (row.against, row.contender)
-            both = [results.timing(row.measure, row.size, row.batch, name) for name in names]
-            table.append(
-                [
-                    row.against.removeprefix(index_measures.index_name("")),
-                    f"{row.size:,}", str(row.batch),
-                    *("" if timing is None else microseconds(timing.seconds) for timing in both),
-                    number(row.ratio), _middle(row.low, row.high).strip("()"),
-                ]
-            )  # fmt: skip
+    """Return the time of the sampler alone, of a buffer, and of what both have to do."""
+    ways = index_measures
+    head = ["sampler", "items", "batch", "index", "buffer", "search and update"]
+    table: Cells = [[*head, "index / buffer", "middle half", "search and update / buffer"]]
+    rows = {
+        (row.size, row.batch, row.against): row
+        for row in results.ratios
+        if row.measure == ways.INDEX
+    }
+    for (size, batch, name), row in rows.items():
+        law = name.removeprefix(ways.index_name(""))
+        if name != ways.index_name(law):
+            continue
+        names = (name, ways.buffer_name(law), ways.shared_name(law))
+        times = [results.timing(ways.INDEX, size, batch, one) for one in names]
+        least = rows.get((size, batch, ways.shared_name(law)))
+        table.append(
+            [
+                law, f"{size:,}", str(batch),
+                *("" if timing is None else microseconds(timing.seconds) for timing in times),
+                number(row.ratio), _middle(row.low, row.high).strip("()"),
+                "" if least is None else number(least.ratio),
+            ]
+        )  # fmt: skip
     return table
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import prioritized_replay as per
 from benchmarks import index_measures, report, targets
-from benchmarks.index_measures import buffer_name, index_name
+from benchmarks.index_measures import buffer_name, index_name, shared_name
 from benchmarks.options import BenchConfig
 from benchmarks.race import benchmark
 from benchmarks.results import Ratio, Results, Timing
@@ -48,7 +48,7 @@ def test_what_is_measured(tmp_path, monkeypatch):
         (400, batch, name(law))
         for batch in (1, 8)
         for law in LAWS
-        for name in (index_name, buffer_name)
+        for name in (index_name, buffer_name, shared_name)
     }
     assert [check.contender for check in results.checks] == [index_name(law) for law in LAWS]
     assert [line[:3] for line in report.index(results)[1:]] == [
@@ -77,4 +77,4 @@ def test_targets_are_judged_by_what_was_measured():
         "512 of the most items, rank, in times of a buffer": (False, 0.7),
         "a batch of one of the fewest, rank": (True, 9.0),
     }
-    assert report.index(results)[1][:6] == ["rank", "1,000", "512", "", "", "0.5"]
+    assert report.index(results)[1][:7] == ["rank", "1,000", "512", "", "", "", "0.5"]
