@@ -124,6 +124,7 @@ def filled_index(sampler: Any, size: int, errors: Any) -> per.PrioritizedIndex:
 def _shared(index: per.PrioritizedIndex, batch: int) -> Entry:
     """Return what is left of a draw and an update without ids, weights, checks and rows."""
     sampler = index._sampler
+    sampler.prepare()  # it receives the items only when they are needed
     distribution, eps = sampler.distribution, sampler.eps
     assert isinstance(distribution, Fused)
     fused: Any = distribution
