@@ -50,17 +50,29 @@ def checked_update(counters, ids, td_errors, eps, min_priority, most, capacity, 
     """
     count = ids.size
     issued = counters[ISSUED]
-    for i in range(count):
-        if ids[i] < 0 or ids[i] >= issued:
-            return -1 - i
     first = max(counters[FIRST], issued - capacity)
+    # These loops look at everything without a branch, so they are vectorised. Where one has seen
+    # something, others say where.
+    wrong = False
+    gone = False
+    strange = False
+    for i in range(count):
+        wrong |= (ids[i] < 0) | (ids[i] >= issued)
+        gone |= ids[i] < first
     for i in range(count):
         priority = abs(td_errors[i]) + eps
-        if not priority < np.inf:
-            return -1 - i
-        if priority > most and ids[i] >= first:
-            return -1 - count - i
+        strange |= not ((priority < np.inf) & (priority <= most))
+    if wrong or strange:
+        place = place_refused(ids, td_errors, eps, most, first, issued)
+        if place < 0:
+            return place
     turn = first - first % capacity  # one division: a live id is less than two turns above
+    if not gone:
+        for i in range(count):
+            slot = ids[i] - turn
+            slots[i] = slot - capacity if slot >= capacity else slot
+            priorities[i] = max(abs(td_errors[i]) + eps, min_priority)
+        return count
     live = 0
     for i in range(count):
         if ids[i] >= first:
@@ -69,6 +81,22 @@ def checked_update(counters, ids, td_errors, eps, min_priority, most, capacity, 
             priorities[live] = max(abs(td_errors[i]) + eps, min_priority)
             live += 1
     return live
+
+
+@inner
+def place_refused(ids, td_errors, eps, most, first, issued):
+    """Return what :func:`checked_update` does where it refuses, or 0."""
+    count = ids.size
+    for i in range(count):
+        if ids[i] < 0 or ids[i] >= issued:
+            return -1 - i
+    for i in range(count):
+        priority = abs(td_errors[i]) + eps
+        if not priority < np.inf:
+            return -1 - i
+        if priority > most and ids[i] >= first:
+            return -1 - count - i
+    return 0
 
 
 @inner

@@ -45,17 +45,20 @@ def sum_of_children(tree, start, node):
 
 @inner
 def set_mass(tree, start, slot, mass):
-    """Write a leaf, where leaves begin at `start`, and keep up the count of positive ones."""
+    """Write a leaf, where leaves begin at `start`; return by how many more are positive now."""
     leaf = Place(start) + Place(slot)
-    tree[POSITIVE] += np.float64(mass > 0.0) - np.float64(tree[leaf] > 0.0)
+    more = np.float64(mass > 0.0) - np.float64(tree[leaf] > 0.0)
     tree[leaf] = mass
+    return more
 
 
 @kernel
 def set_masses(tree, starts, slots, masses):
     """Write leaves (of duplicates the last wins), then recompute their ancestors."""
+    more = 0.0
     for i in range(slots.size):
-        set_mass(tree, starts[0], slots[i], masses[i])
+        more += set_mass(tree, starts[0], slots[i], masses[i])
+    tree[POSITIVE] += more
     sum_up(tree, starts, slots)
 
 
@@ -91,6 +94,7 @@ def tell_masses(tree, starts, stored, counters, entering, alpha):
     issued = counters[ISSUED]
     priority = -1.0
     mass = 0.0
+    more = 0.0
     slot = first % capacity
     begin = slot
     for i in range(first, issued):
@@ -98,8 +102,9 @@ def tell_masses(tree, starts, stored, counters, entering, alpha):
             priority = entering[i & (entering.size - 1)]
             mass = mass_of(priority, alpha)
         stored[Place(slot)] = priority
-        set_mass(tree, starts[0], slot, mass)
+        more += set_mass(tree, starts[0], slot, mass)
         slot = slot + 1 if slot + 1 < capacity else 0
+    tree[POSITIVE] += more
     count = min(issued - first, capacity) if first < issued else 0
     to_end = min(begin + count, capacity)
     sum_up_between(tree, starts, begin, to_end)
