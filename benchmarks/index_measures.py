@@ -75,7 +75,7 @@ def _measure_law(session: Session, law: str, size: int) -> None:
     session.say(f"{size:,} rows: filling index and buffer, {law}")
     memories = filled(SAMPLERS[law], size, session.workload.errors(size))
     third = filled_index(SAMPLERS[law], size, session.workload.errors(size))
-    both = dict(zip((index_name(law), buffer_name(law)), memories, strict=True))
+    both: dict[str, Memory] = {index_name(law): memories[0], buffer_name(law): memories[1]}
     for batch in BATCHES:
         calls = max(4, min(128, 8192 // batch))
         entries = {name: _cycle(memory, batch) for name, memory in both.items()}
