@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import measures, report
+from benchmarks.index_measures import measure_index
 from benchmarks.measures import measure_adding, measure_cycles, measure_worst
 from benchmarks.note_measures import measure_note
 from benchmarks.options import BenchConfig, Part
@@ -142,6 +143,8 @@ def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type
         _measure_vectors(config, session)
     elif part == "note":
         measure_note(session, config.one_size)
+    elif part == "index":
+        measure_index(session, config.one_size)
     elif part == "worst":
         measure_worst(session, kinds, config.one_size)
     elif part == "memory":

@@ -7,9 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks import gains, limits, measures, note_measures, stack_measures, vector_measures
+from benchmarks import (
+    gains,
+    index_measures,
+    limits,
+    measures,
+    note_measures,
+    stack_measures,
+    vector_measures,
+)
 from benchmarks.results import Ratio, Results
-from benchmarks.targets import STACK_TARGETS, VECTOR_TARGETS, Target, Verdict, judge
+from benchmarks.targets import (
+    INDEX_TARGETS,
+    STACK_TARGETS,
+    VECTOR_TARGETS,
+    Target,
+    Verdict,
+    judge,
+)
 from prioritized_replay.conformance.adapters import ALL_STACKS
 from prioritized_replay.conformance.subject import LAWS
 
@@ -191,6 +206,34 @@ def growth(results: Results) -> Cells:
     return table
 
 
+def index(results: Results) -> Cells:
+    """Return the time of the sampler alone, of a buffer, and of what both have to do."""
+    ways = index_measures
+    head = ["sampler", "items", "batch", "index", "buffer", "search and update"]
+    table: Cells = [[*head, "index / buffer", "middle half", "search and update / buffer"]]
+    rows = {
+        (row.size, row.batch, row.against): row
+        for row in results.ratios
+        if row.measure == ways.INDEX
+    }
+    for (size, batch, name), row in rows.items():
+        law = name.removeprefix(ways.index_name(""))
+        if name != ways.index_name(law):
+            continue
+        names = (name, ways.buffer_name(law), ways.shared_name(law))
+        times = [results.timing(ways.INDEX, size, batch, one) for one in names]
+        least = rows.get((size, batch, ways.shared_name(law)))
+        table.append(
+            [
+                law, f"{size:,}", str(batch),
+                *("" if timing is None else microseconds(timing.seconds) for timing in times),
+                number(row.ratio), _middle(row.low, row.high).strip("()"),
+                "" if least is None else number(least.ratio),
+            ]
+        )  # fmt: skip
+    return table
+
+
 def worst(results: Results) -> Cells:
     """Return the time with awkward priorities, and against random ones of the same contender."""
     table: Cells = [["priorities", "contender", "microseconds", "times random ones"]]
@@ -335,6 +378,8 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "vector": vector,
     "vector targets": lambda results: some_targets(results, VECTOR_TARGETS),
     "notes": notes,
+    "index": index,
+    "index targets": lambda results: some_targets(results, INDEX_TARGETS),
     "stack targets": lambda results: some_targets(results, STACK_TARGETS),
     "stacks": lambda results: times(results, _STACK_TIMES, _PRIORITIZED),
     "uniform stacks": lambda results: times(results, _STACK_TIMES, ("uniform",)),
@@ -364,6 +409,8 @@ SHOWN = {
     "vector": "a step of each of E environments, microseconds",
     "vector targets": "targets, steps of many environments",
     "notes": "calls that keep notes, in times of calls that keep none",
+    "index": "the sampler alone beside a buffer, sample + update, microseconds",
+    "index targets": "targets, the sampler alone",
     "stack targets": "targets, stacks of frames",
     "stacks": "stacks of frames, microseconds",
     "uniform stacks": "stacks of frames, uniform memories, microseconds",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import note_measures, vector_measures
+from benchmarks import index_measures, note_measures, vector_measures
 from benchmarks.measures import ADD, CYCLE, GROWTH
 from benchmarks.processes import FIRST, IMPORT, LATER
 from benchmarks.results import Ratio, Results
@@ -183,6 +183,31 @@ def _own_ratio(measure: str, batch: int, against: str) -> Callable[[Results], Fi
     return measured
 
 
+def _index_time(law: str) -> Callable[[Results], Figure | None]:
+    """Find what a call takes whatever it draws: one row, of the smallest memory."""
+
+    def measured(results: Results) -> Figure | None:
+        name = index_measures.index_name(law)
+        rows = [row for row in results.timings if row.contender == name and row.batch == 1]
+        if not rows:
+            return None
+        row = min(rows, key=lambda row: row.size)
+        return Figure(1e6 * row.seconds, 1e6 * row.low, 1e6 * row.high, "")
+
+    return measured
+
+
+def _index_ratio(law: str) -> Callable[[Results], Figure | None]:
+    """Find how long the index takes, in times of the buffer, for 512 of the most rows."""
+
+    def measured(results: Results) -> Figure | None:
+        name = index_measures.index_name(law)
+        rows = [row for row in results.ratios if row.against == name and row.batch == 512]
+        return _figure(max(rows, key=lambda row: row.size, default=None))
+
+    return measured
+
+
 def _training(results: Results) -> Figure | None:
     runs = results.training.get("runs", ())
     speed = {(run["contender"], run["seed"]): run["steps_per_second"] for run in runs}
@@ -272,6 +297,19 @@ VECTOR_TARGETS = (
     ),
 )  # fmt: skip
 """What adding a step of many environments should take, and what notes may cost."""
+
+INDEX_TARGETS = (
+    *(
+        Target(f"512 of the most items, {law}, in times of a buffer", 0.6, False, "x",
+               _index_ratio(law))
+        for law in index_measures.SAMPLERS
+    ),
+    *(
+        Target(f"a batch of one of the fewest, {law}", 10.0, False, "us", _index_time(law))
+        for law in index_measures.SAMPLERS
+    ),
+)  # fmt: skip
+"""What the sampler alone should take."""
 
 STACK_TARGETS = (
     Target(

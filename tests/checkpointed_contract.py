@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ FIELDS = {
     "reward": per.Field((), "float32"),
 }
 ROOM = 1 << 30
+
+
+Memory = per.ReplayBuffer | per.PrioritizedIndex
 
 
 def new(capacity: int = 20) -> per.ReplayBuffer:
@@ -45,6 +49,19 @@ def drive(replay: per.ReplayBuffer, steps: int, seed: int = 0) -> None:
             replay.update_priorities(batch.ids, rng.normal(size=3))
 
 
+def new_index(capacity: int = 20) -> per.PrioritizedIndex:
+    return per.PrioritizedIndex(capacity, seed=np.random.SFC64(5))
+
+
+def drive_index(index: per.PrioritizedIndex, steps: int, seed: int = 0) -> None:
+    """Append, draw and update."""
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        index.append(td_errors=rng.normal(size=2))
+        draw = index.sample(3, beta=0.5)
+        index.update_priorities(draw.ids, rng.normal(size=3))
+
+
 def contents(part: Checkpointed) -> tuple[Any, dict[str, np.ndarray]]:
     """Return the state as JSON, and a copy of each array."""
     arrays = {piece.name: np.array(piece.read()) for piece in part.pieces()}
@@ -58,24 +75,30 @@ def saved(part: Checkpointed, folder: Any) -> Reader:
 
 
 class Contract:
-    """Tests of one part; a subclass has the member below."""
+    """Tests of one part; a subclass has the first member below.
 
-    def part(self, replay: per.ReplayBuffer) -> Checkpointed:
+    Of an index it also says how such a memory is made and used.
+    """
+
+    def part(self, replay: Memory) -> Checkpointed:
         raise NotImplementedError
 
-    def prepare(self, replay: per.ReplayBuffer, source: per.ReplayBuffer) -> None:
+    new: Callable[[], Memory] = staticmethod(new)
+    drive: Callable[[Memory, int], None] = staticmethod(drive)
+
+    def prepare(self, replay: Memory, source: Memory) -> None:
         """Give a new buffer what the part needs of the others before it is restored."""
 
-    def restored(self, source: per.ReplayBuffer, folder: Any) -> per.ReplayBuffer:
-        replay = new()
+    def restored(self, source: Memory, folder: Any) -> Memory:
+        replay = self.new()
         self.prepare(replay, source)
         self.part(replay).restore(saved(self.part(source), folder))
         return replay
 
     @pytest.mark.parametrize("steps", [0, 1, 7, 60])
     def test_what_is_restored_is_what_was_saved(self, steps, tmp_path):
-        source = new()
-        drive(source, steps)
+        source = self.new()
+        self.drive(source, steps)
         replay = self.restored(source, tmp_path)
         state, arrays = contents(self.part(source))
         found, others = contents(self.part(replay))
@@ -87,8 +110,8 @@ class Contract:
                 assert array[field].tobytes() == others[name][field].tobytes(), name
 
     def test_names_can_be_names_of_files_and_are_given_once(self):
-        replay = new()
-        drive(replay, 40)
+        replay = self.new()
+        self.drive(replay, 40)
         names = [piece.name for piece in self.part(replay).pieces()]
         assert len(set(names)) == len(names)
         for name in names:
@@ -96,31 +119,31 @@ class Contract:
             assert len(name) <= LONGEST_NAME
 
     def test_looking_changes_nothing(self):
-        replay = new()
-        drive(replay, 40)
+        replay = self.new()
+        self.drive(replay, 40)
         before = contents(self.part(replay))
         after = contents(self.part(replay))
         assert before[0] == after[0]
         np.testing.assert_equal(after[1], before[1])
 
     def test_a_piece_or_a_value_that_is_missing_is_one_error(self, tmp_path):
-        source = new()
-        drive(source, 40)
+        source = self.new()
+        self.drive(source, 40)
         part = self.part(source)
         pieces, state = part.pieces(), part.state()
         for missing in [piece.name for piece in pieces] + list(state):
             left = [piece for piece in pieces if piece.name != missing]
             rest = {name: value for name, value in state.items() if name != missing}
             Saver().save(tmp_path, threading.Lock(), lambda a=left, b=rest: Contents({}, b, a))
-            replay = new()
+            replay = self.new()
             self.prepare(replay, source)
             with pytest.raises(CheckpointError) as caught:
                 self.part(replay).restore(Reader(tmp_path, ROOM))
             assert str(tmp_path) in str(caught.value)
 
     def test_arrays_of_another_shape_or_dtype_are_one_error(self, tmp_path):
-        source = new()
-        drive(source, 40)
+        source = self.new()
+        self.drive(source, 40)
         part = self.part(source)
         pieces = part.pieces()
         for number, piece in enumerate(pieces):
@@ -132,7 +155,7 @@ class Contract:
                 changed[number] = piece._replace(read=lambda a=other: np.ascontiguousarray(a))
                 forged = Contents({}, part.state(), changed)
                 Saver().save(tmp_path, threading.Lock(), lambda a=forged: a)
-                replay = new()
+                replay = self.new()
                 self.prepare(replay, source)
                 with pytest.raises(CheckpointError):
                     self.part(replay).restore(Reader(tmp_path, ROOM))

@@ -6,6 +6,7 @@ the call leaves behind must be the state before it or after it, and must go on a
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,17 @@ def count_events(call: Callable[[], Any]) -> int:
     return run_until(call, sys.maxsize)
 
 
-def contents(replay: per.ReplayBuffer) -> dict[str, Any]:
-    """Return what can be seen of a buffer without changing it, in values that can be compared."""
+def contents(replay: per.ReplayBuffer | per.PrioritizedIndex) -> dict[str, Any]:
+    """Return what can be seen of a buffer or an index without changing it, to be compared."""
     stats = replay.stats()
     issued, size = int(stats["ids_issued"]), int(stats["size"])
     ids = np.arange(issued - size, issued)
     seen: dict[str, Any] = {"stats": tuple(stats.items()), "alpha": replay.alpha}
     if size:
-        batch = replay.get(ids)
-        for name in batch:
-            for place, leaf in enumerate(leaves(batch[name])):
+        drawn = replay.get(ids)
+        columns = asdict(drawn) if isinstance(drawn, per.Draw) else dict(drawn)
+        for name, column in columns.items():
+            for place, leaf in enumerate(leaves(column)):
                 seen[f"{name} {place}"] = leaf.dtype.str, leaf.shape, leaf.tobytes()
         seen["priorities"] = replay.priorities(ids).tobytes()
     uniforms = replay._uniforms

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.checkpointed_contract import Contract, contents, drive, new
+from tests.checkpointed_contract import Contract, contents, drive, drive_index, new, new_index
 
 import prioritized_replay as per
 from prioritized_replay.checkpoint.files import CheckpointError
@@ -31,11 +31,31 @@ class TestTransitions(Contract):
         replay._sampler.counters[:] = source._sampler.counters
 
 
-def test_no_two_parts_use_one_name():
-    replay = new()
-    drive(replay, 40)
+class OfIndex:
+    """The same part, in an index."""
+
+    new = staticmethod(new_index)
+    drive = staticmethod(drive_index)
+
+
+class TestUniformsOfIndex(OfIndex, TestUniforms):
+    pass
+
+
+class TestSamplerOfIndex(OfIndex, TestSampler):
+    pass
+
+
+class TestLastBatchOfIndex(OfIndex, TestLastBatch):
+    pass
+
+
+@pytest.mark.parametrize(("make", "use"), [(new, drive), (new_index, drive_index)])
+def test_no_two_parts_use_one_name(make, use):
+    memory = make()
+    use(memory, 40)
     names = []
-    for part in replay._parts():
+    for part in memory._parts():
         state, arrays = contents(part)
         names += [*state, *arrays]
     assert len(set(names)) == len(names)

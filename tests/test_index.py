@@ -1,4 +1,7 @@
-"""The index draws as a buffer does: the same ids, weights and numbers, bit for bit."""
+"""The index draws as a buffer does: the same ids, weights and numbers, bit for bit.
+
+What it has to do whatever it draws by is in ``distribution_contract.py``, for buffers as well.
+"""
 
 import copy
 import os
@@ -10,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import interrupts
 from tests.pser import PSER
-from tests.reference import chi_square_excess
 
 import prioritized_replay as per
 
@@ -128,28 +130,6 @@ def test_long_use_draws_what_a_buffer_draws(sampler):
         pair.compare()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_saved_index_continues_bit_for_bit(tmp_path, sampler):
-    index = per.PrioritizedIndex(50, SAMPLERS[sampler], seed=2)
-    rng = np.random.default_rng(0)
-    for _ in range(9):
-        index.append(7, rng.normal(size=7))
-        draw = index.sample(5, 0.5)
-        index.update_priorities(draw.ids, rng.normal(size=5))
-    index.save(tmp_path, extra={"epoch": b"7"})
-    again = per.PrioritizedIndex.load(tmp_path)
-    assert again.extra == {"epoch": b"7"}
-    assert again.stats() == index.stats()
-    assert again.sampler == index.sampler
-    for _ in range(1500):  # beyond what is left of the block of uniforms
-        mine, other = index.sample(5, 0.4), again.sample(5, 0.4)
-        assert mine.ids.tobytes() == other.ids.tobytes()
-        assert mine.weights.tobytes() == other.weights.tobytes()
-    del index
-    again.save(tmp_path)
-    assert per.PrioritizedIndex.load(tmp_path).stats() == again.stats()
-
-
 def test_checkpoints_of_index_and_buffer_are_told_apart(tmp_path):
     pair = Pair(4, per.Proportional())
     pair.append(2, None)
@@ -173,84 +153,6 @@ def test_item_of_priority_zero_is_not_drawn_until_it_has_one_again():
     assert set(index.sample(50).ids.tolist()) == {2}
 
 
-def test_draws_follow_the_law():
-    index = per.PrioritizedIndex(
-        40, per.Proportional(alpha=1.0, eps=0.0, draw="independent"), seed=4
-    )
-    index.append(40, np.arange(1.0, 41.0))
-    counts = np.zeros(40)
-    for _ in range(400):
-        np.add.at(counts, index.sample(100).ids, 1)
-    law = np.arange(1.0, 41.0) / np.arange(1.0, 41.0).sum()
-    assert chi_square_excess(counts, law) < 1
-
-
-CALLS = {
-    "append": lambda index: index.append(3),
-    "append_errors": lambda index: index.append(2, [5.0, 0.25]),
-    "append_beyond": lambda index: index.append(40),
-    "append_beyond_errors": lambda index: index.append(40, np.arange(40.0)),
-    "sample": lambda index: index.sample(4, 0.5),
-    "sample_beyond": lambda index: index.sample(13, 0.5),
-    "update": lambda index: index.update_priorities([30, 31, 2], [9.0, 0.1, 1.0]),
-    "alpha": lambda index: setattr(index, "alpha", 0.9),
-    "clear": lambda index: index.clear(),
-}
-SAMPLED = int(os.environ.get("PER_INTERRUPTS", "12"))  # events of a call; 0: all of them
-
-
-def prepared(sampler, left=20):
-    index = per.PrioritizedIndex(16, SAMPLERS[sampler], seed=6)
-    index._uniforms.size = 24  # so that a block is soon used up
-    index._uniforms._block = np.random.default_rng(1).random(25)
-    index._uniforms._block[0] = 24 - left
-    index.append(33, np.arange(33.0))
-    index.sample(2)
-    return index
-
-
-def seen(index):
-    stats = index.stats()
-    issued = int(stats["ids_issued"])
-    ids = np.arange(issued - len(index), issued)
-    draw = index.get(ids)
-    uniforms = index._uniforms
-    return (
-        tuple(stats.items()), index.alpha, draw.probabilities.tobytes(), draw.weights.tobytes(),
-        index.priorities(ids).tobytes(), repr(uniforms.state()),
-        [np.asarray(piece.read()).tobytes() for piece in uniforms.pieces()],
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "sampler", ["uniform", "proportional", "current", "distinct", "rank", "own"]
-)
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("left", [20, 3])
-def test_interrupted_call_leaves_the_state_before_or_after(sampler, call, left):
-    if call == "alpha" and sampler in ("uniform", "own"):
-        pytest.skip("there is no alpha to set")
-    change = CALLS[call]
-    change(prepared(sampler, left))  # compiled, where that is still to be done
-    before, after = prepared(sampler, left), prepared(sampler, left)
-    change(after)
-    allowed = [seen(before), seen(after)]
-    events = interrupts.count_events(lambda: change(prepared(sampler, left)))
-    index = prepared(sampler, left)
-    events = interrupts.count_events(lambda: change(index))
-    assert events > 3
-    places = range(events)
-    if SAMPLED and events > SAMPLED:
-        rng = np.random.default_rng(len(call))
-        places = sorted(rng.choice(events, SAMPLED, replace=False).tolist())
-    for at in places:
-        index = prepared(sampler, left)
-        assert interrupts.run_until(lambda index=index: change(index), at) == at
-        assert seen(index) in allowed, f"event {at} of {events}"
-        index.append(2)
-        index.sample(2)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -272,16 +174,43 @@ def test_interrupted_call_leaves_the_state_before_or_after(sampler, call, left):
         (lambda index: index.sample(1, 1.5), r"beta must be in \[0, 1\], got 1.5"),
         (lambda index: index.update_priorities([9], [1.0]), "ids must be >= 0 and < 5, got 9"),
         (lambda index: index.update_priorities([4], [np.nan]), "td_errors must be finite, got nan"),
+        (lambda index: index.update_priorities([-1], [1.0]), "ids must be >= 0 and < 5, got -1"),
+        (lambda index: index.update_priorities([2.0], [1.0]), "ids must be integers .* float64"),
+        (lambda index: index.update_priorities([True], [1.0]), "ids must be integers .* got bool"),
+        (lambda index: index.update_priorities([2**62], [1.0]), "ids must be >= 0 and < 5, got 46"),
+        (lambda index: index.update_priorities([2**63], [1.0]), "ids must fit int64, got 92233"),
+        (lambda index: index.update_priorities([2**64], [1.0]), "ids must be integers .* object"),
+        (lambda index: index.update_priorities([[3, 4]], [1.0, 2.0]), r"shape \(B,\), .* \(1, 2\)"),
+        (lambda index: index.update_priorities(3, 1.0), r"shape \(B,\), got int64 of shape \(\)"),
+        (lambda index: index.update_priorities([3, 4], [1.0]), r"td_errors must .* got \(1,\)"),
+        (lambda index: index.update_priorities([3], [1.0, 2.0]), r"td_errors must .* got \(2,\)"),
+        (lambda index: index.update_priorities([3], [True]), "td_errors must be real .* bool"),
+        (lambda index: index.get([2.0]), "ids must be integers of .* got float64"),
+        (lambda index: index.priorities([True]), "ids must be integers of .* bool"),
         (lambda index: setattr(index, "alpha", -1), "alpha must be >= 0"),
     ],
 )
 def test_bad_input_is_named_and_changes_nothing(call, message):
     index = per.PrioritizedIndex(4, seed=1)
     index.append(5)
-    before = seen(index)
+    before = interrupts.contents(index)
     with pytest.raises(ValueError, match=message):
         call(index)
-    assert seen(index) == before
+    assert interrupts.contents(index) == before
+
+
+def test_ids_that_only_a_larger_index_has_given_are_refused():
+    """Of ids that both have given, nobody can know whose they are."""
+    index, larger = per.PrioritizedIndex(4, seed=1), per.PrioritizedIndex(9, seed=1)
+    index.append(5)
+    ids = larger.append(9)
+    before = interrupts.contents(index)
+    with pytest.raises(ValueError, match="ids must be >= 0 and < 5, got 5"):
+        index.update_priorities(ids, np.ones(9))
+    for ask in (index.get, index.priorities):
+        with pytest.raises(KeyError, match="from 1 to 4, got 5, which was never issued"):
+            ask(ids[4:])
+    assert interrupts.contents(index) == before
 
 
 def test_items_that_are_gone_are_named():

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from prioritized_replay import forking
 from prioritized_replay.batches import _batch_kernels as kernels
 from prioritized_replay.batches.builder import no_such_slot
+from prioritized_replay.batches.drawing import DrawCall, fused_draw_alone
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import NOT_DESCRIBED, Reader, read_checkpoint
 from prioritized_replay.checkpoint.manifest import Contents, Piece
@@ -31,8 +32,9 @@ __all__ = ["Draw", "PrioritizedIndex"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-INT64 = np.dtype(np.int64)
+INT64, FLOAT32 = np.dtype(np.int64), np.dtype(np.float32)
 NO_MARKS = np.zeros(0, np.uint8)
+NO_COUNT = np.zeros(1)  # of uniforms: nobody looks at it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +98,7 @@ class PrioritizedIndex(Sampled):
 
     Notes
     -----
-    About 19 bytes per item if proportional, 30 if rank-based, 1 if uniform.
+    About 18 bytes per item if proportional, 29 if rank-based, one bit if uniform.
 
     Examples
     --------
@@ -123,7 +125,10 @@ class PrioritizedIndex(Sampled):
     ) -> None:
         super().__init__(capacity, sampler, seed)
         self._make_sampler()
-        self._marks = np.zeros(self._capacity, np.uint8)  # of slots: drawn since they were filled
+        # A bit for each slot: drawn since it was filled.
+        self._marks = np.zeros(-(-self._capacity // 8), np.uint8)
+        direct = self._sampler.direct
+        self._fused = fused_draw_alone(self._sampler.distribution) if direct else None
         forking.watch(self)
 
     @property
@@ -203,7 +208,7 @@ class PrioritizedIndex(Sampled):
         def apply() -> None:
             if sampler.issued < end:
                 kept = min(priorities.size, self._capacity)
-                self._marks[np.arange(end - kept, end) % self._capacity] = 0
+                ring.forget_drawn(self._marks, end - kept, kept, self._capacity)
                 sampler.append(priorities)
 
         outer = self._note.begin(apply)
@@ -253,39 +258,37 @@ class PrioritizedIndex(Sampled):
         if self._note.work is not None:
             self._note.settle()
         sampler, uniforms = self._sampler, self._uniforms
-        issued = sampler.issued
         if not sampler.size:
             raise ValueError("sample needs an index with at least one item, got an empty one")
-        draw = _new_draw(batch_size)
-        least, largest = sampler.weight_bounds()
-        record = self._last.room_for(batch_size)
-        at_once = sampler.direct and batch_size <= uniforms.left
-        outer = None
-        if at_once:
+        fused = self._fused if batch_size <= uniforms.left else None
+        if fused is not None:
             sampler.prepare()
+            draw, call = self._new_draw(batch_size, beta)
             numbers = uniforms.block_for(batch_size)
-            first = 1 + int(numbers[0])
-            slots = np.empty(batch_size, INT64)
-            sampler.distribution.draw(
-                numbers[first : first + batch_size], sampler.stratified, slots, draw.probabilities
-            )
+            strange = fused(sampler.distribution, numbers, sampler.stratified, call)
         else:  # uniforms are used up before the draw is complete
             outer = self._note.begin(partial(self._undo_draw, uniforms.moment(), self._last.draws))
+            draw, call = self._new_draw(batch_size, beta)
             try:
-                slots = sampler.draw(batch_size, uniforms, draw.probabilities)
+                draw.ids[:] = sampler.draw(batch_size, uniforms, draw.probabilities)
             except ValueError:
                 self._note.settle()  # nothing was drawn
                 raise
-            numbers = np.zeros(1)
-        strange = kernels.complete_draw(
-            self._marks, slots, issued - 1, self._capacity, least, beta, largest, record, numbers,
-            draw.probabilities, draw.ids, draw.weights,
-        )  # fmt: skip
+            strange = kernels.complete_draw(NO_COUNT, *call)
         if strange:
-            raise no_such_slot(slots[strange - 1], strange - 1, self._capacity)
-        if not at_once:
+            raise no_such_slot(draw.ids[strange - 1], strange - 1, self._capacity)
+        if fused is None:
             self._note.end(outer)
         return draw
+
+    def _new_draw(self, count: int, beta: float) -> tuple[Draw, DrawCall]:
+        """Return a draw of B items, unwritten, and the call that completes it."""
+        draw = Draw(np.empty(count, INT64), np.empty(count, FLOAT32), np.empty(count))
+        least, largest = self._sampler.weight_bounds()
+        return draw, (
+            self._marks, self._sampler.issued - 1, self._capacity, least, beta, largest,
+            self._last.room_for(count), draw.probabilities, draw.ids, draw.weights,
+        )  # fmt: skip
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Draw:
         """Return the present probabilities and weights of items that are named.
@@ -322,15 +325,11 @@ class PrioritizedIndex(Sampled):
     def _get(self, wanted: Ints, beta: float) -> Draw:
         self._note.settle()
         self._require_live(wanted)
-        slots = wanted % self._capacity
-        least, largest = self._sampler.weight_bounds()
-        draw = _new_draw(slots.size)
-        draw.probabilities[:] = self._sampler.probabilities(slots)
-        kernels.complete_draw(
-            NO_MARKS, slots, self._sampler.issued - 1, self._capacity, least, beta, largest,
-            np.empty(RECORD, INT64), np.zeros(1), draw.probabilities, draw.ids,
-            draw.weights,
-        )  # fmt: skip
+        draw, call = self._new_draw(wanted.size, beta)
+        draw.ids[:] = wanted % self._capacity
+        draw.probabilities[:] = self._sampler.probabilities(draw.ids)
+        marks, record = NO_MARKS, np.empty(RECORD, INT64)  # as it is no draw
+        kernels.complete_draw(NO_COUNT, marks, *call[1:6], record, *call[7:])
         return draw
 
     def stats(self) -> dict[str, float]:
@@ -354,7 +353,7 @@ class PrioritizedIndex(Sampled):
     def _stats(self) -> dict[str, float]:
         self._note.settle()
         slots = self._sampler.live_slots()
-        return self._statistics(slots, self._marks[slots] != 0)
+        return self._statistics(slots, (self._marks[slots >> 3] >> (slots & 7)) & 1 != 0)
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
         """Save everything to a folder, so that :meth:`load` continues where this index was.
@@ -445,8 +444,8 @@ class PrioritizedIndex(Sampled):
                 "sampler": describe_sampler(self._sampler.specification),
             }
         )
-        marks = self._marks[: min(self._sampler.issued, self._capacity)]
-        drawn = Piece("drawn", None, partial(np.packbits, marks, bitorder="little"))
+        marks = self._marks[: -(-min(self._sampler.issued, self._capacity) // 8)]
+        drawn = Piece("drawn", None, marks.copy)
         return contents._replace(pieces=[drawn, *contents.pieces])
 
     @staticmethod
@@ -470,10 +469,5 @@ class PrioritizedIndex(Sampled):
     def _restore(self, reader: Reader) -> None:
         super()._restore(reader)
         written = min(self._sampler.issued, self._capacity)
-        marks = reader.array("drawn", np.uint8, (-(-written // 8),))
-        self._marks[:written] = np.unpackbits(marks, count=written, bitorder="little")
-
-
-def _new_draw(count: int) -> Draw:
-    """Return a draw of B items, unwritten."""
-    return Draw(np.empty(count, INT64), np.empty(count, np.float32), np.empty(count))
+        size = -(-written // 8)
+        self._marks[:size] = reader.array("drawn", np.uint8, (size,))

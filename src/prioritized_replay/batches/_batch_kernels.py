@@ -9,6 +9,7 @@ from prioritized_replay.jit.intrinsics import EIGHT, ONE, SEVEN, ZERO, Place, pr
 from prioritized_replay.jit.power import power
 from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD, draw_ring
 from prioritized_replay.sampling._rank_kernels import draw_rows
+from prioritized_replay.sampling._ring_kernels import mark_drawn
 from prioritized_replay.sampling._tree_kernels import draw_masses
 
 
@@ -239,27 +240,78 @@ def sample_rows(
     return strange
 
 
+# --- draws without rows -------------------------------------------------------------------
+#
+# Slots are written where ids shall be, and become those there.
+
+
 @kernel
 def complete_draw(
-    marks, slots, newest, capacity, least, beta, largest, record, numbers,
-    probabilities, ids, weights,
-):  # fmt: skip
-    """Write the ids and weights of slots that were drawn, where there are no rows to copy.
+    numbers, marks, newest, capacity, least, beta, largest, record, probabilities, ids, weights
+):
+    """Turn slots that were drawn into ids, and write their weights.
 
-    `marks`, uint8[N], remembers what has been drawn; without elements, nothing is remembered but
-    the sums of the weights. `numbers` counts the uniforms used. See :func:`complete_batch`, also
-    for what is returned.
+    `marks`, see :mod:`._ring_kernels`, remembers what has been drawn; without elements, nothing is
+    remembered but the sums of the weights. `numbers` counts the uniforms used. See
+    :func:`complete_batch`, also for what is returned.
     """
+    slots = ids
     strange = place_beyond(slots, capacity)
     if strange:
         return strange
+    if marks.size:
+        for i in range(slots.size):
+            mark_drawn(marks, slots[i])
     ids_of(slots, newest, capacity, ids)
     importance_weights(probabilities, least, beta, largest, weights, words_as(record, np.float64))
     if marks.size:
         for i in range(slots.size):
-            marks[slots[i]] = 1
             record[RECORD + i] = ids[i]
         record[COUNT] = slots.size
         record[DRAWS] += 1
         numbers[0] += slots.size
     return 0
+
+
+@kernel
+def draw_masses_alone(
+    tree, starts, numbers, stratified,
+    marks, newest, capacity, least, beta, largest, record, probabilities, ids, weights,
+):  # fmt: skip
+    """Draw by mass, see :func:`complete_draw`."""
+    draw_masses(tree, starts, uniforms_of(numbers, ids.size), stratified, ids, probabilities)
+    return complete_draw(
+        numbers, marks, newest, capacity, least, beta, largest, record, probabilities, ids, weights
+    )
+
+
+@kernel
+def draw_ring_alone(
+    counters, numbers, stratified,
+    marks, newest, capacity, least, beta, largest, record, probabilities, ids, weights,
+):  # fmt: skip
+    """Draw uniformly, see :func:`complete_draw`."""
+    draw_ring(counters, capacity, uniforms_of(numbers, ids.size), stratified, ids, probabilities)
+    return complete_draw(
+        numbers, marks, newest, capacity, least, beta, largest, record, probabilities, ids, weights
+    )
+
+
+@kernel
+def draw_rows_alone(
+    keys, cells, leaf_of, alpha, constant, table, scratch, numbers, stratified,
+    marks, newest, capacity, least, beta, largest, record, probabilities, ids, weights,
+):  # fmt: skip
+    """Draw by rank, see :func:`complete_draw`; `scratch` is int32[3 B].
+
+    Returns -1, having drawn nothing, where the order is damaged.
+    """
+    damaged = draw_rows(
+        keys, cells, leaf_of, uniforms_of(numbers, ids.size), stratified, alpha, constant, table,
+        scratch, ids, probabilities,
+    )  # fmt: skip
+    if damaged:
+        return -1
+    return complete_draw(
+        numbers, marks, newest, capacity, least, beta, largest, record, probabilities, ids, weights
+    )

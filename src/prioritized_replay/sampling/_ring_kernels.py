@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from prioritized_replay.jit.compiling import inner, kernel
-from prioritized_replay.jit.intrinsics import words_as
+from prioritized_replay.jit.intrinsics import Place, words_as
 
 ISSUED = 0  # ids given so far: the next row's id
 FIRST = 1  # the id of the first row since the buffer was cleared
@@ -18,6 +18,7 @@ TOLD = 2  # rows with smaller ids are known to the distribution
 STALE = 3  # updates that came too late: their rows were overwritten
 LARGEST = 4  # the largest priority since the buffer was empty, bits of a float64
 COUNTERS = 8
+THREE = Place(3)
 
 
 @inner
@@ -49,17 +50,29 @@ def checked_update(counters, ids, td_errors, eps, min_priority, most, capacity, 
     """
     count = ids.size
     issued = counters[ISSUED]
-    for i in range(count):
-        if ids[i] < 0 or ids[i] >= issued:
-            return -1 - i
     first = max(counters[FIRST], issued - capacity)
+    # These loops look at everything without a branch, so they are vectorised. Where one has seen
+    # something, others say where.
+    wrong = False
+    gone = False
+    strange = False
+    for i in range(count):
+        wrong |= (ids[i] < 0) | (ids[i] >= issued)
+        gone |= ids[i] < first
     for i in range(count):
         priority = abs(td_errors[i]) + eps
-        if not priority < np.inf:
-            return -1 - i
-        if priority > most and ids[i] >= first:
-            return -1 - count - i
+        strange |= not ((priority < np.inf) & (priority <= most))
+    if wrong or strange:
+        place = place_refused(ids, td_errors, eps, most, first, issued)
+        if place < 0:
+            return place
     turn = first - first % capacity  # one division: a live id is less than two turns above
+    if not gone:
+        for i in range(count):
+            slot = ids[i] - turn
+            slots[i] = slot - capacity if slot >= capacity else slot
+            priorities[i] = max(abs(td_errors[i]) + eps, min_priority)
+        return count
     live = 0
     for i in range(count):
         if ids[i] >= first:
@@ -68,6 +81,22 @@ def checked_update(counters, ids, td_errors, eps, min_priority, most, capacity, 
             priorities[live] = max(abs(td_errors[i]) + eps, min_priority)
             live += 1
     return live
+
+
+@inner
+def place_refused(ids, td_errors, eps, most, first, issued):
+    """Return what :func:`checked_update` does where it refuses, or 0."""
+    count = ids.size
+    for i in range(count):
+        if ids[i] < 0 or ids[i] >= issued:
+            return -1 - i
+    for i in range(count):
+        priority = abs(td_errors[i]) + eps
+        if not priority < np.inf:
+            return -1 - i
+        if priority > most and ids[i] >= first:
+            return -1 - count - i
+    return 0
 
 
 @inner
@@ -100,6 +129,27 @@ def enter_items(counters, entering, marks, capacity, priorities):
     There must be room for them: at most N, and as many as may wait.
     """
     numbers = words_as(counters, np.float64)
+    forget_drawn(marks, counters[ISSUED], priorities.size, capacity)
     for i in range(priorities.size):
-        marks[counters[ISSUED] % capacity] = 0
         enter(counters, numbers, entering, priorities[i])
+
+
+# --- what has been drawn --------------------------------------------------------------------
+#
+# `marks`, uint8[N / 8], has a bit for each slot: bit slot % 8 of byte slot // 8. So it stays in the
+# cache when a byte for each slot would not.
+
+
+@inner
+def mark_drawn(marks, slot):
+    """Note that a slot was drawn."""
+    marks[Place(slot) >> THREE] |= np.uint8(1 << (slot & 7))
+
+
+@kernel
+def forget_drawn(marks, first, count, capacity):
+    """Forget that the slots of these ids were drawn: `count` of them, from `first` on."""
+    slot = first % capacity
+    for _ in range(count):
+        marks[Place(slot) >> THREE] &= np.uint8(~(1 << (slot & 7)))
+        slot = slot + 1 if slot + 1 < capacity else 0

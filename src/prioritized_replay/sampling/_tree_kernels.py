@@ -30,6 +30,7 @@ from prioritized_replay.sampling._ring_kernels import (
 # beside it, a tree of masses counts its positive leaves.
 
 POSITIVE = Place(1)  # where that count is
+THREE = Place(3)
 
 
 @inner
@@ -44,17 +45,20 @@ def sum_of_children(tree, start, node):
 
 @inner
 def set_mass(tree, start, slot, mass):
-    """Write a leaf, where leaves begin at `start`, and keep up the count of positive ones."""
+    """Write a leaf, where leaves begin at `start`; return by how many more are positive now."""
     leaf = Place(start) + Place(slot)
-    tree[POSITIVE] += np.float64(mass > 0.0) - np.float64(tree[leaf] > 0.0)
+    more = np.float64(mass > 0.0) - np.float64(tree[leaf] > 0.0)
     tree[leaf] = mass
+    return more
 
 
 @kernel
 def set_masses(tree, starts, slots, masses):
     """Write leaves (of duplicates the last wins), then recompute their ancestors."""
+    more = 0.0
     for i in range(slots.size):
-        set_mass(tree, starts[0], slots[i], masses[i])
+        more += set_mass(tree, starts[0], slots[i], masses[i])
+    tree[POSITIVE] += more
     sum_up(tree, starts, slots)
 
 
@@ -90,6 +94,7 @@ def tell_masses(tree, starts, stored, counters, entering, alpha):
     issued = counters[ISSUED]
     priority = -1.0
     mass = 0.0
+    more = 0.0
     slot = first % capacity
     begin = slot
     for i in range(first, issued):
@@ -97,8 +102,9 @@ def tell_masses(tree, starts, stored, counters, entering, alpha):
             priority = entering[i & (entering.size - 1)]
             mass = mass_of(priority, alpha)
         stored[Place(slot)] = priority
-        set_mass(tree, starts[0], slot, mass)
+        more += set_mass(tree, starts[0], slot, mass)
         slot = slot + 1 if slot + 1 < capacity else 0
+    tree[POSITIVE] += more
     count = min(issued - first, capacity) if first < issued else 0
     to_end = min(begin + count, capacity)
     sum_up_between(tree, starts, begin, to_end)
@@ -125,7 +131,10 @@ def find_masses(tree, starts, targets, slots):
         start = Place(starts[level])
         end = Place(starts[level - 1]) if level > 0 else Place(tree.size)
         last = (end - start) // EIGHT - ONE
-        if level >= AHEAD_BELOW or level == 0:
+        if level == 0:
+            for i in range(targets.size):
+                targets[i] = enter_child(tree, start, last, targets, slots, i)
+        elif level >= AHEAD_BELOW:
             for i in range(targets.size):
                 enter_child(tree, start, last, targets, slots, i)
         else:
@@ -133,8 +142,6 @@ def find_masses(tree, starts, targets, slots):
             for i in range(targets.size):
                 enter_child(tree, start, last, targets, slots, i)
                 prefetch(tree, below + EIGHT * Place(slots[i]))
-    for i in range(targets.size):
-        targets[i] = tree[Place(starts[0]) + Place(slots[i])]
 
 
 AHEAD_BELOW = 5  # levels from the sixth up hold few enough nodes to stay in the cache
@@ -144,8 +151,8 @@ AHEAD_BELOW = 5  # levels from the sixth up hold few enough nodes to stay in the
 def enter_child(tree, start, last, targets, slots, i):
     """Move target i from its node, at most number `last`, to the child that holds it.
 
-    Children begin at `start`. Where sums are not those of children, targets come to nodes that do
-    not exist: they go on from the last one that does.
+    Returns the mass of that child. Children begin at `start`. Where sums are not those of children,
+    targets come to nodes that do not exist: they go on from the last one that does.
     """
     node = min(Place(slots[i]), last)
     first = start + EIGHT * node
@@ -164,6 +171,7 @@ def enter_child(tree, start, last, targets, slots, i):
     if not target < mass:
         target = np.nextafter(mass, 0.0)
     targets[i] = target
+    return mass
 
 
 @kernel
@@ -178,6 +186,16 @@ def draw_masses(tree, starts, uniforms, stratified, slots, probabilities):
     find_masses(tree, starts, probabilities, slots)
     for i in range(uniforms.size):
         probabilities[i] = max(probabilities[i] / root, SMALLEST)
+
+
+@inner
+def fetch_leaves(tree, starts, stored, slots):
+    """Ask for what an update of these slots will write, all at once: the misses overlap."""
+    for i in range(slots.size):
+        slot = Place(slots[i])
+        prefetch(stored, slot)
+        prefetch(tree, Place(starts[0]) + slot)
+        prefetch(tree, Place(starts[1]) + (slot >> THREE))
 
 
 @kernel
@@ -242,6 +260,7 @@ def update_masses(
         return live
     largest = 0.0
     if live > 0:
+        fetch_leaves(tree, starts, stored, slots[:live])
         largest = set_priorities(
             tree, starts, stored, slots[:live], priorities[:live], alpha, np.inf
         )

@@ -100,6 +100,8 @@ class Sampler:
             self.distribution, capacity, self.counters, float(option("uniform_mix", 0.0)),
             float(option("recent_mix", 0.0)), int(option("recent", 1000)),
         )  # fmt: skip
+        # One call less where nothing is mixed in.
+        self._drawable = (self.distribution if self._mixture.plain else self._mixture).drawable
         self.direct = not self._distinct and self._mixture.plain
         """Whether a batch is drawn from the distribution alone, with replacement."""
 
@@ -286,7 +288,7 @@ class Sampler:
             If none has.
         """
         self.tell()
-        drawable = self._mixture.drawable()
+        drawable = self._drawable()
         if not drawable:
             raise ValueError(
                 "no row can be drawn while all priorities are zero: "
