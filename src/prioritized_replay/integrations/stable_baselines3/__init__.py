@@ -1,0 +1,9 @@
+"""Prioritized replay in Stable-Baselines3: its buffer protocol upon our buffer."""
+
+from prioritized_replay.integrations.stable_baselines3.buffer import (
+    PrioritizedReplayBuffer,
+    PrioritizedSamples,
+)
+from prioritized_replay.integrations.stable_baselines3.checkpoints import ReplayInFolder
+
+__all__ = ["PrioritizedReplayBuffer", "PrioritizedSamples", "ReplayInFolder"]
