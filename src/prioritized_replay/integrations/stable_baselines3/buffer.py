@@ -15,17 +15,17 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
+from prioritized_replay import Uniform
 from prioritized_replay.fields.field import Field
+from prioritized_replay.integrations.stable_baselines3.weighting import Draw, TracedRewards, unseen
 from prioritized_replay.replay import ReplayBuffer
-from prioritized_replay.schedules import Schedule, linear
+from prioritized_replay.schedules import Schedule
 
-__all__ = ["LastDraw", "PrioritizedReplayBuffer", "PrioritizedSamples"]
+__all__ = ["PrioritizedReplayBuffer", "PrioritizedSamples"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Observations = torch.Tensor | dict[str, torch.Tensor]
-
-ANNEALED = linear(1.0, 0.4, 1.0)  # of the progress that remains: 0.4 at first, 1 at the end
 
 
 class PrioritizedSamples(NamedTuple):
@@ -58,15 +58,6 @@ class PrioritizedSamples(NamedTuple):
     ids: Ints
 
 
-class LastDraw(NamedTuple):
-    """What tells which transitions were drawn last, and what they weigh."""
-
-    ids: Ints
-    """int64[B], as a NumPy array."""
-    weights: torch.Tensor
-    """float32[B, 1]"""
-
-
 class PrioritizedReplayBuffer(TheirReplayBuffer):
     """Prioritized replay as Stable-Baselines3's ``replay_buffer_class``.
 
@@ -92,7 +83,12 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         Discount of one step, which matters where ``n_steps`` > 1: that of the algorithm.
     beta : float or callable
         How much of the draw's bias the weights correct, in [0, 1], or a schedule of the progress
-        that remains, which goes from 1 to 0. By default from 0.4 at first to 1 at the end.
+        that remains, which goes from 1 to 0. A schedule needs somebody who tells the progress:
+        ``PrioritizedDQN`` and its like do, and so does the callback ``ReplayProgress``.
+    weigh_losses : bool
+        Whether the loss that an algorithm computes of a batch is weighted, and its errors come
+        back, without a word in the algorithm. If False, the algorithm multiplies its loss by
+        ``weights`` and calls :meth:`update_priorities`.
     seed : int, SeedSequence, Generator or None
         Of the draws. If None, one number is taken from NumPy's global generator, which the
         algorithm seeds with its own ``seed``.
@@ -109,10 +105,10 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
     ----------
     replay : prioritized_replay.ReplayBuffer
         The buffer behind, which keeps everything.
-    progress_remaining : float
+    progress_remaining : float or None
         From 1 to 0, what ``beta`` depends on. The algorithm sets it.
-    last_draw : LastDraw or None
-        Ids and weights of the last batch.
+    last_draw : Draw or None
+        Ids and weights of the last batch, and the errors that came back for it.
     """
 
     def __init__(
@@ -128,7 +124,8 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         sampler: Any = None,
         n_steps: int = 1,
         gamma: float = 0.99,
-        beta: float | Schedule = ANNEALED,
+        beta: float | Schedule = 0.4,
+        weigh_losses: bool = True,
         seed: Any = None,
         directory: Any = None,
         max_bytes: int | None = None,
@@ -151,9 +148,10 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         self.n_steps = n_steps
         self.gamma = gamma
         self.beta = beta
-        self.progress_remaining = 1.0
-        self.last_draw: LastDraw | None = None
-        self._beta_of(1.0)
+        self.weigh_losses = weigh_losses
+        self.progress_remaining: float | None = None
+        self.last_draw: Draw | None = None
+        self._losses_are_seen = False
         if seed is None:
             seed = int(np.random.randint(2**31))  # noqa: NPY002 - as the algorithm seeds it
         self.replay = ReplayBuffer(
@@ -275,7 +273,11 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         ------
         ValueError
             If there is nothing to draw from, or ``beta`` has gone out of [0, 1].
+        RuntimeError
+            If the batch before this one was used, and no loss of it was seen, nor of any before
+            it; or if ``beta`` is a schedule and nobody told the progress.
         """
+        self._require_answer()
         batch = self.replay.sample(batch_size, self._beta_of(self.progress_remaining))
         obs: Any = batch.obs
         next_obs: Any = batch.next_obs
@@ -284,17 +286,31 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
             obs, next_obs = env.normalize_obs(obs), env.normalize_obs(next_obs)
             reward = self._normalize_reward(reward, env)
         weights = self._tensor(batch.weights[:, None])
-        self.last_draw = LastDraw(batch.ids, weights)
+        self.last_draw = Draw(batch.ids, weights, self.replay.update_priorities)
+        rewards = self._tensor(reward)
+        if self.weigh_losses and not isinstance(self.replay.sampler, Uniform):
+            rewards = TracedRewards.of(rewards, self.last_draw)
         return PrioritizedSamples(
             self._tensors(obs),
             self._tensor(batch.action),
             self._tensors(next_obs),
             self._tensor(batch.terminated[:, None].astype(np.float32)),
-            self._tensor(reward),
+            rewards,
             None if self.n_steps == 1 else self._tensor(batch.discount[:, None]),
             weights,
             batch.ids,
         )
+
+    def _require_answer(self) -> None:
+        """Refuse to draw on for an algorithm whose loss is out of sight."""
+        draw = self.last_draw
+        if draw is None or self._losses_are_seen:
+            return
+        if draw.answered:
+            self._losses_are_seen = True
+        elif draw.used:
+            self.last_draw = None
+            raise unseen("the rewards of the last batch were used, and no loss of them was seen")
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
         """Set priorities from new TD errors; see the buffer behind.
@@ -311,7 +327,10 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         int
             How many are still there.
         """
-        return self.replay.update_priorities(ids, td_errors)
+        applied = self.replay.update_priorities(ids, td_errors)
+        if self.last_draw is not None:
+            self.last_draw.answered = True
+        return applied
 
     def end_episode(self) -> None:
         """Close the open windows: the environments were reset in the middle of their episodes."""
@@ -350,11 +369,17 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         self.buffer_size = loaded.capacity // self.n_envs
         self.last_draw = None
 
-    def _beta_of(self, progress_remaining: float) -> float:
+    def _beta_of(self, progress_remaining: float | None) -> float:
         """Return beta at a progress that remains."""
-        if callable(self.beta):
-            return self.beta(min(max(progress_remaining, 0.0), 1.0))
-        return self.beta
+        if not callable(self.beta):
+            return self.beta
+        if progress_remaining is None:
+            raise RuntimeError(
+                "beta is a schedule of the progress that remains, and nobody has told it: use "
+                "PrioritizedDQN, PrioritizedSAC or PrioritizedTD3, give learn the callback "
+                "ReplayProgress(), or make beta a number"
+            )
+        return self.beta(min(max(progress_remaining, 0.0), 1.0))
 
     def _tensors(self, observations: Any) -> Observations:
         if isinstance(observations, Mapping):

@@ -16,11 +16,25 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-__all__ = ["Draw", "TracedRewards"]
+__all__ = ["Draw", "TracedRewards", "unseen"]
+
+Loss = Callable[..., torch.Tensor]
 
 LOSSES = frozenset({functional.mse_loss, functional.smooth_l1_loss, functional.huber_loss})
-# Reading what a tensor is like, or printing it, computes nothing.
+# To print a tensor, or to read what it is like, is no use of it.
 LOOKS = frozenset({"__get__", "__repr__", "__format__", "size", "dim", "stride", "numel"})
+
+
+def unseen(what: str) -> RuntimeError:
+    """Return the error of an algorithm whose loss the weights cannot reach."""
+    return RuntimeError(
+        f"{what}. Weights reach torch.nn.functional's mse_loss, smooth_l1_loss and huber_loss of a "
+        "target computed of the batch's rewards, as in DQN, SAC and TD3. An algorithm with another "
+        "loss multiplies it by the batch's weights and calls "
+        "replay_buffer.update_priorities(batch.ids, td_errors); tell that by "
+        "replay_buffer_kwargs=dict(weigh_losses=False). To look at transitions without training, "
+        "use replay_buffer.replay.sample"
+    )
 
 
 class Draw:
@@ -40,7 +54,7 @@ class Draw:
     used : bool
         Something was computed of the rewards.
     answered : bool
-        A loss was weighted and its errors were reported.
+        Errors came back.
     errors : float32[B] or None
         For each row the largest absolute error of the losses so far: of two critics, the worse.
     """
@@ -59,54 +73,62 @@ class Draw:
         self._report = report
 
     def loss(
-        self, function: Callable[..., torch.Tensor], given: torch.Tensor, target: torch.Tensor,
-        reduction: str, **options: Any,
-    ) -> torch.Tensor:  # fmt: skip
-        """Return the loss with each row weighted; report the errors.
+        self,
+        function: Loss,
+        value: torch.Tensor,
+        target: torch.Tensor,
+        reduction: str,
+        options: dict[str, Any],
+    ) -> torch.Tensor:
+        """Return the loss with each row weighted, and report the errors.
+
+        Parameters
+        ----------
+        function : callable
+            One of PyTorch's losses.
+        value, target : torch.Tensor
+            One value and one target for each row.
+        reduction : {"mean", "sum", "none"}
+            Of the weighted losses. A mean divides by the rows, not by the sum of their weights.
+        options : dict
+            Further ones of the loss.
 
         Raises
         ------
         RuntimeError
-            If the loss does not have one value for each row of the batch.
+            If there is not one value for each row, or the loss has weights of its own.
         """
         rows = len(self.ids)
-        if given.shape != target.shape or given.numel() != rows:
-            raise RuntimeError(
-                f"{function.__name__} must be of one value and one target for each of the {rows} "
-                f"rows of the batch, got shapes {tuple(given.shape)} and {tuple(target.shape)}: "
-                + ADVICE
-            )
-        losses = function(given, target, reduction="none", **options)
-        weights = self.weights.reshape(losses.shape)
+        name = function.__name__
+        if value.shape != target.shape or value.numel() != rows:
+            shapes = f"{tuple(value.shape)} and {tuple(target.shape)}"
+            raise unseen(f"{name} has to be of {rows} values and {rows} targets, got {shapes}")
+        for old in ("weight", "size_average", "reduce"):
+            if options.pop(old, None) is not None:
+                raise unseen(f"{name} takes no {old}= of a batch that has weights")
+        losses = function(value, target, reduction="none", **options)
         if reduction == "none":
-            weighted = weights * losses
+            weighted = self.weights.view(losses.shape) * losses
         else:
-            weighted = torch.dot(losses.reshape(-1), weights.reshape(-1))
+            weighted = torch.dot(losses.view(-1), self.weights.view(-1))
             if reduction == "mean":
                 weighted = weighted / rows
-        self._note(given, target)
+        self._note(value, target)
         return weighted
 
-    def _note(self, given: torch.Tensor, target: torch.Tensor) -> None:
-        errors = np.abs(_numbers(target) - _numbers(given))
-        self.errors = errors if self.errors is None else np.maximum(self.errors, errors)
-        self._report(self.ids, self.errors)
+    def _note(self, value: torch.Tensor, target: torch.Tensor) -> None:
+        errors = np.abs(_numbers(target) - _numbers(value))
+        if self.errors is not None:
+            np.maximum(self.errors, errors, out=errors)
+        self.errors = errors
+        self._report(self.ids, errors)
         self.answered = True
-
-
-ADVICE = (
-    "the weights of PrioritizedReplayBuffer reach a loss by torch.nn.functional's mse_loss, "
-    "smooth_l1_loss or huber_loss of a target made of the batch's rewards, as in DQN, SAC and TD3; "
-    "an algorithm with another loss has to multiply it by the batch's weights and call "
-    "replay_buffer.update_priorities(batch.ids, td_errors) itself, "
-    "with replay_buffer_kwargs=dict(weigh_losses=False)"
-)
 
 
 class TracedRewards(torch.Tensor):
     """Rewards of a batch, or what was computed of them, with the draw that they came from.
 
-    Made by :meth:`of`. On every other occasion it is a tensor like any other.
+    Made by :meth:`of`; in all else a tensor like any other.
     """
 
     draw: Draw
@@ -126,38 +148,44 @@ class TracedRewards(torch.Tensor):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Compute as PyTorch does, but weight losses; results of the same rows know the draw."""
+        """Compute as PyTorch does, but weight losses; results of the same rows know the draw.
+
+        Raises
+        ------
+        RuntimeError
+            If something that has a gradient is computed with these numbers, and is none of the
+            losses: it would be a loss without weights.
+        """
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
-            if func in LOSSES:
-                return _weighted(func, *args, **kwargs)
-            result = func(*args, **kwargs)
-            if func.__name__ in LOOKS:
-                return result
             draw = _draw_of((*args, *kwargs.values()))
-            if draw is None:
-                return result
+            if draw is None or func.__name__ in LOOKS:
+                return func(*args, **kwargs)
+            if func in LOSSES:
+                return _weighted(draw, func, *args, **kwargs)
             draw.used = True
+            result = func(*args, **kwargs)
             if type(result) is not torch.Tensor:
                 return result
             if result.requires_grad:
-                raise RuntimeError(f"{func.__name__} is no loss whose weights are known: {ADVICE}")
+                raise unseen(f"{func.__name__} with a gradient, of the rewards of a batch, is no "
+                             "loss whose weights are known")  # fmt: skip
             if result.dim() and len(result) == len(draw.ids):
                 return cls.of(result, draw)
             return result
 
 
 def _weighted(
-    function: Callable[..., torch.Tensor],
-    input: torch.Tensor,  # noqa: A002  PyTorch's name
+    draw: Draw,
+    function: Loss,
+    input: torch.Tensor,
     target: torch.Tensor,
     *,
     reduction: str = "mean",
     **options: Any,
 ) -> torch.Tensor:
-    draw = _draw_of((input, target))
-    assert draw is not None
-    return draw.loss(function, input, target, reduction, **options)
+    """Take the arguments of a loss by the names that PyTorch gives them."""
+    return draw.loss(function, input, target, reduction, options)
 
 
 def _draw_of(values: Iterable[Any]) -> Draw | None:
