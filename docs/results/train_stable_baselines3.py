@@ -1,8 +1,9 @@
 """Train Stable-Baselines3 with prioritized and with uniform replay, and draw the curves.
 
-    python docs/results/train_stable_baselines3.py run     train what is missing, two runs at a time
-    python docs/results/train_stable_baselines3.py draw    summary.csv and a figure for each environment
+    python docs/results/train_stable_baselines3.py run
+    python docs/results/train_stable_baselines3.py draw
 
+``run`` trains what is missing, two runs at a time; ``draw`` writes summary.csv and the figures.
 A run that has ended has its evaluations in ``docs/results/stable_baselines3/ENV_ARM_SEED.csv``.
 Settings are those of Stable-Baselines3's zoo. HalfCheetah has smaller networks and batches than
 there, and a tenth of the steps: one processor trains it.

@@ -48,6 +48,7 @@ class Prioritized(ReplayInFolder, OffPolicyAlgorithm):
             super()._setup_model()
         finally:
             self.n_steps = options["n_steps"]
+        self._prioritized().progress_remaining = self._current_progress_remaining
 
     def _setup_learn(
         self,

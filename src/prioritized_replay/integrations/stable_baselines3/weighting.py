@@ -110,9 +110,11 @@ class Draw:
         if reduction == "none":
             weighted = self.weights.view(losses.shape) * losses
         else:
-            weighted = torch.dot(losses.view(-1), self.weights.view(-1))
-            if reduction == "mean":
-                weighted = weighted / rows
+            # the division in front, so that it has no part in the gradient's way back
+            weights = self.weights.view(-1)
+            weighted = torch.dot(
+                losses.reshape(-1), weights / rows if reduction == "mean" else weights
+            )
         self._note(value, target)
         return weighted
 
@@ -200,5 +202,8 @@ def _draw_of(values: Iterable[Any]) -> Draw | None:
 
 
 def _numbers(values: torch.Tensor) -> NDArray[np.float32]:
-    flat: NDArray[np.float32] = values.detach().reshape(-1).float().cpu().numpy()
+    values = values.detach()
+    if values.dtype != torch.float32 or values.device.type != "cpu":
+        values = values.float().cpu()
+    flat: NDArray[np.float32] = values.numpy().reshape(-1)
     return flat
