@@ -15,23 +15,21 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
+from prioritized_replay import ReplayBuffer, Uniform
 from prioritized_replay.fields import arguments
 from prioritized_replay.integrations.stable_baselines3.continuity import Continuity
 from prioritized_replay.integrations.stable_baselines3.samples import (
-    LastDraw,
     Observations,
     PrioritizedSamples,
 )
 from prioritized_replay.integrations.stable_baselines3.steps import StepReader
-from prioritized_replay.replay import ReplayBuffer
-from prioritized_replay.schedules import Schedule, linear
+from prioritized_replay.integrations.stable_baselines3.weighting import Draw, TracedRewards, unseen
+from prioritized_replay.schedules import Schedule
 
 __all__ = ["PrioritizedReplayBuffer"]
 
 Array = NDArray[Any]
 
-ANNEALED = linear(1.0, 0.4, 1.0)
-"""beta of the progress that remains: 0.4 at first, where that is 1, and 1 at the end."""
 THEIR_ARRAYS = frozenset(
     ("observations", "next_observations", "actions", "rewards", "timeouts", "_get_samples")
 )
@@ -62,7 +60,12 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         Discount of one step, that of the algorithm. It matters where ``n_steps`` > 1.
     beta : float or callable
         How much of the draw's bias the weights correct, in [0, 1], or a schedule of the progress
-        that remains, which goes from 1 to 0. By default from 0.4 at first to 1 at the end.
+        that remains, which goes from 1 to 0. A schedule needs somebody who tells the progress:
+        ``PrioritizedDQN`` and its like do, and so does the callback ``ReplayProgress``.
+    weigh_losses : bool
+        Whether the loss that an algorithm computes of a batch is weighted, and its errors come
+        back, without a word in the algorithm. If False, the algorithm multiplies its loss by
+        ``weights`` and calls :meth:`update_priorities`.
     seed : int, SeedSequence, Generator or None
         Of the draws. If None, one number is taken from NumPy's global generator, which the
         algorithm seeds with its own ``seed``.
@@ -73,10 +76,10 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
     ----------
     replay : prioritized_replay.ReplayBuffer
         The buffer behind, which keeps everything.
-    progress_remaining : float
+    progress_remaining : float or None
         From 1 to 0, what ``beta`` is called with. The algorithm sets it.
-    last_draw : LastDraw or None
-        Ids and weights of the last batch.
+    last_draw : Draw or None
+        Ids and weights of the last batch, and the errors that came back for it.
 
     Raises
     ------
@@ -113,7 +116,8 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         sampler: Any = None,
         n_steps: int = 1,
         gamma: float = 0.99,
-        beta: float | Schedule = ANNEALED,
+        beta: float | Schedule = 0.4,
+        weigh_losses: bool = True,
         seed: Any = None,
         max_bytes: int | None = None,
     ) -> None:
@@ -131,8 +135,10 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         self.n_steps = arguments.integer("n_steps", n_steps)
         self.gamma = arguments.number("gamma", gamma, 1.0)
         self.beta: float | Schedule = _checked_beta(beta)
-        self.progress_remaining = 1.0
-        self.last_draw: LastDraw | None = None
+        self.weigh_losses = weigh_losses
+        self.progress_remaining: float | None = None
+        self.last_draw: Draw | None = None
+        self._losses_are_seen = False
         self._max_bytes = max_bytes
         self._is_dict = isinstance(observation_space, spaces.Dict)
         single = self.n_envs == self.n_steps == 1  # values without axis are added faster then
@@ -252,7 +258,11 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         ValueError
             If there is nothing to draw from, ``beta`` has gone out of [0, 1], or ``env`` clips
             rewards where ``n_steps`` > 1.
+        RuntimeError
+            If the batch before this one was used, and no loss of it was seen, nor of any before
+            it; or if ``beta`` is a schedule and nobody told the progress.
         """
+        self._require_answer()
         if not len(self.replay) and self.n_steps > 1:
             raise ValueError(
                 f"sample needs a transition, which takes n_steps = {self.n_steps} steps of an "
@@ -271,17 +281,31 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
             obs, next_obs = env.normalize_obs(obs), env.normalize_obs(next_obs)
             reward = env.normalize_reward(reward)
         weights = self._tensor(batch.weights[:, None])
-        self.last_draw = LastDraw(batch.ids, weights)
+        self.last_draw = Draw(batch.ids, weights, self.replay.update_priorities)
+        rewards = self._tensor(reward)
+        if self.weigh_losses and not isinstance(self.replay.sampler, Uniform):
+            rewards = TracedRewards.of(rewards, self.last_draw)
         return PrioritizedSamples(
             self._tensors(obs),
             self._tensor(batch.action),
             self._tensors(next_obs),
             self._tensor(batch.terminated[:, None].astype(np.float32)),
-            self._tensor(reward),
+            rewards,
             None if self.n_steps == 1 else self._tensor(batch.discount[:, None]),
             weights,
             batch.ids,
         )
+
+    def _require_answer(self) -> None:
+        """Refuse to draw on for an algorithm whose loss is out of sight."""
+        draw = self.last_draw
+        if draw is None or self._losses_are_seen:
+            return
+        if draw.answered:
+            self._losses_are_seen = True
+        elif draw.used:
+            self.last_draw = None
+            raise unseen("the rewards of the last batch were used, and no loss of them was seen")
 
     def update_priorities(self, ids: Any, td_errors: Any) -> int:
         """Set priorities from new TD errors.
@@ -303,7 +327,10 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         ValueError
             As :meth:`prioritized_replay.ReplayBuffer.update_priorities`.
         """
-        return self.replay.update_priorities(ids, td_errors)
+        applied = self.replay.update_priorities(ids, td_errors)
+        if self.last_draw is not None:
+            self.last_draw.answered = True
+        return applied
 
     def end_episode(self) -> None:
         """Close the open windows: the environments begin new episodes with the next step."""
@@ -349,8 +376,16 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         self.replay = loaded
 
     def _beta_now(self) -> float:
-        beta = self.beta
-        return beta(min(max(self.progress_remaining, 0.0), 1.0)) if callable(beta) else beta
+        beta, progress = self.beta, self.progress_remaining
+        if not callable(beta):
+            return beta
+        if progress is None:
+            raise RuntimeError(
+                "beta is a schedule of the progress that remains, and nobody has told it: use "
+                "PrioritizedDQN, PrioritizedSAC or PrioritizedTD3, give learn the callback "
+                "ReplayProgress(), or make beta a number"
+            )
+        return beta(min(max(progress, 0.0), 1.0))
 
     def _tensors(self, observations: Any) -> Observations:
         if self._is_dict:

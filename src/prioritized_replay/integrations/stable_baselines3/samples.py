@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["LastDraw", "Observations", "PrioritizedSamples"]
+__all__ = ["Observations", "PrioritizedSamples"]
 
 Ints = NDArray[np.int64]
 Observations = torch.Tensor | dict[str, torch.Tensor]
@@ -44,16 +44,3 @@ class PrioritizedSamples(NamedTuple):
     discounts: torch.Tensor | None
     weights: torch.Tensor
     ids: Ints
-
-
-class LastDraw(NamedTuple):
-    """What tells which transitions were drawn last, and what they weigh.
-
-    Attributes
-    ----------
-    ids : int64[B], as a NumPy array
-    weights : float32[B, 1]
-    """
-
-    ids: Ints
-    weights: torch.Tensor

@@ -14,8 +14,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 
+from prioritized_replay import Field
 from prioritized_replay.fields import arguments
-from prioritized_replay.fields.field import Field
 
 __all__ = ["StepReader"]
 
