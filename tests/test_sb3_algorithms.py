@@ -289,11 +289,11 @@ def test_callbacks_evaluate_and_save_model_and_replay(tmp_path):
 
 
 RESUMED = """
-import hashlib, sys
-import numpy as np, torch
+import gymnasium, hashlib, sys
+import numpy as np
 from prioritized_replay.integrations import stable_baselines3 as ours
 kind, env, folder = sys.argv[1:]
-model = getattr(ours, kind).load(folder + "/model", env)
+model = getattr(ours, kind).load(folder + "/model", gymnasium.make(env))
 model.load_replay_buffer(folder + "/replay")
 before = model.num_timesteps
 model.learn(40, reset_num_timesteps=False)
@@ -312,9 +312,9 @@ def test_a_new_process_goes_on_and_two_of_them_agree_bit_for_bit(plain, prioriti
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "replay")
     words = [sys.executable, "-c", RESUMED, prioritized.__name__, env, str(tmp_path)]
-    first, second = (
-        subprocess.run(words, capture_output=True, text=True, check=True).stdout for _ in range(2)
-    )
+    started = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = (process.communicate()[0] for process in started)
+    assert [process.returncode for process in started] == [0, 0]
     assert first == second
     assert len(first.strip()) == len(hashlib.sha256().hexdigest())
 
