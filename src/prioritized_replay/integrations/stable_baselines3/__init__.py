@@ -6,11 +6,9 @@ from prioritized_replay.integrations.stable_baselines3.algorithms import (
     PrioritizedTD3,
     ReplayProgress,
 )
-from prioritized_replay.integrations.stable_baselines3.buffer import (
-    PrioritizedReplayBuffer,
-    PrioritizedSamples,
-)
+from prioritized_replay.integrations.stable_baselines3.buffer import PrioritizedReplayBuffer
 from prioritized_replay.integrations.stable_baselines3.checkpoints import ReplayInFolder
+from prioritized_replay.integrations.stable_baselines3.samples import PrioritizedSamples
 
 __all__ = [
     "PrioritizedDQN",

@@ -38,7 +38,7 @@ class ReplayInFolder:
         path : path
             The folder.
         truncate_last_traj : bool
-            Whether the environments will be reset, so that open windows of n steps are closed.
+            Whether the environments begin new episodes with the next step.
 
         Raises
         ------
@@ -47,10 +47,7 @@ class ReplayInFolder:
         ValueError
             As :meth:`PrioritizedReplayBuffer.load`.
         """
-        replay_buffer = self._prioritized()
-        replay_buffer.load(_folder(path))
-        if truncate_last_traj:
-            replay_buffer.end_episode()
+        self._prioritized().load(_folder(path), truncate_last_traj)
 
     def _prioritized(self) -> PrioritizedReplayBuffer:
         if not isinstance(self.replay_buffer, PrioritizedReplayBuffer):

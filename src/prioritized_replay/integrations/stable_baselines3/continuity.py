@@ -1,0 +1,86 @@
+"""Whether a step goes on from the one before, or its environment was reset in between.
+
+Stable-Baselines3 resets environments in the middle of their episodes, whenever ``learn`` is called
+again. It does not tell the replay buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Continuity"]
+
+Array = NDArray[Any]
+
+
+class Continuity:
+    """Remembers what the last step of each of E environments led to.
+
+    Examples
+    --------
+    >>> steps = Continuity()
+    >>> obs, next_obs, no = np.array([[0.0], [5.0]]), np.array([[1.0], [6.0]]), np.zeros(2, bool)
+    >>> steps.broken(obs)  # nothing is known yet
+    []
+    >>> steps.remember(next_obs, terminated=no, truncated=no)
+    >>> steps.broken(next_obs), steps.broken(np.array([[1.0], [0.0]]))
+    ([], [1])
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, Any, bytes, Any] | None = None
+
+    def remember(self, next_obs: Any, terminated: Array, truncated: Any) -> None:
+        """Remember a step of every environment.
+
+        Parameters
+        ----------
+        next_obs : array[E, ...], or mapping of such
+            What it led to.
+        terminated, truncated : bool[E]
+            How the episode ended there; ``truncated`` may be False for all.
+        """
+        # Of the arrays, which may be written to meanwhile, only shapes and dtypes are read later.
+        truncations = truncated if truncated is False else truncated.copy()
+        self._last = _content(next_obs), next_obs, terminated.tobytes(), truncations
+
+    def forget(self) -> None:
+        """Remember nothing: the next step of every environment counts as going on."""
+        self._last = None
+
+    def broken(self, obs: Any) -> list[int]:
+        """Return the environments whose episode does not go on from where it was.
+
+        Parameters
+        ----------
+        obs : array[E, ...], or mapping of such
+            Where the next step begins.
+        """
+        if self._last is None:
+            return []
+        content, like, terminated, truncated = self._last
+        if _content(obs) == content:
+            return []
+        ended = np.frombuffer(terminated, np.bool_) | truncated
+        changed = np.zeros(len(ended), np.bool_)
+        place = 0
+        for part, part_like in zip(_parts(obs), _parts(like), strict=True):
+            now = np.frombuffer(part.astype(part_like.dtype).tobytes(), np.uint8)
+            before = np.frombuffer(content, np.uint8, now.size, place)
+            changed |= (now != before).reshape(len(ended), -1).any(axis=1)
+            place += now.size
+        return np.flatnonzero(changed & ~ended).tolist()
+
+
+def _content(obs: Any) -> bytes:
+    if type(obs) is np.ndarray:
+        return obs.tobytes()
+    return b"".join([part.tobytes() for part in _parts(obs)])
+
+
+def _parts(obs: Any) -> list[Array]:
+    return list(obs.values()) if isinstance(obs, Mapping) else [obs]
