@@ -88,7 +88,7 @@ class Draw:
             One of PyTorch's losses.
         value, target : torch.Tensor
             One value and one target for each row.
-        reduction : {"mean", "sum", "none"}
+        reduction : {"mean", "sum"}
             Of the weighted losses. A mean divides by the rows, not by the sum of their weights.
         options : dict
             Further ones of the loss.
@@ -96,7 +96,8 @@ class Draw:
         Raises
         ------
         RuntimeError
-            If there is not one value for each row, or the loss has weights of its own.
+            If there is not one value for each row, if the loss has weights of its own, or if it
+            is not reduced to one number.
         """
         rows = len(self.ids)
         name = function.__name__
@@ -106,15 +107,13 @@ class Draw:
         for old in ("weight", "size_average", "reduce"):
             if options.pop(old, None) is not None:
                 raise unseen(f"{name} takes no {old}= of a batch that has weights")
-        losses = function(value, target, reduction="none", **options)
         if reduction == "none":
-            weighted = self.weights.view(losses.shape) * losses
-        else:
-            # the division in front, so that it has no part in the gradient's way back
-            weights = self.weights.view(-1)
-            weighted = torch.dot(
-                losses.reshape(-1), weights / rows if reduction == "mean" else weights
-            )
+            # Whoever asks for the losses one by one may be about to multiply them by the weights.
+            raise unseen(f"{name} of one number each might be weighted twice, or not at all")
+        losses = function(value, target, reduction="none", **options).reshape(-1)
+        weights = self.weights.view(-1)
+        # The division comes first, so that it has no part in the gradient's way back.
+        weighted = torch.dot(losses, weights / rows if reduction == "mean" else weights)
         self._note(value, target)
         return weighted
 
@@ -161,7 +160,8 @@ class TracedRewards(torch.Tensor):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             draw = _draw_of((*args, *kwargs.values()))
-            if draw is None or func.__name__ in LOOKS:
+            name = getattr(func, "__name__", "")
+            if draw is None or name in LOOKS:
                 return func(*args, **kwargs)
             if func in LOSSES:
                 return _weighted(draw, func, *args, **kwargs)
@@ -170,8 +170,10 @@ class TracedRewards(torch.Tensor):
             if type(result) is not torch.Tensor:
                 return result
             if result.requires_grad:
-                raise unseen(f"{func.__name__} with a gradient, of the rewards of a batch, is no "
-                             "loss whose weights are known")  # fmt: skip
+                raise unseen(
+                    f"{name} with a gradient, of the rewards of a batch, is no loss whose weights "
+                    "are known"
+                )
             if result.dim() and len(result) == len(draw.ids):
                 return cls.of(result, draw)
             return result
