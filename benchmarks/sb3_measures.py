@@ -6,6 +6,7 @@ Knows Stable-Baselines3's algorithms and ours; knows nothing of the loops of oth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -55,10 +56,10 @@ def measure_sb3(session: Session) -> None:
         models = {name: _warm(kind, loop) for name, kind in kinds.items()}
         entries = {name: _learning(model) for name, model in models.items()}
         measure = STEP + loop.name
+        turn = [loop.steps]
         times = session.time(
-            measure, SIZE, loop.batch, entries,
-            lambda _, steps=loop.steps: [steps], loop.steps, scale=loop.steps,
-        )  # fmt: skip
+            measure, SIZE, loop.batch, entries, partial(_same, turn), loop.steps, scale=loop.steps
+        )
         of = ratio(times[OWN], times[OURS])
         session.results.ratios.append(
             Ratio(measure, SIZE, loop.batch, OURS, OWN, of.median, of.low, of.high)
@@ -71,6 +72,10 @@ def _warm(kind: Any, loop: Loop) -> Any:
         seed=0, device="cpu", **loop.options,
     )  # fmt: skip
     return model.learn(WARM_UP, log_interval=None)
+
+
+def _same(turn: list[int], _: int) -> list[int]:
+    return turn
 
 
 def _learning(model: Any) -> Entry:
