@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks import gains, limits, measures, note_measures, stack_measures, vector_measures
+from benchmarks import (
+    gains,
+    limits,
+    measures,
+    note_measures,
+    sb3_measures,
+    stack_measures,
+    vector_measures,
+)
 from benchmarks.results import Ratio, Results
 from benchmarks.targets import STACK_TARGETS, VECTOR_TARGETS, Target, Verdict, judge
 from prioritized_replay.conformance.adapters import ALL_STACKS
@@ -181,6 +189,19 @@ def notes(results: Results) -> Cells:
     return table
 
 
+def sb3(results: Results) -> Cells:
+    """Return steps of a second of Stable-Baselines3's algorithms, with its replay and with ours."""
+    table: Cells = [["algorithm", "its own replay", "prioritized", "times as fast", "middle half"]]
+    for row in results.ratios:
+        if row.measure.startswith(sb3_measures.STEP):
+            key = (row.measure, row.size, row.batch)
+            found = (results.timing(*key, name) for name in (row.against, row.contender))
+            speeds = [number(1 / timing.seconds) for timing in found if timing]
+            times, middle = f"{row.ratio:.3f}", f"{row.low:.3f}{NARROW}to{NARROW}{row.high:.3f}"
+            table.append([row.measure.removeprefix(sb3_measures.STEP), *speeds, times, middle])
+    return table
+
+
 def growth(results: Results) -> Cells:
     """Return how many times longer a cycle takes in the largest memory than in the smallest."""
     table = [["from", "to", "batch", "times as long", "middle half"]]
@@ -342,6 +363,7 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "files": files,
     "starts": starts,
     "training": training,
+    "sb3": sb3,
     "settings": settings,
     "absent": absent,
     "checks": checks,
@@ -371,6 +393,7 @@ SHOWN = {
     "files": "rows in files, pages cached, beside rows in RAM: microseconds",
     "starts": "new processes",
     "training": "training a DQN",
+    "sb3": "Stable-Baselines3's algorithms: steps of a second with its own replay and with ours",
     "absent": "left out",
 }
 """The tables of the screen, with their titles."""

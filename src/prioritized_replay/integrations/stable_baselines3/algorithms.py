@@ -64,10 +64,10 @@ class Prioritized(ReplayInFolder, OffPolicyAlgorithm):
         replay_buffer.last_draw = None  # of an update that was interrupted
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """Update the networks ``gradient_steps`` times, each time from ``batch_size`` rows."""
+    def train(self, *args: Any, **kwargs: Any) -> None:
+        """Update the networks, as Stable-Baselines3's class does."""
         self._prioritized().progress_remaining = self._current_progress_remaining
-        super().train(gradient_steps, batch_size)
+        super().train(*args, **kwargs)
 
 
 class PrioritizedDQN(Prioritized, DQN):

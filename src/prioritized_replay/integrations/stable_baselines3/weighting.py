@@ -59,6 +59,8 @@ class Draw:
         For each row the largest absolute error of the losses so far: of two critics, the worse.
     """
 
+    __slots__ = ("_mean_weights", "_report", "answered", "errors", "ids", "used", "weights")
+
     def __init__(
         self,
         ids: NDArray[np.int64],
@@ -71,60 +73,66 @@ class Draw:
         self.answered = False
         self.errors: NDArray[np.float32] | None = None
         self._report = report
+        self._mean_weights: torch.Tensor | None = None
 
     def loss(
         self,
         function: Loss,
-        value: torch.Tensor,
+        input: torch.Tensor,
         target: torch.Tensor,
-        reduction: str,
-        options: dict[str, Any],
+        *,
+        reduction: str = "mean",
+        **options: Any,
     ) -> torch.Tensor:
-        """Return the loss with each row weighted, and report the errors.
+        """Return a loss with each row weighted, and report the errors.
 
         Parameters
         ----------
         function : callable
-            One of PyTorch's losses.
-        value, target : torch.Tensor
+            One of PyTorch's losses; all else are its arguments, by its own names.
+        input, target : torch.Tensor
             One value and one target for each row.
-        reduction : {"mean", "sum", "none"}
+        reduction : {"mean", "sum"}
             Of the weighted losses. A mean divides by the rows, not by the sum of their weights.
-        options : dict
+        **options
             Further ones of the loss.
 
         Raises
         ------
         RuntimeError
-            If there is not one value for each row, or the loss has weights of its own.
+            If there is not one value for each row, if the loss has weights of its own, or if it
+            is not reduced to one number.
         """
         rows = len(self.ids)
-        name = function.__name__
-        if value.shape != target.shape or value.numel() != rows:
-            shapes = f"{tuple(value.shape)} and {tuple(target.shape)}"
-            raise unseen(f"{name} has to be of {rows} values and {rows} targets, got {shapes}")
-        for old in ("weight", "size_average", "reduce"):
-            if options.pop(old, None) is not None:
-                raise unseen(f"{name} takes no {old}= of a batch that has weights")
-        losses = function(value, target, reduction="none", **options)
-        if reduction == "none":
-            weighted = self.weights.view(losses.shape) * losses
-        else:
-            # the division in front, so that it has no part in the gradient's way back
-            weights = self.weights.view(-1)
-            weighted = torch.dot(
-                losses.reshape(-1), weights / rows if reduction == "mean" else weights
+        if input.shape != target.shape or input.numel() != rows:
+            raise unseen(
+                f"{function.__name__} has to be of {rows} values and {rows} targets, "
+                f"got {tuple(input.shape)} and {tuple(target.shape)}"
             )
-        self._note(value, target)
-        return weighted
-
-    def _note(self, value: torch.Tensor, target: torch.Tensor) -> None:
-        errors = np.abs(_numbers(target) - _numbers(value))
+        for old in ("weight", "size_average", "reduce") if options else ():
+            if options.pop(old, None) is not None:
+                raise unseen(f"{function.__name__} takes no {old}= of a batch that has weights")
+        if reduction == "mean":
+            # Weights are divided, not the loss: that would be one more step of the gradient.
+            if self._mean_weights is None:
+                self._mean_weights = self.weights.view(-1) / rows
+            weights = self._mean_weights
+        elif reduction == "sum":
+            weights = self.weights.view(-1)
+        else:
+            # Whoever asks for the losses one by one may be about to multiply them by the weights.
+            raise unseen(
+                f"{function.__name__} of one number each might be weighted twice, or not at all"
+            )
+        losses = function(input, target, reduction="none", **options)
+        errors = _numbers(target) - _numbers(input)
+        np.abs(errors, out=errors)
         if self.errors is not None:
             np.maximum(self.errors, errors, out=errors)
         self.errors = errors
         self._report(self.ids, errors)
         self.answered = True
+        return torch.dot(losses.reshape(-1), weights)
 
 
 class TracedRewards(torch.Tensor):
@@ -160,39 +168,30 @@ class TracedRewards(torch.Tensor):
         """
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
-            draw = _draw_of((*args, *kwargs.values()))
-            if draw is None or func.__name__ in LOOKS:
+            draw = _draw_of(args) or _draw_of(kwargs.values())
+            name = getattr(func, "__name__", "")
+            if draw is None or name in LOOKS:
                 return func(*args, **kwargs)
             if func in LOSSES:
-                return _weighted(draw, func, *args, **kwargs)
+                return draw.loss(func, *args, **kwargs)
             draw.used = True
             result = func(*args, **kwargs)
             if type(result) is not torch.Tensor:
                 return result
             if result.requires_grad:
-                raise unseen(f"{func.__name__} with a gradient, of the rewards of a batch, is no "
-                             "loss whose weights are known")  # fmt: skip
-            if result.dim() and len(result) == len(draw.ids):
+                raise unseen(
+                    f"{name} with a gradient, of the rewards of a batch, is no loss whose weights "
+                    "are known"
+                )
+            if result.dim() and result.shape[0] == len(draw.ids):
                 return cls.of(result, draw)
             return result
 
 
-def _weighted(
-    draw: Draw,
-    function: Loss,
-    input: torch.Tensor,
-    target: torch.Tensor,
-    *,
-    reduction: str = "mean",
-    **options: Any,
-) -> torch.Tensor:
-    """Take the arguments of a loss by the names that PyTorch gives them."""
-    return draw.loss(function, input, target, reduction, options)
-
-
 def _draw_of(values: Iterable[Any]) -> Draw | None:
+    """Return the draw of the first tensor that knows one."""
     for value in values:
-        if isinstance(value, TracedRewards):
+        if type(value) is TracedRewards:
             return getattr(value, "draw", None)
         if isinstance(value, list | tuple):
             found = _draw_of(value)
