@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -21,6 +22,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
     VecTransposeImage,
 )
+from tests.interrupts import count_events, run_until
 
 import prioritized_replay as per
 from prioritized_replay.integrations.stable_baselines3 import (
@@ -258,6 +260,46 @@ def test_a_reset_in_the_middle_of_an_episode_closes_windows():
         assert rows.rewards.tolist() == [[1.0]]
         assert rows.discounts.tolist() == [[0.5]]
         assert torch.equal(rows.next_observations, torch.tensor(obs[-1:] + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("envs", [1, 2])
+def test_an_interrupted_step_leaves_true_rows(envs):
+    steps = list(stream(FLOATS, ACTIONS["box"], envs, 8, 2))
+    for step in steps:
+        step[4][:] = False  # one long episode
+        step[5][:] = [{}] * envs
+    for (_, reached, *_), step in pairwise(steps):
+        step[0][:] = reached
+
+    def begun():
+        options = {"n_steps": 3, "gamma": 0.5, "sampler": ALL}
+        buffer = PrioritizedReplayBuffer(100, FLOATS, ACTIONS["box"], "cpu", envs, **options)
+        return fed(buffer, steps[:4])
+
+    events = count_events(lambda: begun().add(*steps[4])) - count_events(begun)
+    assert events > 20
+    obs, next_obs, rewards = (
+        np.array([step[k] for step in steps]).swapaxes(0, 1) for k in (0, 1, 3)
+    )  # fmt: skip
+    for at in range(events):
+        buffer = begun()
+        run_until(lambda buffer=buffer: buffer.add(*steps[4]), at)
+        fed(buffer, steps[5:])
+        buffer.end_episode()
+        rows = our_rows(buffer)
+        starts = []
+        for row in range(len(buffer)):
+            ((env, start),) = np.argwhere((obs == rows.observations[row].numpy()).all(axis=2))
+            starts.append((env, start))
+            length = round(np.log(rows.discounts[row].item()) / np.log(0.5))
+            assert np.array_equal(rows.next_observations[row], next_obs[env, start + length - 1])
+            summed = rewards[env, start : start + length] @ 0.5 ** np.arange(length)
+            assert rows.rewards[row].item() == pytest.approx(summed, abs=1e-5)
+        everything = {(env, start) for env in range(envs) for start in range(8)}
+        missing = everything - set(starts)
+        assert missing in (set(), {(env, 4) for env in range(envs)}), at
+        assert len(starts) == len(set(starts))
 
 
 def image_env():
