@@ -137,8 +137,9 @@ def both(observation_space, action_space, steps, envs=3, size=20, **options):
     """A buffer of theirs and one of ours, fed the same steps."""
     kind = DictReplayBuffer if isinstance(observation_space, spaces.Dict) else ReplayBuffer
     arguments = size * envs + envs - 1, observation_space, action_space, "cpu", envs
-    theirs = fed(kind(*arguments, **options), steps)
+    # Ours first: theirs reshapes parts of a Dict in the caller's own
     ours = fed(PrioritizedReplayBuffer(*arguments, sampler=ALL, **options), steps)
+    theirs = fed(kind(*arguments, **options), steps)
     return theirs, ours
 
 
@@ -373,6 +374,8 @@ def test_beta_follows_the_progress_that_remains():
         samples = buffer.sample(20)
         same = buffer.replay.get(samples.ids, beta=beta)
         assert np.array_equal(samples.weights.numpy()[:, 0], same.weights)
+    buffer.beta = lambda progress: 1.0 - 0.6 * progress  # which must not pass 1 after the end
+    assert buffer.sample(20).weights.max() == 1.0
 
 
 def test_one_seed_gives_one_sequence_of_draws():

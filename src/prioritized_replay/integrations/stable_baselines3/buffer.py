@@ -237,11 +237,12 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         if self.n_steps == 1:
             self.replay.add(*step)
             return
-        # If the step is refused, they have been closed too soon, but at the right place.
+        # Where an episode has ended, there are no windows to close. If the step is refused, or this
+        # call is interrupted, windows have been closed too soon, but no row is wrong.
         if broken := self._continuity.broken(step[0]):
             self.replay.end_episode(broken)
         self.replay.add(*step)
-        self._continuity.remember(*step[3:])
+        self._continuity.remember(step[3])
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> PrioritizedSamples:  # type: ignore[override]
         """Draw a batch by priority.

@@ -20,40 +20,39 @@ Array = NDArray[Any]
 class Continuity:
     """Remembers what the last step of each of E environments led to.
 
+    After the end of an episode, the next one does not begin there: that counts as broken, too.
+
     Examples
     --------
     >>> steps = Continuity()
-    >>> obs, next_obs, no = np.array([[0.0], [5.0]]), np.array([[1.0], [6.0]]), np.zeros(2, bool)
+    >>> obs, next_obs = np.array([[0.0], [5.0]]), np.array([[1.0], [6.0]])
     >>> steps.broken(obs)  # nothing is known yet
     []
-    >>> steps.remember(next_obs, terminated=no, truncated=no)
+    >>> steps.remember(next_obs)
     >>> steps.broken(next_obs), steps.broken(np.array([[1.0], [0.0]]))
     ([], [1])
     """
 
     def __init__(self) -> None:
-        self._last: tuple[bytes, Any, bytes, Any] | None = None
+        self._last: tuple[bytes, Any] | None = None
 
-    def remember(self, next_obs: Any, terminated: Array, truncated: Any) -> None:
+    def remember(self, next_obs: Any) -> None:
         """Remember a step of every environment.
 
         Parameters
         ----------
         next_obs : array[E, ...], or mapping of such
             What it led to.
-        terminated, truncated : bool[E]
-            How the episode ended there; ``truncated`` may be False for all.
         """
         # Of the arrays, which may be written to meanwhile, only shapes and dtypes are read later.
-        truncations = truncated if truncated is False else truncated.copy()
-        self._last = _content(next_obs), next_obs, terminated.tobytes(), truncations
+        self._last = _content(next_obs), next_obs
 
     def forget(self) -> None:
         """Remember nothing: the next step of every environment counts as going on."""
         self._last = None
 
     def broken(self, obs: Any) -> list[int]:
-        """Return the environments whose episode does not go on from where it was. O(size).
+        """Return the environments that do not go on from where they were. O(size).
 
         Parameters
         ----------
@@ -62,21 +61,19 @@ class Continuity:
         """
         if self._last is None:
             return []
-        content, like, terminated, truncated = self._last
+        content, like = self._last
         if _content(obs) == content:
             return []
-        ended = np.frombuffer(terminated, np.bool_) | truncated
-        changed = np.zeros(len(ended), np.bool_)
-        place = 0
         parts = list(zip(_parts(obs), _parts(like), strict=True))
         if any(part.shape != part_like.shape for part, part_like in parts):
             return []  # it does not fit, and will be refused
+        place, changed = 0, np.zeros(len(parts[0][0]), np.bool_)
         for part, part_like in parts:
             now = np.frombuffer(part.astype(part_like.dtype).tobytes(), np.uint8)
             before = np.frombuffer(content, np.uint8, now.size, place)
-            changed |= (now != before).reshape(len(ended), -1).any(axis=1)
+            changed |= (now != before).reshape(len(changed), -1).any(axis=1)
             place += now.size
-        return np.flatnonzero(changed & ~ended).tolist()
+        return np.flatnonzero(changed).tolist()
 
 
 def _content(obs: Any) -> bytes:
