@@ -53,7 +53,7 @@ class Continuity:
         self._last = None
 
     def broken(self, obs: Any) -> list[int]:
-        """Return the environments whose episode does not go on from where it was.
+        """Return the environments whose episode does not go on from where it was. O(size).
 
         Parameters
         ----------
@@ -68,7 +68,10 @@ class Continuity:
         ended = np.frombuffer(terminated, np.bool_) | truncated
         changed = np.zeros(len(ended), np.bool_)
         place = 0
-        for part, part_like in zip(_parts(obs), _parts(like), strict=True):
+        parts = list(zip(_parts(obs), _parts(like), strict=True))
+        if any(part.shape != part_like.shape for part, part_like in parts):
+            return []  # it does not fit, and will be refused
+        for part, part_like in parts:
             now = np.frombuffer(part.astype(part_like.dtype).tobytes(), np.uint8)
             before = np.frombuffer(content, np.uint8, now.size, place)
             changed |= (now != before).reshape(len(ended), -1).any(axis=1)

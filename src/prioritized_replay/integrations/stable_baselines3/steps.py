@@ -100,12 +100,12 @@ class StepReader:
         """
         action = self._reshaped("action", action, self._action_dim)
         if (
-            self._as_it_comes and type(done) is np.ndarray and done.dtype is BOOL
-            and done.tobytes() == self._no_ends
+            self._as_it_comes and type(obs) is type(next_obs) is type(done) is np.ndarray
+            and done.dtype is BOOL and done.tobytes() == self._no_ends
         ):  # fmt: skip
             if not self._single:
                 return obs, action, reward, next_obs, done, False
-            if len(obs) == len(next_obs) == len(reward) == 1:
+            if obs.ndim and next_obs.ndim and len(obs) == len(next_obs) == len(reward) == 1:
                 return obs[0], action[0], reward[0], next_obs[0], False, False
         reward = self._rows("reward", reward)
         before, after = self._parts("obs", obs), self._parts("next_obs", next_obs)
