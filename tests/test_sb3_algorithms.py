@@ -341,12 +341,28 @@ def test_an_interrupted_training_goes_on(updates, n_steps):
     assert len(np.unique(masses(model))) > 10
 
 
+class Still(gymnasium.Env):
+    """Every observation is the same: nobody can see from them that an episode was broken off."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+
 def test_a_training_begun_anew_closes_windows_of_the_one_before():
-    model = made(PrioritizedDQN, "CartPole-v1", n_steps=3, learning_starts=1000)
+    model = made(PrioritizedDQN, Still(), n_steps=3, learning_starts=1000)
     model.learn(4).learn(4)
     rows = model.replay_buffer.replay.get(np.arange(4))
     # of four steps in one episode, the last windows have only what was left of it
     assert rows.discount == pytest.approx([0.99**m for m in (3, 3, 2, 1)])
+    model.learn(4, reset_num_timesteps=False)
+    assert model.replay_buffer.replay.get([4, 5, 6, 7]).discount == pytest.approx([0.99**3] * 4)
 
 
 @pytest.mark.parametrize("kind", [DQN, PrioritizedDQN])
