@@ -59,7 +59,7 @@ class Draw:
         For each row the largest absolute error of the losses so far: of two critics, the worse.
     """
 
-    __slots__ = ("_mean_weights", "_report", "answered", "errors", "ids", "used", "weights")
+    __slots__ = ("_report", "answered", "errors", "ids", "used", "weights")
 
     def __init__(
         self,
@@ -73,7 +73,6 @@ class Draw:
         self.answered = False
         self.errors: NDArray[np.float32] | None = None
         self._report = report
-        self._mean_weights: torch.Tensor | None = None
 
     def loss(
         self,
@@ -103,28 +102,21 @@ class Draw:
             If there is not one value for each row, if the loss has weights of its own, or if it
             is not reduced to one number.
         """
-        rows = len(self.ids)
-        if input.shape != target.shape or input.numel() != rows:
+        shape, rows = input.shape, len(self.ids)
+        if target.shape != shape or shape.numel() != rows:
             raise unseen(
                 f"{function.__name__} has to be of {rows} values and {rows} targets, "
-                f"got {tuple(input.shape)} and {tuple(target.shape)}"
+                f"got {tuple(shape)} and {tuple(target.shape)}"
             )
-        for old in ("weight", "size_average", "reduce") if options else ():
+        for old in ("weight", "size_average", "reduce"):
             if options.pop(old, None) is not None:
                 raise unseen(f"{function.__name__} takes no {old}= of a batch that has weights")
-        if reduction == "mean":
-            # Weights are divided, not the loss: that would be one more step of the gradient.
-            if self._mean_weights is None:
-                self._mean_weights = self.weights.view(-1) / rows
-            weights = self._mean_weights
-        elif reduction == "sum":
-            weights = self.weights.view(-1)
-        else:
+        if reduction not in ("mean", "sum"):
             # Whoever asks for the losses one by one may be about to multiply them by the weights.
             raise unseen(
                 f"{function.__name__} of one number each might be weighted twice, or not at all"
             )
-        losses = function(input, target, reduction="none", **options)
+        losses = function(input, target, reduction="none", **options) * self.weights.view(shape)
         errors = _numbers(target) - _numbers(input)
         np.abs(errors, out=errors)
         if self.errors is not None:
@@ -132,7 +124,7 @@ class Draw:
         self.errors = errors
         self._report(self.ids, errors)
         self.answered = True
-        return torch.dot(losses.reshape(-1), weights)
+        return losses.mean() if reduction == "mean" else losses.sum()
 
 
 class TracedRewards(torch.Tensor):
@@ -169,13 +161,15 @@ class TracedRewards(torch.Tensor):
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunctionSubclass():
             draw = _draw_of(args) or _draw_of(kwargs.values())
-            name = getattr(func, "__name__", "")
-            if draw is None or name in LOOKS:
+            if draw is None:
                 return func(*args, **kwargs)
             if func in LOSSES:
                 return draw.loss(func, *args, **kwargs)
-            draw.used = True
             result = func(*args, **kwargs)
+            name = getattr(func, "__name__", "")
+            if name in LOOKS:
+                return result
+            draw.used = True
             if type(result) is not torch.Tensor:
                 return result
             if result.requires_grad:
@@ -202,7 +196,8 @@ def _draw_of(values: Iterable[Any]) -> Draw | None:
 
 def _numbers(values: torch.Tensor) -> NDArray[np.float32]:
     values = values.detach()
-    if values.dtype != torch.float32 or values.device.type != "cpu":
-        values = values.float().cpu()
-    flat: NDArray[np.float32] = values.numpy().reshape(-1)
-    return flat
+    try:
+        numbers: NDArray[np.float32] = values.numpy()
+    except TypeError:  # another device, or a dtype that NumPy has not
+        numbers = values.float().cpu().numpy()
+    return numbers.reshape(-1)
