@@ -12,8 +12,8 @@ from benchmarks.timing import Clock, Effort
 from prioritized_replay.conformance.adapters import Peer
 
 Part = Literal[
-    "add", "replay", "vector", "note", "index", "worst", "memory", "start", "training", "stacks",
-    "files",
+    "add", "replay", "vector", "note", "index", "worst", "memory", "start", "training",
+    "stacks", "files", "sb3",
 ]  # fmt: skip
 MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
 
@@ -26,7 +26,8 @@ class BenchConfig:
     """What to measure: adding rows; drawing with updates, at every size; adding steps of many
     environments at once; what it costs that a call may be interrupted; the sampler alone beside a
     buffer; hard priorities; bytes per transition; new processes; the training of a DQN; stacks of
-    frames, their bytes among it; rows in files."""
+    frames, their bytes among it; rows in files; the algorithms of Stable-Baselines3, with its
+    replay and with ours."""
 
     peers: tuple[Peer, ...] = get_args(Peer)
     """Libraries to measure beside; one that is not installed is named as such and left out."""

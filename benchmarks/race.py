@@ -165,6 +165,8 @@ def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type
     elif part == "files":
         session.results.contenders.append(_participant(OursInFiles))
         measure_files(session, config.one_size)
+    elif part == "sb3":
+        _measure_sb3(session)
     else:
         _measure_training(config, session)
 
@@ -189,6 +191,17 @@ def _measure_stacks(config: BenchConfig, session: Session) -> None:
     of_stacks = dataclasses.replace(session, workload=Stacks())
     measure_stacks(of_stacks, kinds, some)
     measure_stack_footprints(of_stacks, kinds, some, many)
+
+
+def _measure_sb3(session: Session) -> None:
+    why = missing("stable-baselines3")
+    if why is None:
+        from benchmarks.sb3_measures import measure_sb3
+
+        _one_thread()
+        measure_sb3(session)
+    else:
+        session.results.absent.append(Absence("training with Stable-Baselines3", why))
 
 
 def _measure_training(config: BenchConfig, session: Session) -> None:

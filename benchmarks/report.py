@@ -13,6 +13,7 @@ from benchmarks import (
     limits,
     measures,
     note_measures,
+    sb3_measures,
     stack_measures,
     vector_measures,
 )
@@ -193,6 +194,19 @@ def notes(results: Results) -> Cells:
             times = f"{row.ratio:.3f}{NARROW}x"
             middle = f"{row.low:.3f}{NARROW}to{NARROW}{row.high:.3f}"
             table.append([measure, f"{row.size:,}", times, middle])
+    return table
+
+
+def sb3(results: Results) -> Cells:
+    """Return steps of a second of Stable-Baselines3's algorithms, with its replay and with ours."""
+    table: Cells = [["algorithm", "its own replay", "prioritized", "times as fast", "middle half"]]
+    for row in results.ratios:
+        if row.measure.startswith(sb3_measures.STEP):
+            key = (row.measure, row.size, row.batch)
+            found = (results.timing(*key, name) for name in (row.against, row.contender))
+            speeds = [number(1 / timing.seconds) for timing in found if timing]
+            times, middle = f"{row.ratio:.3f}", f"{row.low:.3f}{NARROW}to{NARROW}{row.high:.3f}"
+            table.append([row.measure.removeprefix(sb3_measures.STEP), *speeds, times, middle])
     return table
 
 
@@ -387,6 +401,7 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "files": files,
     "starts": starts,
     "training": training,
+    "sb3": sb3,
     "settings": settings,
     "absent": absent,
     "checks": checks,
@@ -418,6 +433,7 @@ SHOWN = {
     "files": "rows in files, pages cached, beside rows in RAM: microseconds",
     "starts": "new processes",
     "training": "training a DQN",
+    "sb3": "Stable-Baselines3's algorithms: steps of a second with its own replay and with ours",
     "absent": "left out",
 }
 """The tables of the screen, with their titles."""

@@ -129,6 +129,20 @@ class Sampled:
         """
         return self._loaded_extra
 
+    @property
+    def ids_issued(self) -> int:
+        """How many ids have been given, so the next one; the live ids are the last ``len`` of them.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> index = per.PrioritizedIndex(3)
+        >>> ids = index.append(5)
+        >>> list(range(index.ids_issued - len(index), index.ids_issued))  # all that can be drawn
+        [2, 3, 4]
+        """
+        return self._sampler.issued
+
     def __len__(self) -> int:
         """Return how many can be drawn."""
         return self._sampler.size
