@@ -33,6 +33,7 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
+from prioritized_replay.storage.rows import DRAWN
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,
@@ -487,7 +488,7 @@ class ReplayBuffer(Sampled):
         if obs is next_obs:
             self._streams.reused.check("obs", obs, is_terminated, is_truncated)
         error = None if td_error is None else _one_error(td_error)
-        with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
+        with self._lock: return self._add_one(values, is_terminated, is_truncated, error)  # fmt: skip
 
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
@@ -1058,7 +1059,7 @@ class ReplayBuffer(Sampled):
         self._note.settle()
         slots = self._sampler.live_slots()
         windows = len(self._transitions.windows)
-        return self._statistics(slots, self._rows.drawn(slots), open_windows=windows)
+        return self._statistics(slots, self._rows.marked(DRAWN, slots), open_windows=windows)
 
     def _add(self, steps: Steps, errors: Floats | None) -> Ints:
         """Add steps of any streams. All checks come before the first change."""
@@ -1080,13 +1081,17 @@ class ReplayBuffer(Sampled):
             return None
         return self._latest_ids(made)
 
-    def _add_one(self, values: list[Any], is_terminated: bool, error: float | None) -> Ints:
+    def _add_one(
+        self, values: list[Any], is_terminated: bool, is_truncated: bool, error: float | None
+    ) -> Ints:
         """Add a step of a single stream that is a row of its own."""
         if self._note.work is not None:
             self._note.settle()
         priority = NAN if error is None else self._sampler.priority_of(error)
         ids = np.empty(1, INT64)
-        ids[0] = self._transitions.add_one(values, is_terminated, priority, self._entry_priority())
+        ids[0] = self._transitions.add_one(
+            values, is_terminated, is_truncated, priority, self._entry_priority()
+        )
         return ids
 
     def _entry_priority(self) -> float:

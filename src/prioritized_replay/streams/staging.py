@@ -121,7 +121,7 @@ class Staging:
             self.rewards = self._view(parts["rewards"], (streams,), np.float64)
         plan = np.zeros((kernels.COLUMNS + len(fields), 8), np.int64)
         plan[0] = (
-            rows.row_size // WORD, rows.drawn_offset, capacity, n_step, streams,
+            rows.row_size // WORD, rows.mark_offset, capacity, n_step, streams,
             rows.offsets["reward"] // reward.itemsize, reward.itemsize if reward.kind == "f" else 0,
             rows.offsets["discount"] // 4,
         )  # fmt: skip

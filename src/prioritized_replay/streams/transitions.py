@@ -22,7 +22,7 @@ from prioritized_replay.fields.nested import Structure
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.storage.memory import Memory, Words
-from prioritized_replay.storage.rows import Rows
+from prioritized_replay.storage.rows import MARKS, UNRELATED, Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
 from prioritized_replay.streams import _step_kernels as kernels
 from prioritized_replay.streams.autoreset import Autoreset
@@ -181,7 +181,12 @@ class Transitions:
             self._for_steps = staging.block, staging.plan, *rows, *remembered, *of_ring
 
     def add_one(
-        self, values: Sequence[Any], is_terminated: bool, given: float, entry: float
+        self,
+        values: Sequence[Any],
+        is_terminated: bool,
+        is_truncated: bool,
+        given: float,
+        entry: float,
     ) -> int:
         """Make one step of a single stream a transition, where n = 1 and nothing is shared.
 
@@ -191,6 +196,8 @@ class Transitions:
             One for each leaf, fit for its column.
         is_terminated : bool
             Whether the episode ended in a terminal state.
+        is_truncated : bool
+            Whether it was cut off.
         given : float
             The priority to enter with, or NaN.
         entry : float
@@ -204,6 +211,7 @@ class Transitions:
         for place, column in self._numbered:
             column[0] = values[place]
         self._is_terminated[0] = is_terminated
+        self._is_truncated[0] = is_truncated
         identifier: int = kernels.add_row(*self._for_row, given, entry)
         if identifier < 0:
             self._tell()
@@ -479,14 +487,14 @@ class Transitions:
             self._note.begin(self.recount)
             try:
                 columns = {**columns, **self._encoded(None, columns)}
-                rows = self.rows.packed(columns)
+                rows = self.rows.packed(columns, UNRELATED)
             except (MemoryError, OSError):
                 self.recount()
                 self._note.end(outer)
                 raise
             self._release(self.rows, self._slots(first, kept))
         else:
-            rows = self.rows.packed(columns)
+            rows = self.rows.packed(columns, UNRELATED)
         self._note.begin(partial(self._extend_again, first, rows, issue, first_id))
         self.rows.place(first, rows)
         issue(first_id)
@@ -534,7 +542,7 @@ class Transitions:
         issued = int(self._counters[ring.ISSUED])
         written = min(issued, self._capacity)
         pieces = self.rows.pieces("rows", self._bounds(issued))
-        pieces.append(Piece("drawn", None, partial(self.rows.marks, written)))
+        pieces.append(Piece("marks", None, partial(self.rows.marks, written)))
         if self._steps is not None:
             pieces += self._steps.pieces("steps", self._bounds_of_steps())
         for shared in self.shared:
@@ -569,7 +577,8 @@ class Transitions:
                     shared.adopt(rows, slice(first, stop), reader)
         for shared in self.shared:
             shared.adopted()
-        self.rows.set_marks(reader.array("drawn", np.uint8, (-(-written // 8),)), written)
+        marks = reader.array("marks", np.uint8, (len(MARKS), -(-written // 8)))
+        self.rows.set_marks(marks, written)
         if self.staging.final_words:
             reader.fill("finals", self._final_words)
         self.windows.restore(reader)
