@@ -488,7 +488,8 @@ class ReplayBuffer(Sampled):
         if obs is next_obs:
             self._streams.reused.check("obs", obs, is_terminated, is_truncated)
         error = None if td_error is None else _one_error(td_error)
-        with self._lock: return self._add_one(values, is_terminated, is_truncated, error)  # fmt: skip
+        ends = is_terminated, is_truncated
+        with self._lock: return self._add_one(values, ends, error)  # fmt: skip
 
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
@@ -1081,17 +1082,13 @@ class ReplayBuffer(Sampled):
             return None
         return self._latest_ids(made)
 
-    def _add_one(
-        self, values: list[Any], is_terminated: bool, is_truncated: bool, error: float | None
-    ) -> Ints:
+    def _add_one(self, values: list[Any], ends: tuple[bool, bool], error: float | None) -> Ints:
         """Add a step of a single stream that is a row of its own."""
         if self._note.work is not None:
             self._note.settle()
         priority = NAN if error is None else self._sampler.priority_of(error)
         ids = np.empty(1, INT64)
-        ids[0] = self._transitions.add_one(
-            values, is_terminated, is_truncated, priority, self._entry_priority()
-        )
+        ids[0] = self._transitions.add_one(values, ends, priority, self._entry_priority())
         return ids
 
     def _entry_priority(self) -> float:

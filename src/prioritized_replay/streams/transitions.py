@@ -181,12 +181,7 @@ class Transitions:
             self._for_steps = staging.block, staging.plan, *rows, *remembered, *of_ring
 
     def add_one(
-        self,
-        values: Sequence[Any],
-        is_terminated: bool,
-        is_truncated: bool,
-        given: float,
-        entry: float,
+        self, values: Sequence[Any], ends: tuple[bool, bool], given: float, entry: float
     ) -> int:
         """Make one step of a single stream a transition, where n = 1 and nothing is shared.
 
@@ -194,10 +189,8 @@ class Transitions:
         ----------
         values : sequence
             One for each leaf, fit for its column.
-        is_terminated : bool
-            Whether the episode ended in a terminal state.
-        is_truncated : bool
-            Whether it was cut off.
+        ends : tuple of two bool
+            Whether the episode ended in a terminal state, and whether it was cut off.
         given : float
             The priority to enter with, or NaN.
         entry : float
@@ -210,8 +203,7 @@ class Transitions:
         """
         for place, column in self._numbered:
             column[0] = values[place]
-        self._is_terminated[0] = is_terminated
-        self._is_truncated[0] = is_truncated
+        self._is_terminated[0], self._is_truncated[0] = ends
         identifier: int = kernels.add_row(*self._for_row, given, entry)
         if identifier < 0:
             self._tell()
