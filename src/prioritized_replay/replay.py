@@ -489,6 +489,70 @@ class ReplayBuffer(Sampled):
         error = None if td_error is None else _one_error(td_error)
         with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
 
+    def add_episode(
+        self,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any = False,
+        *,
+        next_obs: Any = None,
+        env: Any = None,
+        **extra: Any,
+    ) -> Ints:
+        """Add one whole episode: the rows are those that a call of :meth:`add` a step would make.
+
+        Parameters
+        ----------
+        obs : array[T + 1, ...] or array[T, ...]
+            Observations. The last of T + 1 is the final one; with T of them ``next_obs`` is needed.
+        action, reward : array[T, ...]
+            Of each step.
+        terminated, truncated : bool or bool[T]
+            How the episode ended: only the last step may have ended it. If neither is true, the
+            episode goes on with what is added next.
+        next_obs : array[T, ...], optional
+            What each step led to.
+        env : int, optional
+            The stream of the episode, where ``num_envs`` was given.
+        **extra
+            The further fields, each with a leading axis T.
+
+        Returns
+        -------
+        int64[...]
+            Ids of the rows that became sampleable.
+        """
+        rewards = np.asarray(reward)
+        count = len(rewards)
+        obs_parts = self._structures["obs"].take_apart(obs)
+        if next_obs is None:
+            obs_rows = [part[:-1] for part in obs_parts]
+            next_rows = [part[1:] for part in obs_parts]
+        else:
+            obs_rows, next_rows = obs_parts, self._structures["next_obs"].take_apart(next_obs)
+        actions = self._structures["action"].take_apart(action)
+        further = {name: self._structures[name].take_apart(extra[name]) for name in extra}
+        is_terminated = np.broadcast_to(np.asarray(terminated), (count,))[-1:]
+        is_truncated = np.broadcast_to(np.asarray(truncated), (count,))[-1:]
+        made = [np.empty(0, INT64)]
+        for k in range(count):
+            last = k == count - 1
+
+            def one(name: str, parts: list[Any], k: int = k) -> Any:
+                return self._structures[name].put_together(iter([part[k] for part in parts]))
+
+            made.append(
+                self.add(
+                    one("obs", obs_rows), one("action", actions), rewards[k],
+                    one("next_obs", next_rows),
+                    bool(last and is_terminated[0]), bool(last and is_truncated[0]), env=env,
+                    **{name: one(name, parts) for name, parts in further.items()},
+                )
+            )  # fmt: skip
+        return np.concatenate(made)
+
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
 
