@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -41,6 +41,7 @@ from prioritized_replay.streams.autoreset import (
     named,
 )
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
+from prioritized_replay.streams.episodes import Episode, accept_episode
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
 
@@ -445,11 +446,7 @@ class ReplayBuffer(Sampled):
         array([0.25, 0.5 ], dtype=float32)
         """
         if (extra or self._extra) and extra.keys() != set(self._extra):
-            self._columns.require((*STEP, *extra))
-            raise ValueError(
-                "discount must be left to the buffer, which has it from gamma and terminated, "
-                f"got {arguments.shown(extra['discount'])}"
-            )
+            raise self._wrong_columns(extra)
         if not self._bare or env is not None or (info is not None and has_terminal(info)):
             values = [obs, action, reward, next_obs]
             if extra:
@@ -524,34 +521,17 @@ class ReplayBuffer(Sampled):
         int64[...]
             Ids of the rows that became sampleable.
         """
-        rewards = np.asarray(reward)
-        count = len(rewards)
-        obs_parts = self._structures["obs"].take_apart(obs)
-        if next_obs is None:
-            obs_rows = [part[:-1] for part in obs_parts]
-            next_rows = [part[1:] for part in obs_parts]
-        else:
-            obs_rows, next_rows = obs_parts, self._structures["next_obs"].take_apart(next_obs)
-        actions = self._structures["action"].take_apart(action)
-        further = {name: self._structures[name].take_apart(extra[name]) for name in extra}
-        is_terminated = np.broadcast_to(np.asarray(terminated), (count,))[-1:]
-        is_truncated = np.broadcast_to(np.asarray(truncated), (count,))[-1:]
-        made = [np.empty(0, INT64)]
-        for k in range(count):
-            last = k == count - 1
-
-            def one(name: str, parts: list[Any], k: int = k) -> Any:
-                return self._structures[name].put_together(iter([part[k] for part in parts]))
-
-            made.append(
-                self.add(
-                    one("obs", obs_rows), one("action", actions), rewards[k],
-                    one("next_obs", next_rows),
-                    bool(last and is_terminated[0]), bool(last and is_truncated[0]), env=env,
-                    **{name: one(name, parts) for name, parts in further.items()},
-                )
-            )  # fmt: skip
-        return np.concatenate(made)
+        if (extra or self._extra) and extra.keys() != set(self._extra):
+            raise self._wrong_columns(extra)
+        values = {
+            "obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra
+        }  # fmt: skip
+        stream = self._streams.of_episode(env)
+        episode = accept_episode(
+            self._structures, values, terminated, truncated, stream, self._capacity
+        )
+        self._streams.reused.forget()
+        with self._lock: return self._add_episode(episode)  # fmt: skip
 
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
@@ -1159,6 +1139,29 @@ class ReplayBuffer(Sampled):
         if sampler.current or (sampler.min_priority > 1.0 and not sampler.size):
             return sampler.entry_priority()
         return -1.0
+
+    def _wrong_columns(self, extra: Mapping[str, Any]) -> ValueError:
+        """Return the error for further columns that are not those of the buffer."""
+        self._columns.require((*STEP, *extra))
+        return ValueError(
+            "discount must be left to the buffer, which has it from gamma and terminated, "
+            f"got {arguments.shown(extra['discount'])}"
+        )
+
+    def _add_episode(self, episode: Episode) -> Ints:
+        self._note.settle()
+        sampler = self._sampler
+
+        def entering(given: Floats, calls: Ints) -> Callable[[int], None]:
+            priorities, largest = sampler.priorities_in_turn(given, calls)
+
+            def issue(first: int) -> None:
+                if sampler.issued == first:
+                    sampler.append(priorities, largest)
+
+            return issue
+
+        return self._latest_ids(self._transitions.add_episode(episode, entering))
 
     def _end_episode(self, streams: Ints | None) -> Ints:
         self._note.settle()
