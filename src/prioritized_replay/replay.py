@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -42,6 +42,7 @@ from prioritized_replay.streams.autoreset import (
     named,
 )
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
+from prioritized_replay.streams.episodes import Episode, accept_episode
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
 
@@ -446,11 +447,7 @@ class ReplayBuffer(Sampled):
         array([0.25, 0.5 ], dtype=float32)
         """
         if (extra or self._extra) and extra.keys() != set(self._extra):
-            self._columns.require((*STEP, *extra))
-            raise ValueError(
-                "discount must be left to the buffer, which has it from gamma and terminated, "
-                f"got {arguments.shown(extra['discount'])}"
-            )
+            raise self._wrong_columns(extra)
         if not self._bare or env is not None or (info is not None and has_terminal(info)):
             values = [obs, action, reward, next_obs]
             if extra:
@@ -490,6 +487,53 @@ class ReplayBuffer(Sampled):
         error = None if td_error is None else _one_error(td_error)
         ends = is_terminated, is_truncated
         with self._lock: return self._add_one(values, ends, error)  # fmt: skip
+
+    def add_episode(
+        self,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any = False,
+        *,
+        next_obs: Any = None,
+        env: Any = None,
+        **extra: Any,
+    ) -> Ints:
+        """Add one whole episode: the rows are those that a call of :meth:`add` a step would make.
+
+        Parameters
+        ----------
+        obs : array[T + 1, ...] or array[T, ...]
+            Observations. The last of T + 1 is the final one; with T of them ``next_obs`` is needed.
+        action, reward : array[T, ...]
+            Of each step.
+        terminated, truncated : bool or bool[T]
+            How the episode ended: only the last step may have ended it. If neither is true, the
+            episode goes on with what is added next.
+        next_obs : array[T, ...], optional
+            What each step led to.
+        env : int, optional
+            The stream of the episode, where ``num_envs`` was given.
+        **extra
+            The further fields, each with a leading axis T.
+
+        Returns
+        -------
+        int64[...]
+            Ids of the rows that became sampleable.
+        """
+        if (extra or self._extra) and extra.keys() != set(self._extra):
+            raise self._wrong_columns(extra)
+        values = {
+            "obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra
+        }  # fmt: skip
+        stream = self._streams.of_episode(env)
+        episode = accept_episode(
+            self._structures, values, terminated, truncated, stream, self._capacity
+        )
+        self._streams.reused.forget()
+        with self._lock: return self._add_episode(episode)  # fmt: skip
 
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
@@ -1097,6 +1141,29 @@ class ReplayBuffer(Sampled):
         if sampler.current or (sampler.min_priority > 1.0 and not sampler.size):
             return sampler.entry_priority()
         return -1.0
+
+    def _wrong_columns(self, extra: Mapping[str, Any]) -> ValueError:
+        """Return the error for further columns that are not those of the buffer."""
+        self._columns.require((*STEP, *extra))
+        return ValueError(
+            "discount must be left to the buffer, which has it from gamma and terminated, "
+            f"got {arguments.shown(extra['discount'])}"
+        )
+
+    def _add_episode(self, episode: Episode) -> Ints:
+        self._note.settle()
+        sampler = self._sampler
+
+        def entering(given: Floats, calls: Ints) -> Callable[[int], None]:
+            priorities, largest = sampler.priorities_in_turn(given, calls)
+
+            def issue(first: int) -> None:
+                if sampler.issued == first:
+                    sampler.append(priorities, largest)
+
+            return issue
+
+        return self._latest_ids(self._transitions.add_episode(episode, entering))
 
     def _end_episode(self, streams: Ints | None) -> Ints:
         self._note.settle()

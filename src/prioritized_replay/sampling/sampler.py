@@ -223,6 +223,46 @@ class Sampler:
         self.tell()
         return self.distribution.largest_priority()
 
+    def priorities_in_turn(self, given: Floats, calls: Ints) -> tuple[Floats, float]:
+        """Return the priorities with which rows enter that several calls make in turn.
+
+        Parameters
+        ----------
+        given : float64[B]
+            The priority of each row of its own, NaN for none.
+        calls : int64[B]
+            Which call makes each row, in their order.
+
+        Returns
+        -------
+        float64[B]
+            Of a call that makes more than N rows, only the last N count; the others have NaN.
+        float
+            The largest of them, for :meth:`append`.
+        """
+        own = np.flatnonzero(~np.isnan(given))
+        if not own.size:  # all get the same: none of them raises the maximum
+            entry = self.entry_priority()
+            return np.full(given.size, entry), entry
+        priorities = np.full(given.size, np.nan)
+        live = self.priorities(self.live_slots()) if self.current else np.zeros(0)
+        entry, largest = self.entry_priority(), self.largest_ever
+        start, empty = 0, self.size == 0
+        while start <= own[-1]:
+            stop = int(np.searchsorted(calls, calls[start], side="right"))
+            highest = -1.0 if empty else entry
+            for k in range(max(start, stop - self._capacity), stop):
+                without = highest if highest >= 0.0 else entry
+                priorities[k] = without if np.isnan(given[k]) else given[k]
+                highest = max(highest, float(priorities[k]))
+            largest = max(largest, highest)
+            start, empty = stop, False
+            entry = largest
+            if self.current:
+                entry = float(np.append(live, priorities[:stop])[-self._capacity :].max())
+        priorities[start:] = entry
+        return priorities, largest
+
     def tell(self) -> None:
         """Hand the rows that wait to the distribution. O(B log N).
 
@@ -239,13 +279,15 @@ class Sampler:
         self.distribution.set(ids % self._capacity, self.entering[ids % self.entering.size])
         counters[ring.TOLD] = issued
 
-    def append(self, priorities: Floats) -> None:
+    def append(self, priorities: Floats, largest: float = 0.0) -> None:
         """Give the next ids to rows with these priorities; of more than N the last stay.
 
         Parameters
         ----------
         priorities : float64[B]
-            From :meth:`priorities_of` or :meth:`entry_priority`.
+            From :meth:`priorities_of`, :meth:`entry_priority` or :meth:`priorities_in_turn`.
+        largest : float
+            The largest priority of rows that have given way among these.
 
         Notes
         -----
@@ -262,7 +304,9 @@ class Sampler:
         self.distribution.set(np.arange(end - kept, end) % self._capacity, priorities)
         counters = self.counters.copy()
         counters[ring.ISSUED] = counters[ring.TOLD] = end
-        counters.view(np.float64)[ring.LARGEST] = max(self.largest_ever, float(priorities.max()))
+        counters.view(np.float64)[ring.LARGEST] = max(
+            self.largest_ever, largest, float(priorities.max())
+        )
         self.counters[:] = counters
 
     def priorities(self, slots: Ints) -> Floats:

@@ -140,6 +140,8 @@ class Staging:
                 final += -(-fields[leaf].nbytes * streams // WORD) * WORD
         self.final_words = final // WORD
         """Words that the ends of the episodes of all streams take."""
+        self.final_places = {name: finals[name] for name in next_obs if name in finals}
+        """The byte of these words where each compared leaf of ``next_obs`` begins."""
         flat = plan.reshape(-1)
         for number, (name, field) in enumerate(fields.items()):
             offset = rows.offsets[name]
