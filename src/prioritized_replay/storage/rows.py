@@ -107,14 +107,17 @@ class Rows:
             column[slots] = values[name]
         self._marks[slots] = 0
 
-    def packed(self, values: Mapping[str, Array], mark: int) -> Words:
-        """Return B rows of columns cast already, as words of their own; see :meth:`place`."""
+    def packed(self, values: Mapping[str, Array], marks: Array | int) -> Words:
+        """Return B rows of columns cast already, as words of their own; see :meth:`place`.
+
+        ``marks`` are those of each, uint8[B], or one for all.
+        """
         count = len(next(iter(values.values())))
         words = np.zeros(count * self.row_size // WORD, np.uint64)
         rows = words.view(self._rows.dtype)
         for name in self.fields:
             rows[name] = values[name]
-        words.view(np.uint8)[self.mark_offset :: self.row_size] = mark
+        words.view(np.uint8)[self.mark_offset :: self.row_size] = marks
         return words
 
     def place(self, first: int, words: Words) -> None:

@@ -22,7 +22,7 @@ from prioritized_replay.fields.nested import Structure
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.storage.memory import Memory, Words
-from prioritized_replay.storage.rows import MARKS, UNRELATED, Rows
+from prioritized_replay.storage.rows import MARKS, TRUNCATED, UNRELATED, Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
 from prioritized_replay.streams import _step_kernels as kernels
 from prioritized_replay.streams.autoreset import Autoreset
@@ -588,7 +588,10 @@ class Transitions:
                 latest[name] = np.zeros(places.size, self._steps.columns[name].dtype)
         kept = min(windows.made, self._capacity)
         made = windows.rows(columns, before, self._next_names, kept)
-        rows = self.rows.packed(made)
+        marks = np.zeros(kept, np.uint8)
+        if episode.truncated and self._steps is None:
+            marks[-1:] = TRUNCATED
+        rows = self.rows.packed(made, marks)
         first_id = int(self._counters[ring.ISSUED])
         first = (first_id + windows.made - kept) % self._capacity
         for shared in self.shared if encoded else ():
