@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -26,6 +26,8 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
 from prioritized_replay.fields.nested import Nested, describe_fields, described_fields
 from prioritized_replay.fields.schema import ADDED, Schema
+from prioritized_replay.offline.reading import Recorded
+from prioritized_replay.offline.writing import Block, episodes_of, write_dataset
 from prioritized_replay.sampled import Sampled, no_room
 from prioritized_replay.sampling import SPECIFICATIONS, Specification, Uniform
 from prioritized_replay.sampling._draw_kernels import RECORD
@@ -33,7 +35,7 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.storage.rows import DRAWN
+from prioritized_replay.storage.rows import DRAWN, TRUNCATED, UNRELATED
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,
@@ -58,6 +60,7 @@ NAN = float("nan")
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
+EXPORTED = 1 << 24  # bytes of rows that are copied at a time, or a single row
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -303,6 +306,156 @@ class ReplayBuffer(Sampled):
                 got = arguments.shown(given)
                 raise ValueError(f"{name} must be that of the environment, {value!r}, got {got}")
         return cls(capacity, fields, **options)
+
+    @classmethod
+    def from_minari(
+        cls,
+        dataset: Any,
+        capacity: int | None = None,
+        *,
+        infos: Sequence[str] = (),
+        **options: Unpack[Options],
+    ) -> Self:
+        """Build a buffer that holds the episodes of a data set of Minari.
+
+        Its fields are those of the data set's spaces, as for :meth:`for_spaces`; rewards are
+        rounded to float32. Episodes are added in their order, see :meth:`add_episode`; one of them
+        is in memory at a time. No episode goes on in the next one: where neither ``terminations``
+        nor ``truncations`` has an end, the episode counts as truncated.
+
+        Parameters
+        ----------
+        dataset : minari.MinariDataset or str
+            The data set, all of it or a part that ``filter_episodes`` returned, or the id of one
+            that is on this machine.
+        capacity : int, optional
+            Number of transitions kept: those of the last episodes, where there are more. By
+            default the number of steps of the data set.
+        infos : sequence of str, optional
+            Names of recorded infos to keep as columns. A row has what its step returned, not what
+            the reset returned before it.
+        **options
+            As for the class. With ``num_envs``, all episodes are of stream 0.
+
+        Raises
+        ------
+        ImportError
+            If an id is given and Minari is not installed.
+        FileNotFoundError
+            If there is no such data set on this machine.
+        ValueError
+            If an episode is longer than ``capacity``, a space has no fixed shape and dtype, an
+            episode lacks one of the infos, the data set is empty, or as the class does.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> replay = per.ReplayBuffer.from_minari(
+        ...     "mujoco/hopper/medium-v0", n_step=3, sampler=per.RankBased()
+        ... )  # doctest: +SKIP
+
+        :doc:`/offline` makes a data set and reads it.
+        """
+        recorded = Recorded(dataset, infos)
+        replay = cls(recorded.steps if capacity is None else capacity, recorded.fields, **options)
+        stream = None if replay.num_envs is None else 0
+        try:
+            for number, episode in recorded.episodes(replay.capacity):
+                try:
+                    replay.add_episode(**episode, env=stream)
+                except ValueError as error:
+                    raise ValueError(f"episode {number} of the data set: {error}") from None
+                replay.end_episode(stream)
+        except BaseException:
+            replay._memory.discard()
+            replay._ownership.release()
+            raise
+        return replay
+
+    def to_minari(
+        self,
+        dataset_id: str,
+        *,
+        env: Any = None,
+        observation_space: Any = None,
+        action_space: Any = None,
+        **metadata: Any,
+    ) -> Any:
+        """Write the transitions to a new data set of Minari, episode by episode.
+
+        :meth:`from_minari` makes the same rows of it again, bit for bit: images are not compressed.
+        Priorities are not part of a data set. A buffer does not know the seeds of episodes, nor
+        what resets returned: where it has columns of its own, these become infos, and their first
+        row of an episode, the reset's, is zero.
+
+        An episode of which the first steps have given way to newer ones begins in the middle, with
+        the oldest step that is there. An episode that was left open is marked as truncated, as
+        Minari's own collector does it: the one that is being collected, or one that was followed
+        by a step which does not begin where it had led to.
+
+        Parameters
+        ----------
+        dataset_id : str
+            Of the new data set, such as ``"cartpole/mine-v0"``.
+        env : gymnasium.Env, EnvSpec or str, optional
+            The environment. Its spaces are those of the data set, and its specification is kept.
+        observation_space, action_space : gymnasium.Space, optional
+            Instead of the environment's. A buffer knows shapes and dtypes but not bounds, so
+            ``env`` or both spaces must be given.
+        **metadata
+            Further arguments of ``minari.create_dataset_from_buffers``: ``author``,
+            ``description``, ``algorithm_name`` and others.
+
+        Returns
+        -------
+        minari.MinariDataset
+
+        Raises
+        ------
+        ImportError
+            If Minari is not installed.
+        ValueError
+            If the transitions are not single steps of episodes in their order: ``n_step`` > 1,
+            which has added up the rewards; ``num_envs`` > 1, whose steps lie between each other;
+            rows of :meth:`extend`. If the buffer is empty, the id is no id or is taken, or the
+            spaces do not fit. There is no data set then.
+        RuntimeError
+            If other threads overwrite transitions before they are written.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> per.ReplayBuffer(10, fields, n_step=3).to_minari("mine-v0", env="CartPole-v1")
+        Traceback (most recent call last):
+        ValueError: to_minari needs n_step=1, got 3: the rewards of single steps are gone
+
+        :doc:`/offline` has one that writes a data set.
+        """
+        if self._n_step > 1:
+            raise ValueError(
+                f"to_minari needs n_step=1, got {self._n_step}: the rewards of single steps are "
+                "gone"
+            )
+        if self._streams.count > 1:
+            raise ValueError(
+                f"to_minari needs a single stream, got num_envs={self._streams.count}: their steps "
+                "lie between each other, and a row does not say whose it is"
+            )
+        if not len(self):
+            raise ValueError("to_minari needs at least one transition, got an empty buffer")
+        episodes = episodes_of(self._blocks_in_order(), self._structures)
+        spaces = observation_space, action_space
+        return write_dataset(dataset_id, env, spaces, episodes, self._structures, metadata)
+
+    def _blocks_in_order(self) -> Iterator[Block]:
+        """Iterate over the rows that are there now, the oldest first."""
+        with self._lock: first, stop = self._live_ids()  # fmt: skip
+        size = sum(field.nbytes for field in self._columns.leaves.values())
+        count = max(EXPORTED // size, 1)
+        for start in range(first, stop, count):
+            with self._lock: block = self._block(start, min(start + count, stop))  # fmt: skip
+            yield block
 
     @property
     def fields(self) -> dict[str, Nested]:
@@ -820,6 +973,26 @@ class ReplayBuffer(Sampled):
         batch.probabilities[:] = self._sampler.probabilities(slots)
         self._blocks.complete(call, slots)
         return batch if self._blocks.plain else self._blocks.finished(batch)
+
+    def _live_ids(self) -> tuple[int, int]:
+        """Return the first id that is there, and the next to be given."""
+        self._note.settle()
+        issued = self._sampler.issued
+        return issued - self._sampler.size, issued
+
+    def _block(self, first: int, stop: int) -> Block:
+        """Return rows for an export; they do not count as drawn."""
+        ids = np.arange(first, stop)
+        try:
+            batch = self._get(ids, 0.0)
+        except KeyError:
+            raise RuntimeError(
+                "to_minari needs the transitions to stay until they are written, but others were "
+                f"added meanwhile, and {first} is gone"
+            ) from None
+        slots = ids % self._capacity
+        truncated, unrelated = (self._rows.marked(m, slots) for m in (TRUNCATED, UNRELATED))
+        return Block(first, batch, truncated, unrelated)
 
     def _largest_waiting(self) -> float:
         return self._transitions.windows.largest_entry()

@@ -174,4 +174,5 @@ class Rows:
 
     def marked(self, mark: int, slots: Ints) -> NDArray[np.bool_]:
         """Return which of these rows have a mark, bool[B]."""
-        return np.not_equal(self._marks[slots] & mark, 0)
+        marked: NDArray[np.bool_] = (self._marks[slots] & mark) != 0
+        return marked
