@@ -106,9 +106,9 @@ def collected(observation_space, action_space, episodes=5, infos=False, name="wa
             *_, terminated, truncated, _ = env.step(action_space.sample())
             over = terminated or truncated or episode == episodes
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore")  # of metadata left out, and of its own temporary folder
         dataset = env.create_dataset(name)
-    env.close()
+    env._tmp_dir.cleanup()  # close() would remove the folder, and warn later that it is gone
     return dataset
 
 
@@ -449,13 +449,15 @@ def test_an_export_that_is_ended_leaves_nothing(error, data_sets, monkeypatch):
 def test_rows_that_are_overwritten_meanwhile_end_the_export(data_sets, monkeypatch):
     replay = walked([STAY] * 3, capacity=3)
     monkeypatch.setattr(replay_module, "EXPORTED", 1)
-    block = replay._block
+    blocks = replay._blocks_in_order
 
-    def slow(first, stop):
-        replay.add(0, 0, 1.0, 0, False)
-        return block(first, stop)
+    def slow():
+        for block in blocks():
+            yield block
+            replay.add(0, 0, 1.0, 0, False)
+            replay.add(0, 0, 1.0, 0, False)
 
-    monkeypatch.setattr(replay, "_block", slow)
+    monkeypatch.setattr(replay, "_blocks_in_order", slow)
     with pytest.raises(RuntimeError, match="stay until they are written"):
         ends(replay)
     assert nothing_left(data_sets)

@@ -366,6 +366,7 @@ class ReplayBuffer(Sampled):
                 except ValueError as error:
                     raise ValueError(f"episode {number} of the data set: {error}") from None
                 replay.end_episode(stream)
+                replay._transitions.await_no_reset()
         except BaseException:
             replay._memory.discard()
             replay._ownership.release()

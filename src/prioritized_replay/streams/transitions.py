@@ -471,6 +471,10 @@ class Transitions:
             self._note.end(outer)
         return made
 
+    def await_no_reset(self) -> None:
+        """Take the next step of every stream for one of an episode, whatever it looks like."""
+        self.windows.awaiting[:] = kernels.NO_RESET
+
     def extend(self, columns: Mapping[str, Array], issue: Callable[[int], None]) -> None:
         """Keep complete transitions.
 
