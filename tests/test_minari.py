@@ -597,7 +597,7 @@ def test_one_episode_at_a_time_is_in_memory():
         for number in range(4):
             assert sum(reference() is not None for reference in seen) <= 1
             episode = recorded(number=number)
-            seen.append(weakref.ref(episode))
+            seen.append(weakref.ref(episode.observations))
             yield episode
 
     dataset = duck()
