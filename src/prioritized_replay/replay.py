@@ -1189,12 +1189,7 @@ class ReplayBuffer(Sampled):
 
         def entering(given: Floats, calls: Ints) -> Callable[[int], None]:
             priorities, largest = sampler.priorities_in_turn(given, calls)
-
-            def issue(first: int) -> None:
-                if sampler.issued == first:
-                    sampler.append(priorities, largest)
-
-            return issue
+            return partial(sampler.append_at, priorities=priorities, largest=largest)
 
         return self._latest_ids(self._transitions.add_episode(episode, entering))
 
@@ -1209,11 +1204,7 @@ class ReplayBuffer(Sampled):
         if priorities is None:
             priorities = np.full(count, sampler.entry_priority())
 
-        def issue(first: int) -> None:
-            if sampler.issued == first:
-                sampler.append(priorities)
-
-        self._transitions.extend(columns, issue)
+        self._transitions.extend(columns, partial(sampler.append_at, priorities=priorities))
         return self._latest_ids(count)
 
 
