@@ -12,7 +12,17 @@ from benchmarks.timing import Clock, Effort
 from prioritized_replay.conformance.adapters import Peer
 
 Part = Literal[
-    "add", "replay", "vector", "note", "worst", "memory", "start", "training", "stacks", "files"
+    "add",
+    "replay",
+    "vector",
+    "note",
+    "worst",
+    "memory",
+    "start",
+    "training",
+    "stacks",
+    "files",
+    "episodes",
 ]
 MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
 
@@ -25,13 +35,14 @@ class BenchConfig:
     """What to measure: adding rows; drawing with updates, at every size; adding steps of many
     environments at once; what it costs that a call may be interrupted; hard priorities; bytes per
     transition; new processes; the training of a DQN; stacks of frames, their bytes among it; rows
-    in files."""
+    in files; whole episodes."""
 
     peers: tuple[Peer, ...] = get_args(Peer)
     """Libraries to measure beside; one that is not installed is named as such and left out."""
 
     sizes: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
-    """Rows in memory. The largest of at most a million also serves add, worst, memory and files."""
+    """Rows in memory. The largest of at most a million also serves add, worst, memory, files and
+    episodes."""
 
     batches: tuple[int, ...] = (32, 256, 1024)
     """Rows of a batch."""

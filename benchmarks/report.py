@@ -7,9 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from benchmarks import gains, limits, measures, note_measures, stack_measures, vector_measures
+from benchmarks import (
+    episode_measures,
+    gains,
+    limits,
+    measures,
+    note_measures,
+    stack_measures,
+    vector_measures,
+)
 from benchmarks.results import Ratio, Results
-from benchmarks.targets import STACK_TARGETS, VECTOR_TARGETS, Target, Verdict, judge
+from benchmarks.targets import (
+    EPISODE_TARGETS,
+    STACK_TARGETS,
+    VECTOR_TARGETS,
+    Target,
+    Verdict,
+    judge,
+)
 from prioritized_replay.conformance.adapters import ALL_STACKS
 from prioritized_replay.conformance.subject import LAWS
 
@@ -181,6 +196,23 @@ def notes(results: Results) -> Cells:
     return table
 
 
+def episodes(results: Results) -> Cells:
+    """Return how long a million steps take that are added as episodes, and one by one."""
+    ways = episode_measures
+    table: Cells = [["measure", "way", "seconds for a million steps", "times add_episode"]]
+    beside = {(row.measure, row.against): row for row in results.ratios}
+    for row in results.timings:
+        if row.measure in (ways.EPISODES, ways.NEW, ways.STACKS):
+            of = beside.get((row.measure, row.contender))
+            table.append([
+                f"{row.measure}, {row.size:,} rows",
+                row.contender,
+                f"{number(1e6 * row.seconds)} {_middle(1e6 * row.low, 1e6 * row.high)}",
+                f"{number(of.ratio)} {_middle(of.low, of.high)}" if of else "",
+            ])  # fmt: skip
+    return table
+
+
 def growth(results: Results) -> Cells:
     """Return how many times longer a cycle takes in the largest memory than in the smallest."""
     table = [["from", "to", "batch", "times as long", "middle half"]]
@@ -340,6 +372,8 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "uniform stacks": lambda results: times(results, _STACK_TIMES, ("uniform",)),
     "stack memory": lambda results: memory(results, of_stacks=True),
     "files": files,
+    "episodes": episodes,
+    "episode targets": lambda results: some_targets(results, EPISODE_TARGETS),
     "starts": starts,
     "training": training,
     "settings": settings,
@@ -369,6 +403,8 @@ SHOWN = {
     "uniform stacks": "stacks of frames, uniform memories, microseconds",
     "stack memory": "bytes per transition, stacks of frames",
     "files": "rows in files, pages cached, beside rows in RAM: microseconds",
+    "episodes": "whole episodes, beside one call a step",
+    "episode targets": "targets, whole episodes",
     "starts": "new processes",
     "training": "training a DQN",
     "absent": "left out",

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests import interrupts
@@ -212,6 +213,7 @@ ACTIONS = st.one_of(
     max_examples=60, deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
+@pytest.mark.slow
 def test_an_episode_makes_the_rows_that_its_steps_would_make_one_by_one(
     kind, sampler, n_step, capacity, mode, actions, tmp_path_factory
 ):
@@ -235,3 +237,204 @@ def test_an_episode_makes_the_rows_that_its_steps_would_make_one_by_one(
             for replay in (both.bulk, both.single):
                 replay.end_episode() if action == "end" else replay.clear()
         assert_alike(both.bulk, both.single)
+
+
+def test_every_kind_of_buffer_takes_a_long_history():
+    """What the drawn histories rarely have: many laps, and windows of all streams open at once."""
+    rng = np.random.default_rng(1)
+    for number, kind in enumerate(sorted(OBSERVATIONS)):
+        both = Both(
+            kind, 3, sampler=SAMPLERS[number % 5], n_step=1 + number % 5, capacity=17,
+            autoreset="same_step", seed=5,
+        )  # fmt: skip
+        for _ in range(25):
+            stream, steps = int(rng.integers(3)), int(rng.integers(1, 13))
+            if rng.random() < 0.3:
+                both.step(stream, ENDS[int(rng.integers(4))], float(rng.random()))
+            else:
+                both.episode(stream, steps, ENDS[int(rng.integers(4))], int(rng.integers(4)))
+            both.update(int(rng.integers(99)))
+        assert_alike(both.bulk, both.single)
+        assert both.bulk.stats()["ids_issued"] > 4 * 17
+
+
+@pytest.mark.parametrize("kind", ["plain", "stacks"])
+def test_a_first_step_that_is_a_reset_step_makes_no_row(kind):
+    both = Both(kind, 1, n_step=2, capacity=20, autoreset="next_step", seed=5)
+    for replay in (both.bulk, both.single):
+        player = Player(kind, 0)
+        first, second = player.play(3, False), player.play(4, False)  # begins where that ended
+        second["reward"][0] = 0.0
+        for episode in (first, second):
+            if replay is both.single:
+                ids = add_steps(replay, episode, True, False, 0)
+            else:
+                ids = replay.add_episode(**episode, terminated=True)
+    assert ids.tolist() == [3, 4, 5]
+    assert_alike(both.bulk, both.single)
+
+    third = player.play(2, False)
+    with pytest.raises(ValueError, match="reward must be 0 in a reset step"):
+        both.bulk.add_episode(**third, terminated=True)
+    assert_alike(both.bulk, both.single)
+
+
+def test_a_reset_step_alone_is_no_episode():
+    both = Both("plain", 1, n_step=3, capacity=9, autoreset="next_step", seed=5)
+    player = both.players[0]
+    first, reset, second = player.play(2, False), player.play(1, False), player.play(4, False)
+    reset["reward"][:] = 0.0
+    for episode, terminated in ((first, True), (reset, False), (second, True)):
+        made = both.bulk.add_episode(**episode, terminated=terminated)
+        assert made.tolist() == add_steps(both.single, episode, terminated, False, 0).tolist()
+    assert len(both.bulk) == 6
+    assert_alike(both.bulk, both.single)
+
+
+def test_shared_observations_of_an_episode_are_kept_once():
+    frames = {}
+    for way in ("bulk", "single"):
+        both = Both("stacks", None, n_step=3, capacity=2_000, seed=5)
+        replay = getattr(both, way)
+        for _ in range(4):
+            episode = both.players[0].play(50, True)
+            if way == "bulk":
+                replay.add_episode(**episode, terminated=True)
+            else:
+                add_steps(replay, episode, True, False, None)
+        frames[way] = replay._transitions.shared[0]._frames.used
+    assert frames["bulk"] == frames["single"] == 4 * 54
+
+
+def test_nothing_is_left_of_frames_that_gave_way():
+    replay = built("stacks", n_step=3, capacity=30, seed=5)
+    player = Player("stacks", 0)
+    for _ in range(40):
+        replay.add_episode(**player.play(13, True), terminated=True)
+    shared = replay._transitions.shared[0]
+    used = shared._frames.used
+    replay._transitions.recount()
+    assert shared._frames.used == used
+
+
+def test_rewards_are_summed_up_as_add_sums_them_up():
+    """Bit by bit, whatever the dtype and the discount."""
+    rng = np.random.default_rng(2)
+    for dtype in ("float16", "float32", "float64"):
+        fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field((), dtype)}
+        bulk, single = (per.ReplayBuffer(500, fields, n_step=7, gamma=0.983, seed=1) for _ in "12")
+        rewards, obs = rng.normal(size=300) * 10, np.arange(301.0)
+        bulk.add_episode(obs, np.zeros(300), rewards, False)
+        for k in range(300):
+            single.add(obs[k], 0.0, rewards[k], obs[k + 1], False)
+        assert_alike(bulk, single)
+
+
+PLAIN = {"obs": np.ones((4, 3)), "action": np.ones((3, 2), int), "reward": np.ones(3),
+         "terminated": True, "tag": np.ones((3, 3), int)}  # fmt: skip
+MISSING = object()
+NAN, INF = float("nan"), float("inf")
+BAD = {
+    "no steps": (
+        {"obs": np.ones((1, 3)), "action": np.ones((0, 2), int), "reward": [], "tag": []},
+        r"reward must have shape \(T,\) with 1 <= T <= 6",
+    ),
+    "longer than the ring": (
+        {"obs": np.ones((8, 3)), "action": np.ones((7, 2), int), "reward": np.ones(7)},
+        r"reward must have shape \(T,\) with 1 <= T <= 6, the capacity, got \(7,\)",
+    ),
+    "reward a number": ({"reward": 1.0}, "reward must have shape"),
+    "reward a column": ({"reward": np.ones((3, 1))}, "reward must have shape"),
+    "reward words": ({"reward": ["a", "b", "c"]}, "reward must be numeric"),
+    "reward not finite": ({"reward": [1.0, NAN, 2.0]}, "reward must be finite, got nan in step 1"),
+    "reward too large": ({"reward": [1.0, 1e39, 2.0]}, "reward must fit float32"),
+    "return too large": ({"reward": [3e38, 3e38, 0.0]}, "reward must leave n-step returns within"),
+    "obs not finite": (
+        {"obs": np.full((4, 3), INF)}, "obs must be finite, got inf in step 0"),
+    "obs without the final one": ({"obs": np.ones((3, 3))}, "next_obs must be given where obs"),
+    "obs too short": ({"obs": np.ones((2, 3))}, "obs must have 3 or 4 rows, got 2"),
+    "obs too long": ({"obs": np.ones((5, 3))}, "obs must have 3 or 4 rows, got 5"),
+    "obs a number": ({"obs": 1.0}, "obs must have shape"),
+    "obs too wide": ({"obs": np.ones((4, 2))}, "obs must have shape"),
+    "obs nested": ({"obs": {"one": np.ones((4, 3))}}, "obs must have shape"),
+    "the final one twice": ({"next_obs": np.ones((3, 3))}, "next_obs must be left out where obs"),
+    "next_obs too long": (
+        {"obs": np.ones((3, 3)), "next_obs": np.ones((4, 3))}, "next_obs must have shape"),
+    "action too short": ({"action": np.ones((2, 2), int)}, "action must have shape"),
+    "action floats": ({"action": np.ones((3, 2))}, "action must be of an integer dtype"),
+    "column too long": ({"tag": np.ones((4, 3), int)}, "tag must have shape"),
+    "column missing": ({"tag": MISSING}, "missing tag"),
+    "column unknown": ({"colour": np.ones(3)}, "unknown colour"),
+    "errors": ({"td_error": np.ones(3)}, "unknown td_error"),
+    "discount": ({"discount": np.ones(3)}, "discount must be left to the buffer"),
+    "terminated in the middle": (
+        {"terminated": [False, True, True]}, "terminated must be true in the last step only"),
+    "truncated in the middle": (
+        {"truncated": [True, False, False]},
+        "truncated must be true in the last step only, got true in step 0 of 3",
+    ),
+    "terminated too short": ({"terminated": [False, True]}, "terminated must have shape"),
+    "terminated a number": ({"terminated": 0.5}, "terminated must be of an integer dtype"),
+    "terminated two": ({"terminated": 2}, r"terminated must be in \[0, 1\]"),
+    "truncated None": ({"truncated": None}, "truncated must be numeric"),
+    "env left out": ({"env": None}, "env must be the number of the stream"),
+    "env a list": ({"env": [1]}, "env must be the number of the stream"),
+    "env not there": ({"env": 2}, r"env must be in \[0, 1\]"),
+    "env below 0": ({"env": -1}, r"env must be in \[0, 1\]"),
+    "env a float": ({"env": 1.0}, "env must be an integer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_episode_names_its_parameter_and_changes_nothing(name):
+    changes, message = BAD[name]
+    given = {name: v for name, v in {**PLAIN, "env": 1, **changes}.items() if v is not MISSING}
+    replays = [
+        built("plain", capacity=6, n_step=3, num_envs=2, autoreset="disabled", seed=1) for _ in "12"
+    ]
+    for replay in replays:
+        replay.add_episode(**{**PLAIN, "terminated": False}, env=1)
+
+    with pytest.raises(ValueError, match=message) as raised:
+        replays[0].add_episode(**given)
+
+    assert "\n" not in str(raised.value)
+    assert_alike(*replays)
+    for replay in replays:
+        replay.add_episode(**PLAIN, env=1)
+    assert_alike(*replays)
+
+
+def test_a_stream_is_not_named_where_there_is_one():
+    replay = built("plain", capacity=6)
+    with pytest.raises(ValueError, match="env must be left out"):
+        replay.add_episode(**PLAIN, env=0)
+    alone = built("plain", capacity=6, num_envs=1, autoreset="disabled")
+    assert len(alone.add_episode(**PLAIN)) == len(alone.add_episode(**PLAIN, env=0)) == 3
+
+
+def test_an_episode_for_which_there_is_no_room_changes_nothing():
+    replays = [built("stacks", capacity=60, n_step=3, seed=1) for _ in "12"]
+    player = Player("stacks", 0)
+    first, second = player.play(20, False), player.play(60, True)
+    for replay in replays:
+        replay.add_episode(**first, terminated=False)
+    replays[0]._memory.max_bytes = replays[0].nbytes + 1
+
+    with pytest.raises(MemoryError, match="max_bytes"):
+        replays[0].add_episode(**second, terminated=True)
+
+    assert_alike(*replays)
+    replays[0]._memory.max_bytes = None
+    for replay in replays:
+        replay.add_episode(**second, terminated=True)
+    assert_alike(*replays)
+
+
+def test_extend_names_the_way_for_whole_episodes():
+    replay = per.ReplayBuffer(
+        9, {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}, n_step=2
+    )
+    rows = {name: np.zeros(3) for name in ("obs", "action", "reward", "next_obs")}
+    with pytest.raises(ValueError, match="add_episode"):
+        replay.extend({**rows, "terminated": np.zeros(3, bool)})

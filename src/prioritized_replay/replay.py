@@ -654,34 +654,69 @@ class ReplayBuffer(Sampled):
         env: Any = None,
         **extra: Any,
     ) -> Ints:
-        """Add one whole episode: the rows are those that a call of :meth:`add` a step would make.
+        """Add the steps of one episode, all at once.
+
+        The rows are exactly those that a call of :meth:`add` for each step would make, in a small
+        part of the time: windows of n steps, shared frames, ids, priorities and all.
 
         Parameters
         ----------
         obs : array[T + 1, ...] or array[T, ...]
-            Observations. The last of T + 1 is the final one; with T of them ``next_obs`` is needed.
+            With T + 1 rows the last is the final observation. With T, ``next_obs`` is needed.
+            Nested observations are mappings and tuples of such arrays.
         action, reward : array[T, ...]
-            Of each step.
+            T is from 1 to the capacity.
         terminated, truncated : bool or bool[T]
-            How the episode ended: only the last step may have ended it. If neither is true, the
-            episode goes on with what is added next.
+            How the last step ended the episode; no other step may have. If it is neither, the
+            episode stays open: its last windows wait, as after :meth:`add`, and the next
+            :meth:`add` or :meth:`add_episode` of that stream goes on with it. :meth:`end_episode`
+            closes them instead.
         next_obs : array[T, ...], optional
             What each step led to.
         env : int, optional
-            The stream of the episode, where ``num_envs`` was given.
+            The stream whose episode it is. It is needed where ``num_envs`` is above 1.
         **extra
-            The further fields, each with a leading axis T.
+            The further fields, array[T, ...].
 
         Returns
         -------
         int64[...]
-            Ids of the rows that became sampleable.
+            Ids of the rows that became sampleable, the oldest first.
+
+        Raises
+        ------
+        ValueError
+            If a value does not fit its field or is not finite, lengths differ, a step before the
+            last ended the episode, there are no steps or more than the capacity, a field is
+            missing or unknown, or ``env`` is no stream. Nothing changes then.
+        MemoryError, OSError
+            As :meth:`add`. All frames of the episode need room beside those that they replace.
+
+        Notes
+        -----
+        O(T n). A mode of ``autoreset`` counts as in :meth:`add`, but that the last observation is
+        always the final one: ``"same_step"`` needs no ``info``, and with ``"next_step"`` a first
+        step that begins where the last episode of the stream ended, without a reward, is a reset
+        step and no transition.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, n_step=2, gamma=0.5)
+        >>> ids = replay.add_episode(  # three steps, four observations
+        ...     obs=[0.0, 1.0, 2.0, 3.0], action=[1, 0, 1], reward=[1.0, 2.0, 4.0], terminated=True
+        ... )
+        >>> batch = replay.get(ids)
+        >>> batch.reward, batch.next_obs
+        (array([2., 4., 4.], dtype=float32), array([2., 3., 3.], dtype=float32))
+        >>> batch.discount
+        array([0.25, 0.  , 0.  ], dtype=float32)
         """
         if (extra or self._extra) and extra.keys() != set(self._extra):
             raise self._wrong_columns(extra)
-        values = {
-            "obs": obs, "action": action, "reward": reward, "next_obs": next_obs, **extra
-        }  # fmt: skip
+        values = dict(zip(STEP, (obs, action, reward, next_obs), strict=True)) | extra
         stream = self._streams.of_episode(env)
         episode = accept_episode(
             self._structures, values, terminated, truncated, stream, self._capacity
@@ -727,7 +762,7 @@ class ReplayBuffer(Sampled):
         with self._lock: return self._end_episode(which)  # fmt: skip
 
     def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:
-        """Add many complete, unrelated transitions, such as offline data.
+        """Add many complete, unrelated transitions. For whole episodes use :meth:`add_episode`.
 
         Parameters
         ----------
@@ -1330,12 +1365,7 @@ class ReplayBuffer(Sampled):
 
         def entering(given: Floats, calls: Ints) -> Callable[[int], None]:
             priorities, largest = sampler.priorities_in_turn(given, calls)
-
-            def issue(first: int) -> None:
-                if sampler.issued == first:
-                    sampler.append(priorities, largest)
-
-            return issue
+            return partial(sampler.append_at, priorities=priorities, largest=largest)
 
         return self._latest_ids(self._transitions.add_episode(episode, entering))
 
@@ -1350,11 +1380,7 @@ class ReplayBuffer(Sampled):
         if priorities is None:
             priorities = np.full(count, sampler.entry_priority())
 
-        def issue(first: int) -> None:
-            if sampler.issued == first:
-                sampler.append(priorities)
-
-        self._transitions.extend(columns, issue)
+        self._transitions.extend(columns, partial(sampler.append_at, priorities=priorities))
         return self._latest_ids(count)
 
 

@@ -309,6 +309,11 @@ class Sampler:
         )
         self.counters[:] = counters
 
+    def append_at(self, first: int, priorities: Floats, largest: float = 0.0) -> None:
+        """Do what :meth:`append` does, if the next id is still `first`: it may be called again."""
+        if self.issued == first:
+            self.append(priorities, largest)
+
     def priorities(self, slots: Ints) -> Floats:
         """Return the priorities of live slots, float64[B]; 1 for uniform ones."""
         self.tell()

@@ -115,7 +115,7 @@ def accept_episode(
 
 def _check_length(name: str, array: Array, field: Field, rows: int, count: int) -> None:
     """Check that observations have as many rows as they must, with or without the final one."""
-    if array.shape == (rows, *field.shape) or array.shape[1:] != field.shape:
+    if array.ndim == 0 or array.shape[1:] != field.shape or len(array) == rows:
         return
     if rows == count and len(array) == count + 1:
         raise ValueError(

@@ -114,7 +114,7 @@ class OpenWindows:
         open_windows : int
             How many of them are open afterwards.
         """
-        line = self._table[stream].copy()
+        line: Ints = self._table[stream].copy()
         numbers = line[kernels.TOTALS :].view(np.float64)
         known = min(totals.size, self.n_step)
         places = self._places_from(stream, count - known + 1, known)

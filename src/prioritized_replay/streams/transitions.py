@@ -554,6 +554,11 @@ class Transitions:
             windows = Windows(episode, self.windows, limit)
         except TooLarge as refused:
             raise self._too_large(float(episode.columns["reward"][refused.step])) from None
+        names = [name for shared in self.shared for name in shared.names]
+        for step in range(episode.steps if names else 0):
+            if not self.looking:
+                break
+            self.look_for_stacks({n: episode.columns[n][step : step + 1] for n in names})
         change = Change()
         last = [shared.last_references() for shared in self.shared]
         outer = self._note.begin(partial(self._settle, change, last))
@@ -574,11 +579,6 @@ class Transitions:
         columns, stream, count = episode.columns, episode.stream, episode.steps
         encoded: dict[str, Array] = {}
         if self.shared and count:
-            for step in range(count):
-                if not self.looking:
-                    break
-                names = [name for shared in self.shared for name in shared.names]
-                self.look_for_stacks({name: columns[name][step : step + 1] for name in names})
             encoded = self._encoded(np.array([stream]), columns)
             columns = {**columns, **encoded}
         before: dict[str, Array] = {}
