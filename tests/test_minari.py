@@ -164,6 +164,7 @@ def added_one_by_one(dataset, infos, **options):
 # --- there and back ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_collector_buffer_export_buffer_loses_nothing(name):
     dataset = collected(*SPACES[name], infos=True)
@@ -333,6 +334,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     steps=STEPS, capacity=st.integers(1, 6), at_once=st.booleans(), bytes_=st.sampled_from([1, 99])
 )
