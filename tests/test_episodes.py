@@ -1,5 +1,7 @@
 """`add_episode` against one `add` a step: two buffers that nothing can tell apart."""
 
+import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -429,6 +431,37 @@ def test_an_episode_for_which_there_is_no_room_changes_nothing():
     for replay in replays:
         replay.add_episode(**second, terminated=True)
     assert_alike(*replays)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.slow
+def test_an_interrupted_episode_does_not_depend_on_what_becomes_of_its_arrays(ended):
+    """It is completed by the next call, when a collector may have filled them anew."""
+
+    def until(event: int) -> tuple[int, per.ReplayBuffer, Player]:
+        replay = built("plain", capacity=20, n_step=3, num_envs=1, autoreset="next_step", seed=1)
+        player = Player("plain", 0)
+        replay.add_episode(**player.play(15, True), terminated=True)
+        episode = player.play(10, False)
+        call = partial(replay.add_episode, **episode, terminated=False, truncated=ended)
+        seen = interrupts.run_until(call, event)
+        for array in episode.values():
+            array[:] = 99
+        return seen, replay, player
+
+    def later(replay: per.ReplayBuffer, player: Player) -> Any:
+        """What is there after one more step, a reset step if the episode ended, and after more."""
+        step = player.play(1, False)
+        step["reward"][:] = 0.0
+        replay.add_episode(**step, terminated=False)
+        replay.add_episode(**player.play(5, False), terminated=True)
+        return interrupts.contents(replay)
+
+    until(sys.maxsize)  # what is compiled at first has events of its own
+    count, *after = until(sys.maxsize)
+    both = [later(*until(0)[1:]), later(*after)]
+    for event in range(count - 1, count - 50, -1):
+        assert later(*until(event)[1:]) in both, f"event {event} of {count}"
 
 
 def test_extend_names_the_way_for_whole_episodes():
