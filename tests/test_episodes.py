@@ -208,7 +208,7 @@ ACTIONS = st.one_of(
     sampler=st.sampled_from(SAMPLERS),
     n_step=st.integers(1, 5),
     capacity=st.sampled_from([1, 2, 3, 8, 13, 40]),
-    mode=st.sampled_from([None, "next_step", "same_step", "disabled"]),
+    mode=st.sampled_from([None, "single", "next_step", "same_step", "disabled"]),
     actions=st.lists(ACTIONS, min_size=1, max_size=10),
 )
 @settings(
@@ -219,7 +219,8 @@ ACTIONS = st.one_of(
 def test_an_episode_makes_the_rows_that_its_steps_would_make_one_by_one(
     kind, sampler, n_step, capacity, mode, actions, tmp_path_factory
 ):
-    streams = None if mode is None else 3
+    streams = None if mode in (None, "single") else 3
+    mode = "next_step" if mode == "single" else mode  # of one environment
     both = Both(
         kind, streams, sampler=sampler, n_step=n_step, capacity=capacity, autoreset=mode, seed=5
     )
