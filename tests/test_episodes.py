@@ -32,7 +32,7 @@ SAMPLERS = [
     per.Uniform(),
     per.Proportional(),
     per.RankBased(),
-    per.Proportional(eps=0.0, max_priority="current", min_priority=2.0),
+    per.Proportional(eps=0.0, max_priority="current", min_priority=0.1),
     per.RankBased(max_priority="current", draw="without_replacement"),
 ]
 ENDS = [(True, False), (False, True), (True, True), (False, False)]
@@ -259,6 +259,25 @@ def test_every_kind_of_buffer_takes_a_long_history():
             both.update(int(rng.integers(99)))
         assert_alike(both.bulk, both.single)
         assert both.bulk.stats()["ids_issued"] > 4 * 17
+
+
+def test_rows_enter_at_the_largest_priority_of_the_moment_where_that_is_the_law():
+    """A row of high priority gives way in the middle of the episode, one with an error enters."""
+    both = Both(
+        "plain", None, n_step=3, capacity=3, seed=5,
+        sampler=per.Proportional(eps=0.0, max_priority="current"),
+    )  # fmt: skip
+    both.episode(0, 3, (True, False), 0)
+    for replay in (both.bulk, both.single):
+        replay.update_priorities([0, 1, 2], [9.0, 0.5, 0.5])
+    both.step(0, (False, False), 0.25)
+    both.step(0, (False, False), 0.25)
+    assert both.bulk.stats()["largest_priority"] == 9.0
+
+    both.episode(0, 3, (True, False), 0)
+
+    assert both.bulk.priorities([5, 6, 7]).tolist() == [0.5, 0.5, 0.5]
+    assert_alike(both.bulk, both.single)
 
 
 @pytest.mark.parametrize("kind", ["plain", "stacks"])
