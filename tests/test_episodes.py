@@ -1,5 +1,7 @@
 """`add_episode` against one `add` a step: two buffers that nothing can tell apart."""
 
+import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ SAMPLERS = [
     per.Uniform(),
     per.Proportional(),
     per.RankBased(),
-    per.Proportional(eps=0.0, max_priority="current", min_priority=2.0),
+    per.Proportional(eps=0.0, max_priority="current", min_priority=0.1),
     per.RankBased(max_priority="current", draw="without_replacement"),
 ]
 ENDS = [(True, False), (False, True), (True, True), (False, False)]
@@ -206,7 +208,7 @@ ACTIONS = st.one_of(
     sampler=st.sampled_from(SAMPLERS),
     n_step=st.integers(1, 5),
     capacity=st.sampled_from([1, 2, 3, 8, 13, 40]),
-    mode=st.sampled_from([None, "next_step", "same_step", "disabled"]),
+    mode=st.sampled_from([None, "single", "next_step", "same_step", "disabled"]),
     actions=st.lists(ACTIONS, min_size=1, max_size=10),
 )
 @settings(
@@ -217,7 +219,8 @@ ACTIONS = st.one_of(
 def test_an_episode_makes_the_rows_that_its_steps_would_make_one_by_one(
     kind, sampler, n_step, capacity, mode, actions, tmp_path_factory
 ):
-    streams = None if mode is None else 3
+    streams = None if mode in (None, "single") else 3
+    mode = "next_step" if mode == "single" else mode  # of one environment
     both = Both(
         kind, streams, sampler=sampler, n_step=n_step, capacity=capacity, autoreset=mode, seed=5
     )
@@ -256,6 +259,25 @@ def test_every_kind_of_buffer_takes_a_long_history():
             both.update(int(rng.integers(99)))
         assert_alike(both.bulk, both.single)
         assert both.bulk.stats()["ids_issued"] > 4 * 17
+
+
+def test_rows_enter_at_the_largest_priority_of_the_moment_where_that_is_the_law():
+    """A row of high priority gives way in the middle of the episode, one with an error enters."""
+    both = Both(
+        "plain", None, n_step=3, capacity=3, seed=5,
+        sampler=per.Proportional(eps=0.0, max_priority="current"),
+    )  # fmt: skip
+    both.episode(0, 3, (True, False), 0)
+    for replay in (both.bulk, both.single):
+        replay.update_priorities([0, 1, 2], [9.0, 0.5, 0.5])
+    both.step(0, (False, False), 0.25)
+    both.step(0, (False, False), 0.25)
+    assert both.bulk.stats()["largest_priority"] == 9.0
+
+    both.episode(0, 3, (True, False), 0)
+
+    assert both.bulk.priorities([5, 6, 7]).tolist() == [0.5, 0.5, 0.5]
+    assert_alike(both.bulk, both.single)
 
 
 @pytest.mark.parametrize("kind", ["plain", "stacks"])
@@ -429,6 +451,37 @@ def test_an_episode_for_which_there_is_no_room_changes_nothing():
     for replay in replays:
         replay.add_episode(**second, terminated=True)
     assert_alike(*replays)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.slow
+def test_an_interrupted_episode_does_not_depend_on_what_becomes_of_its_arrays(ended):
+    """It is completed by the next call, when a collector may have filled them anew."""
+
+    def until(event: int) -> tuple[int, per.ReplayBuffer, Player]:
+        replay = built("plain", capacity=20, n_step=3, num_envs=1, autoreset="next_step", seed=1)
+        player = Player("plain", 0)
+        replay.add_episode(**player.play(15, True), terminated=True)
+        episode = player.play(10, False)
+        call = partial(replay.add_episode, **episode, terminated=False, truncated=ended)
+        seen = interrupts.run_until(call, event)
+        for array in episode.values():
+            array[:] = 99
+        return seen, replay, player
+
+    def later(replay: per.ReplayBuffer, player: Player) -> Any:
+        """What is there after one more step, a reset step if the episode ended, and after more."""
+        step = player.play(1, False)
+        step["reward"][:] = 0.0
+        replay.add_episode(**step, terminated=False)
+        replay.add_episode(**player.play(5, False), terminated=True)
+        return interrupts.contents(replay)
+
+    until(sys.maxsize)  # what is compiled at first has events of its own
+    count, *after = until(sys.maxsize)
+    both = [later(*until(0)[1:]), later(*after)]
+    for event in range(count - 1, count - 50, -1):
+        assert later(*until(event)[1:]) in both, f"event {event} of {count}"
 
 
 def test_extend_names_the_way_for_whole_episodes():

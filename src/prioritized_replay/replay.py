@@ -1364,8 +1364,8 @@ class ReplayBuffer(Sampled):
         sampler = self._sampler
 
         def entering(given: Floats, calls: Ints) -> Callable[[int], None]:
-            priorities, largest = sampler.priorities_in_turn(given, calls)
-            return partial(sampler.append_at, priorities=priorities, largest=largest)
+            priorities = sampler.priorities_in_turn(given, calls)
+            return partial(sampler.append_at, priorities=priorities)
 
         return self._latest_ids(self._transitions.add_episode(episode, entering))
 

@@ -223,7 +223,7 @@ class Sampler:
         self.tell()
         return self.distribution.largest_priority()
 
-    def priorities_in_turn(self, given: Floats, calls: Ints) -> tuple[Floats, float]:
+    def priorities_in_turn(self, given: Floats, calls: Ints) -> Floats:
         """Return the priorities with which rows enter that several calls make in turn.
 
         Parameters
@@ -237,13 +237,10 @@ class Sampler:
         -------
         float64[B]
             Of a call that makes more than N rows, only the last N count; the others have NaN.
-        float
-            The largest of them, for :meth:`append`.
         """
         own = np.flatnonzero(~np.isnan(given))
         if not own.size:  # all get the same: none of them raises the maximum
-            entry = self.entry_priority()
-            return np.full(given.size, entry), entry
+            return np.full(given.size, self.entry_priority())
         priorities = np.full(given.size, np.nan)
         live = self.priorities(self.live_slots()) if self.current else np.zeros(0)
         entry, largest = self.entry_priority(), self.largest_ever
@@ -261,7 +258,7 @@ class Sampler:
             if self.current:
                 entry = float(np.append(live, priorities[:stop])[-self._capacity :].max())
         priorities[start:] = entry
-        return priorities, largest
+        return priorities
 
     def tell(self) -> None:
         """Hand the rows that wait to the distribution. O(B log N).
@@ -279,15 +276,13 @@ class Sampler:
         self.distribution.set(ids % self._capacity, self.entering[ids % self.entering.size])
         counters[ring.TOLD] = issued
 
-    def append(self, priorities: Floats, largest: float = 0.0) -> None:
+    def append(self, priorities: Floats) -> None:
         """Give the next ids to rows with these priorities; of more than N the last stay.
 
         Parameters
         ----------
         priorities : float64[B]
             From :meth:`priorities_of`, :meth:`entry_priority` or :meth:`priorities_in_turn`.
-        largest : float
-            The largest priority of rows that have given way among these.
 
         Notes
         -----
@@ -304,15 +299,13 @@ class Sampler:
         self.distribution.set(np.arange(end - kept, end) % self._capacity, priorities)
         counters = self.counters.copy()
         counters[ring.ISSUED] = counters[ring.TOLD] = end
-        counters.view(np.float64)[ring.LARGEST] = max(
-            self.largest_ever, largest, float(priorities.max())
-        )
+        counters.view(np.float64)[ring.LARGEST] = max(self.largest_ever, float(priorities.max()))
         self.counters[:] = counters
 
-    def append_at(self, first: int, priorities: Floats, largest: float = 0.0) -> None:
+    def append_at(self, first: int, priorities: Floats) -> None:
         """Do what :meth:`append` does, if the next id is still `first`: it may be called again."""
         if self.issued == first:
-            self.append(priorities, largest)
+            self.append(priorities)
 
     def priorities(self, slots: Ints) -> Floats:
         """Return the priorities of live slots, float64[B]; 1 for uniform ones."""

@@ -17,7 +17,7 @@ from prioritized_replay.fields.nested import Structure
 from prioritized_replay.streams._episode_kernels import sum_windows
 from prioritized_replay.streams.n_step import OpenWindows
 
-__all__ = ["Episode", "TooLarge", "Windows", "accept_episode"]
+__all__ = ["Episode", "EpisodeWindows", "TooLarge", "accept_episode"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -165,7 +165,7 @@ class TooLarge(ValueError):
         self.step = step
 
 
-class Windows:
+class EpisodeWindows:
     """The windows that an episode closes, and those that it leaves open.
 
     Window i begins at the i-th of W + T steps: the W whose windows were open before, then the T of
@@ -200,6 +200,14 @@ class Windows:
         Those entries of which rows are made.
     calls : int64[made]
         The step of the episode with which each closes.
+
+    Examples
+    --------
+    >>> windows = OpenWindows(n_step=2, gamma=0.5, streams=1)
+    >>> episode = Episode(0, {"reward": np.array([1.0, 2.0, 4.0])}, True, False)
+    >>> closed = EpisodeWindows(episode, windows, limit=np.inf)
+    >>> closed.totals, closed.calls
+    (array([2., 4., 4.]), array([1, 2, 2]))
     """
 
     def __init__(self, episode: Episode, windows: OpenWindows, limit: float) -> None:

@@ -26,7 +26,7 @@ from prioritized_replay.storage.rows import MARKS, TRUNCATED, UNRELATED, Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
 from prioritized_replay.streams import _step_kernels as kernels
 from prioritized_replay.streams.autoreset import Autoreset
-from prioritized_replay.streams.episodes import Episode, TooLarge, Windows
+from prioritized_replay.streams.episodes import Episode, EpisodeWindows, TooLarge
 from prioritized_replay.streams.n_step import OpenWindows
 from prioritized_replay.streams.staging import Staging
 
@@ -551,7 +551,7 @@ class Transitions:
             episode = episode.without_first()
         limit = float(self.staging.plan.view(np.float64)[kernels.LIMIT])
         try:
-            windows = Windows(episode, self.windows, limit)
+            windows = EpisodeWindows(episode, self.windows, limit)
         except TooLarge as refused:
             raise self._too_large(float(episode.columns["reward"][refused.step])) from None
         names = [name for shared in self.shared for name in shared.names]
@@ -573,7 +573,7 @@ class Transitions:
         return windows.made
 
     def _prepared(
-        self, episode: Episode, windows: Windows, entering: Entering
+        self, episode: Episode, windows: EpisodeWindows, entering: Entering
     ) -> Callable[[], None]:
         """Make all that an episode adds, but for what others can see; return what shows it."""
         columns, stream, count = episode.columns, episode.stream, episode.steps
@@ -587,9 +587,10 @@ class Transitions:
         if self._steps is not None:
             held = self._steps.columns
             before = {name: held[name][windows.before.places] for name in columns}
-            latest = {name: column[count - places.size :] for name, column in columns.items()}
+            # Copies: an interrupted call is completed later, when the caller may have changed his.
+            latest = {n: column[count - places.size :].copy() for n, column in columns.items()}
             for name in COMPUTED:  # no step has them
-                latest[name] = np.zeros(places.size, self._steps.columns[name].dtype)
+                latest[name] = np.zeros(places.size, held[name].dtype)
         kept = min(windows.made, self._capacity)
         made = windows.rows(columns, before, self._next_names, kept)
         marks = np.zeros(kept, np.uint8)
@@ -605,20 +606,21 @@ class Transitions:
                 shared.release(self._steps, places)
                 shared.drop(encoded)
             shared.release(self.rows, self._slots(first, kept))
+        over = episode.ended and count > 0
         line = self.windows.after(
             stream, count, windows.totals, windows.entries, windows.open_windows
         )
         if self._next_step:
-            line[kernels.AWAITING] = kernels.RESET if episode.ended and count else kernels.NO_RESET
-        finals = columns if episode.ended and count else {}
+            line[kernels.AWAITING] = kernels.RESET if over else kernels.NO_RESET
+        finals = {name: columns[name][-1].copy() for name in self._finals if over}
         issue = entering(windows.given, windows.calls)
 
         def commit() -> None:
             self.rows.place(first, rows)
             if self._steps is not None:
                 self._steps.write_rows(places, latest)
-            for name, ends in self._finals.items() if finals else ():
-                ends[stream] = finals[name][-1]
+            for name, final in finals.items():
+                self._finals[name][stream] = final
             self.windows.put(stream, line)
             issue(first_id)
 
