@@ -12,7 +12,7 @@ from benchmarks.timing import Clock, Effort
 from prioritized_replay.conformance.adapters import Peer
 
 Part = Literal[
-    "add", "replay", "vector", "note", "index", "worst", "memory", "start", "training",
+    "add", "episodes", "replay", "vector", "note", "index", "worst", "memory", "start", "training",
     "stacks", "files", "sb3",
 ]  # fmt: skip
 MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
@@ -23,17 +23,18 @@ class BenchConfig:
     """What is measured, beside whom, how thoroughly, and where the results go."""
 
     parts: tuple[Part, ...] = get_args(Part)
-    """What to measure: adding rows; drawing with updates, at every size; adding steps of many
-    environments at once; what it costs that a call may be interrupted; the sampler alone beside a
-    buffer; hard priorities; bytes per transition; new processes; the training of a DQN; stacks of
-    frames, their bytes among it; rows in files; the algorithms of Stable-Baselines3, with its
-    replay and with ours."""
+    """What to measure: adding rows; whole episodes; drawing with updates, at every size; adding
+    steps of many environments at once; what it costs that a call may be interrupted; the sampler
+    alone beside a buffer; hard priorities; bytes per transition; new processes; the training of a
+    DQN; stacks of frames, their bytes among it; rows in files; the algorithms of
+    Stable-Baselines3, with its replay and with ours."""
 
     peers: tuple[Peer, ...] = get_args(Peer)
     """Libraries to measure beside; one that is not installed is named as such and left out."""
 
     sizes: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
-    """Rows in memory. The largest of at most a million also serves add, worst, memory and files."""
+    """Rows in memory. The largest of at most a million also serves add, worst, memory, files and
+    episodes."""
 
     batches: tuple[int, ...] = (32, 256, 1024)
     """Rows of a batch."""

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import measures, report
+from benchmarks.episode_measures import measure_episodes
 from benchmarks.index_measures import measure_index
 from benchmarks.measures import measure_adding, measure_cycles, measure_worst
 from benchmarks.note_measures import measure_note
@@ -167,6 +168,8 @@ def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type
         measure_files(session, config.one_size)
     elif part == "sb3":
         _measure_sb3(session)
+    elif part == "episodes":
+        measure_episodes(session, config.one_size, config.stack_sizes[0])
     else:
         _measure_training(config, session)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks import (
+    episode_measures,
     gains,
     index_measures,
     limits,
@@ -19,6 +20,7 @@ from benchmarks import (
 )
 from benchmarks.results import Ratio, Results
 from benchmarks.targets import (
+    EPISODE_TARGETS,
     INDEX_TARGETS,
     STACK_TARGETS,
     VECTOR_TARGETS,
@@ -207,6 +209,23 @@ def sb3(results: Results) -> Cells:
             speeds = [number(1 / timing.seconds) for timing in found if timing]
             times, middle = f"{row.ratio:.3f}", f"{row.low:.3f}{NARROW}to{NARROW}{row.high:.3f}"
             table.append([row.measure.removeprefix(sb3_measures.STEP), *speeds, times, middle])
+    return table
+
+
+def episodes(results: Results) -> Cells:
+    """Return how long a million steps take that are added as episodes, and one by one."""
+    ways = episode_measures
+    table: Cells = [["measure", "way", "seconds for a million steps", "times add_episode"]]
+    beside = {(row.measure, row.against): row for row in results.ratios}
+    for row in results.timings:
+        if row.measure in (ways.EPISODES, ways.NEW, ways.STACKS):
+            of = beside.get((row.measure, row.contender))
+            table.append([
+                f"{row.measure}, {row.size:,} rows",
+                row.contender,
+                f"{number(1e6 * row.seconds)} {_middle(1e6 * row.low, 1e6 * row.high)}",
+                f"{number(of.ratio)} {_middle(of.low, of.high)}" if of else "",
+            ])  # fmt: skip
     return table
 
 
@@ -399,6 +418,8 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "uniform stacks": lambda results: times(results, _STACK_TIMES, ("uniform",)),
     "stack memory": lambda results: memory(results, of_stacks=True),
     "files": files,
+    "episodes": episodes,
+    "episode targets": lambda results: some_targets(results, EPISODE_TARGETS),
     "starts": starts,
     "training": training,
     "sb3": sb3,
@@ -431,6 +452,8 @@ SHOWN = {
     "uniform stacks": "stacks of frames, uniform memories, microseconds",
     "stack memory": "bytes per transition, stacks of frames",
     "files": "rows in files, pages cached, beside rows in RAM: microseconds",
+    "episodes": "whole episodes, beside one call a step",
+    "episode targets": "targets, whole episodes",
     "starts": "new processes",
     "training": "training a DQN",
     "sb3": "Stable-Baselines3's algorithms: steps of a second with its own replay and with ours",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import index_measures, note_measures, vector_measures
+from benchmarks import episode_measures, index_measures, note_measures, vector_measures
 from benchmarks.measures import ADD, CYCLE, GROWTH
 from benchmarks.processes import FIRST, IMPORT, LATER
 from benchmarks.results import Ratio, Results
@@ -310,6 +310,12 @@ INDEX_TARGETS = (
     ),
 )  # fmt: skip
 """What the sampler alone should take."""
+
+EPISODE_TARGETS = (
+    Target("a million steps in episodes of 1,000 into a new memory, n = 3", 2.0, False, "s",
+           _microseconds(episode_measures.NEW, 1, episode_measures.WHOLE)),
+)  # fmt: skip
+"""What adding whole episodes should take: seconds of a million steps, microseconds of one."""
 
 STACK_TARGETS = (
     Target(

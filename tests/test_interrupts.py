@@ -135,6 +135,42 @@ def extend_beyond(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
     return lambda: replay.extend(rows, np.arange(CAPACITY + 5.0))
 
 
+def episode_of(world: World, count: int, end: str | None = None) -> dict[str, Any]:
+    """Return one more episode of the last stream but one, for `add_episode`."""
+    from tests.checkpoint_driving import stacked
+
+    stream = max(world.count - 2, 0)
+    if world.awaiting[stream]:
+        world.times[stream] += 10
+    time = int(world.times[stream])
+    world.times[stream] = time + count + (10 if end else 0)
+    world.awaiting[stream] = end is not None and world.case.autoreset == "next_step"
+    return {
+        "obs": stacked([world.observed(stream, time + k) for k in range(count + 1)]),
+        "action": np.arange(count) % 4,
+        "reward": np.arange(1.0, count + 1.0),
+        "terminated": end == "terminated",
+        "truncated": end == "truncated",
+        "env": stream if world.count > 1 else None,
+    }
+
+
+def add_episode(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    episode = episode_of(world, 7, "terminated")
+    return lambda: replay.add_episode(**episode)
+
+
+def add_whole_ring(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    episode = episode_of(world, CAPACITY, "truncated")
+    return lambda: replay.add_episode(**episode)
+
+
+def add_open_episode(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    """Of one step: where n > 2, no window closes."""
+    episode = episode_of(world, 1)
+    return lambda: replay.add_episode(**episode)
+
+
 def end_episode(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
     return replay.end_episode
 
@@ -186,6 +222,7 @@ def draw_ahead(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
 CALLS = [
     *(add, add_with_error, add_ending, add_subset, extend, extend_beyond, end_episode, end_one),
     *(update, alpha, clear, sample, sample_beyond_a_block, draw_ahead),
+    *(add_episode, add_whole_ring, add_open_episode),
 ]
 
 

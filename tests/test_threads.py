@@ -49,6 +49,9 @@ CALLS = {
         {"obs": ask(np.zeros((3, 2))), "action": ask(np.zeros(3, int)), "reward": ask(np.ones(3)),
          "next_obs": ask(np.zeros((3, 2))), "discount": ask(np.ones(3)),
          "mark": ask(np.zeros(3))}, td_errors=ask(np.ones(3))),
+    "add_episode": lambda r, ask: r.add_episode(
+        ask(np.zeros((4, 2))), ask(np.zeros(3, int)), ask(np.ones(3)), ask([False, False, True]),
+        ask(np.zeros(3, bool)), mark=ask(np.zeros(3)), env=0 if r.num_envs else None),
     "sample": lambda r, ask: r.sample(2, beta=ask(0.5)),
     "get": lambda r, ask: r.get(ask(np.arange(3)), beta=ask(0.5)),
     "update_priorities": lambda r, ask: r.update_priorities(ask(np.arange(3)), ask(np.ones(3))),
@@ -159,7 +162,8 @@ def test_what_is_behind_a_buffer_is_used_with_the_lock_held(name, num_envs):
     CALLS["extend"](replay, lambda value: value)
     for part, free in {
         "_sampler": (), "_transitions": (), "_blocks": (), "_uniforms": (), "_rows": (),
-        "_streams": ("named", "accept", "num_envs"),  # which only look at their arguments
+        # which only look at their arguments
+        "_streams": ("named", "accept", "of_episode", "num_envs"),
     }.items():  # fmt: skip
         setattr(replay, part, Guarded(getattr(replay, part), replay._lock, free))
     if name == "add" and num_envs:

@@ -31,7 +31,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _WINGS = (
-    *("streams", "batches", "sampling", "storage", "fields", "checkpoint", "jit"),
+    *("streams", "batches", "offline", "sampling", "storage", "fields", "checkpoint", "jit"),
     *("dqn", "envs", "training", "runs", "experiments", "conformance", "integrations"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -26,6 +26,8 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.fields.field import FieldCaster, flag
 from prioritized_replay.fields.nested import Nested, describe_fields, described_fields
 from prioritized_replay.fields.schema import ADDED, Schema
+from prioritized_replay.offline.reading import Recorded
+from prioritized_replay.offline.writing import Block, episodes_of, write_dataset
 from prioritized_replay.sampled import Sampled, no_room
 from prioritized_replay.sampling import SPECIFICATIONS, Specification, Uniform
 from prioritized_replay.sampling._draw_kernels import RECORD
@@ -33,6 +35,7 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
+from prioritized_replay.storage.rows import DRAWN, TRUNCATED, UNRELATED
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,
@@ -41,6 +44,7 @@ from prioritized_replay.streams.autoreset import (
     named,
 )
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
+from prioritized_replay.streams.episodes import Episode, accept_episode
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
 
@@ -56,6 +60,7 @@ NAN = float("nan")
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
+EXPORTED = 1 << 24  # bytes of rows that are copied at a time, or a single row
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -302,6 +307,157 @@ class ReplayBuffer(Sampled):
                 raise ValueError(f"{name} must be that of the environment, {value!r}, got {got}")
         return cls(capacity, fields, **options)
 
+    @classmethod
+    def from_minari(
+        cls,
+        dataset: Any,
+        capacity: int | None = None,
+        *,
+        infos: Sequence[str] = (),
+        **options: Unpack[Options],
+    ) -> Self:
+        """Build a buffer that holds the episodes of a data set of Minari.
+
+        Its fields are those of the data set's spaces, as for :meth:`for_spaces`; rewards are
+        rounded to float32. Episodes are added in their order, see :meth:`add_episode`; one of them
+        is in memory at a time. No episode goes on in the next one: where neither ``terminations``
+        nor ``truncations`` has an end, the episode counts as truncated.
+
+        Parameters
+        ----------
+        dataset : minari.MinariDataset or str
+            The data set, all of it or a part that ``filter_episodes`` returned, or the id of one
+            that is on this machine.
+        capacity : int, optional
+            Number of transitions kept: those of the last episodes, where there are more. By
+            default the number of steps of the data set.
+        infos : sequence of str, optional
+            Names of recorded infos to keep as columns. A row has what its step returned, not what
+            the reset returned before it.
+        **options
+            As for the class. With ``num_envs``, all episodes are of stream 0.
+
+        Raises
+        ------
+        ImportError
+            If an id is given and Minari is not installed.
+        FileNotFoundError
+            If there is no such data set on this machine.
+        ValueError
+            If an episode is longer than ``capacity``, a space has no fixed shape and dtype, an
+            episode lacks one of the infos, the data set is empty, or as the class does.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> replay = per.ReplayBuffer.from_minari(
+        ...     "mujoco/hopper/medium-v0", n_step=3, sampler=per.RankBased()
+        ... )  # doctest: +SKIP
+
+        :doc:`/offline` makes a data set and reads it.
+        """
+        recorded = Recorded(dataset, infos)
+        replay = cls(recorded.steps if capacity is None else capacity, recorded.fields, **options)
+        stream = None if replay.num_envs is None else 0
+        try:
+            for number, episode in recorded.episodes(replay.capacity):
+                try:
+                    replay.add_episode(**episode, env=stream)
+                except ValueError as error:
+                    raise ValueError(f"episode {number} of the data set: {error}") from None
+                replay.end_episode(stream)
+                replay._transitions.await_no_reset()
+        except BaseException:
+            replay._memory.discard()
+            replay._ownership.release()
+            raise
+        return replay
+
+    def to_minari(
+        self,
+        dataset_id: str,
+        *,
+        env: Any = None,
+        observation_space: Any = None,
+        action_space: Any = None,
+        **metadata: Any,
+    ) -> Any:
+        """Write the transitions to a new data set of Minari, episode by episode.
+
+        :meth:`from_minari` makes the same rows of it again, bit for bit: images are not compressed.
+        Priorities are not part of a data set. A buffer does not know the seeds of episodes, nor
+        what resets returned: where it has columns of its own, these become infos, and their first
+        row of an episode, the reset's, is zero.
+
+        An episode of which the first steps have given way to newer ones begins in the middle, with
+        the oldest step that is there. An episode that was left open is marked as truncated, as
+        Minari's own collector does it: the one that is being collected, or one that was followed
+        by a step which does not begin where it had led to.
+
+        Parameters
+        ----------
+        dataset_id : str
+            Of the new data set, such as ``"cartpole/mine-v0"``.
+        env : gymnasium.Env, EnvSpec or str, optional
+            The environment. Its spaces are those of the data set, and its specification is kept.
+        observation_space, action_space : gymnasium.Space, optional
+            Instead of the environment's. A buffer knows shapes and dtypes but not bounds, so
+            ``env`` or both spaces must be given.
+        **metadata
+            Further arguments of ``minari.create_dataset_from_buffers``: ``author``,
+            ``description``, ``algorithm_name`` and others.
+
+        Returns
+        -------
+        minari.MinariDataset
+
+        Raises
+        ------
+        ImportError
+            If Minari is not installed.
+        ValueError
+            If the transitions are not single steps of episodes in their order: ``n_step`` > 1,
+            which has added up the rewards; ``num_envs`` > 1, whose steps lie between each other;
+            rows of :meth:`extend`. If the buffer is empty, the id is no id or is taken, or the
+            spaces do not fit. There is no data set then.
+        RuntimeError
+            If other threads overwrite transitions before they are written.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> per.ReplayBuffer(10, fields, n_step=3).to_minari("mine-v0", env="CartPole-v1")
+        Traceback (most recent call last):
+        ValueError: to_minari needs n_step=1, got 3: the rewards of single steps are gone
+
+        :doc:`/offline` has one that writes a data set.
+        """
+        if self._n_step > 1:
+            raise ValueError(
+                f"to_minari needs n_step=1, got {self._n_step}: the rewards of single steps are "
+                "gone"
+            )
+        if self._streams.count > 1:
+            raise ValueError(
+                f"to_minari needs a single stream, got num_envs={self._streams.count}: their steps "
+                "lie between each other, and a row does not say whose it is"
+            )
+        if not len(self):
+            raise ValueError("to_minari needs at least one transition, got an empty buffer")
+        episodes = episodes_of(self._blocks_in_order(), self._structures)
+        spaces = observation_space, action_space
+        return write_dataset(dataset_id, env, spaces, episodes, self._structures, metadata)
+
+    def _blocks_in_order(self) -> Iterator[Block]:
+        """Iterate over the rows that are there now, the oldest first."""
+        with self._lock: first, stop = self._live_ids()  # fmt: skip
+        size = sum(field.nbytes for field in self._columns.leaves.values())
+        count = max(EXPORTED // size, 1)
+        for start in range(first, stop, count):
+            with self._lock: block = self._block(start, min(start + count, stop))  # fmt: skip
+            yield block
+
     @property
     def fields(self) -> dict[str, Nested]:
         """Every stored column: the fields given and ``next_obs``, ``discount``, ``terminated``.
@@ -445,11 +601,7 @@ class ReplayBuffer(Sampled):
         array([0.25, 0.5 ], dtype=float32)
         """
         if (extra or self._extra) and extra.keys() != set(self._extra):
-            self._columns.require((*STEP, *extra))
-            raise ValueError(
-                "discount must be left to the buffer, which has it from gamma and terminated, "
-                f"got {arguments.shown(extra['discount'])}"
-            )
+            raise self._wrong_columns(extra)
         if not self._bare or env is not None or (info is not None and has_terminal(info)):
             values = [obs, action, reward, next_obs]
             if extra:
@@ -487,7 +639,90 @@ class ReplayBuffer(Sampled):
         if obs is next_obs:
             self._streams.reused.check("obs", obs, is_terminated, is_truncated)
         error = None if td_error is None else _one_error(td_error)
-        with self._lock: return self._add_one(values, is_terminated, error)  # fmt: skip
+        ends = is_terminated, is_truncated
+        with self._lock: return self._add_one(values, ends, error)  # fmt: skip
+
+    def add_episode(
+        self,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any = False,
+        *,
+        next_obs: Any = None,
+        env: Any = None,
+        **extra: Any,
+    ) -> Ints:
+        """Add the steps of one episode, all at once.
+
+        The rows are exactly those that a call of :meth:`add` for each step would make, in a small
+        part of the time: windows of n steps, shared frames, ids, priorities and all.
+
+        Parameters
+        ----------
+        obs : array[T + 1, ...] or array[T, ...]
+            With T + 1 rows the last is the final observation. With T, ``next_obs`` is needed.
+            Nested observations are mappings and tuples of such arrays.
+        action, reward : array[T, ...]
+            T is from 1 to the capacity.
+        terminated, truncated : bool or bool[T]
+            How the last step ended the episode; no other step may have. If it is neither, the
+            episode stays open: its last windows wait, as after :meth:`add`, and the next
+            :meth:`add` or :meth:`add_episode` of that stream goes on with it. :meth:`end_episode`
+            closes them instead.
+        next_obs : array[T, ...], optional
+            What each step led to.
+        env : int, optional
+            The stream whose episode it is. It is needed where ``num_envs`` is above 1.
+        **extra
+            The further fields, array[T, ...].
+
+        Returns
+        -------
+        int64[...]
+            Ids of the rows that became sampleable, the oldest first.
+
+        Raises
+        ------
+        ValueError
+            If a value does not fit its field or is not finite, lengths differ, a step before the
+            last ended the episode, there are no steps or more than the capacity, a field is
+            missing or unknown, or ``env`` is no stream. Nothing changes then.
+        MemoryError, OSError
+            As :meth:`add`. All frames of the episode need room beside those that they replace.
+
+        Notes
+        -----
+        O(T n). A mode of ``autoreset`` counts as in :meth:`add`, but that the last observation is
+        always the final one: ``"same_step"`` needs no ``info``, and with ``"next_step"`` a first
+        step that begins where the last episode of the stream ended, without a reward, is a reset
+        step and no transition.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, n_step=2, gamma=0.5)
+        >>> ids = replay.add_episode(  # three steps, four observations
+        ...     obs=[0.0, 1.0, 2.0, 3.0], action=[1, 0, 1], reward=[1.0, 2.0, 4.0], terminated=True
+        ... )
+        >>> batch = replay.get(ids)
+        >>> batch.reward, batch.next_obs
+        (array([2., 4., 4.], dtype=float32), array([2., 3., 3.], dtype=float32))
+        >>> batch.discount
+        array([0.25, 0.  , 0.  ], dtype=float32)
+        """
+        if (extra or self._extra) and extra.keys() != set(self._extra):
+            raise self._wrong_columns(extra)
+        values = dict(zip(STEP, (obs, action, reward, next_obs), strict=True)) | extra
+        stream = self._streams.of_episode(env)
+        episode = accept_episode(
+            self._structures, values, terminated, truncated, stream, self._capacity
+        )
+        self._streams.reused.forget()
+        with self._lock: return self._add_episode(episode)  # fmt: skip
 
     def end_episode(self, env: Any = None) -> Ints:
         """Close the open windows in the middle of an episode; they bootstrap.
@@ -527,7 +762,7 @@ class ReplayBuffer(Sampled):
         with self._lock: return self._end_episode(which)  # fmt: skip
 
     def extend(self, transitions: Mapping[str, Any], td_errors: Any = None) -> Ints:
-        """Add many complete, unrelated transitions, such as offline data.
+        """Add many complete, unrelated transitions. For whole episodes use :meth:`add_episode`.
 
         Parameters
         ----------
@@ -774,6 +1009,26 @@ class ReplayBuffer(Sampled):
         batch.probabilities[:] = self._sampler.probabilities(slots)
         self._blocks.complete(call, slots)
         return batch if self._blocks.plain else self._blocks.finished(batch)
+
+    def _live_ids(self) -> tuple[int, int]:
+        """Return the first id that is there, and the next to be given."""
+        self._note.settle()
+        issued = self._sampler.issued
+        return issued - self._sampler.size, issued
+
+    def _block(self, first: int, stop: int) -> Block:
+        """Return rows for an export; they do not count as drawn."""
+        ids = np.arange(first, stop)
+        try:
+            batch = self._get(ids, 0.0)
+        except KeyError:
+            raise RuntimeError(
+                "to_minari needs the transitions to stay until they are written, but others were "
+                f"added meanwhile, and {first} is gone"
+            ) from None
+        slots = ids % self._capacity
+        truncated, unrelated = (self._rows.marked(m, slots) for m in (TRUNCATED, UNRELATED))
+        return Block(first, batch, truncated, unrelated)
 
     def _largest_waiting(self) -> float:
         return self._transitions.windows.largest_entry()
@@ -1058,7 +1313,7 @@ class ReplayBuffer(Sampled):
         self._note.settle()
         slots = self._sampler.live_slots()
         windows = len(self._transitions.windows)
-        return self._statistics(slots, self._rows.drawn(slots), open_windows=windows)
+        return self._statistics(slots, self._rows.marked(DRAWN, slots), open_windows=windows)
 
     def _add(self, steps: Steps, errors: Floats | None) -> Ints:
         """Add steps of any streams. All checks come before the first change."""
@@ -1080,13 +1335,13 @@ class ReplayBuffer(Sampled):
             return None
         return self._latest_ids(made)
 
-    def _add_one(self, values: list[Any], is_terminated: bool, error: float | None) -> Ints:
+    def _add_one(self, values: list[Any], ends: tuple[bool, bool], error: float | None) -> Ints:
         """Add a step of a single stream that is a row of its own."""
         if self._note.work is not None:
             self._note.settle()
         priority = NAN if error is None else self._sampler.priority_of(error)
         ids = np.empty(1, INT64)
-        ids[0] = self._transitions.add_one(values, is_terminated, priority, self._entry_priority())
+        ids[0] = self._transitions.add_one(values, ends, priority, self._entry_priority())
         return ids
 
     def _entry_priority(self) -> float:
@@ -1095,6 +1350,24 @@ class ReplayBuffer(Sampled):
         if sampler.current or (sampler.min_priority > 1.0 and not sampler.size):
             return sampler.entry_priority()
         return -1.0
+
+    def _wrong_columns(self, extra: Mapping[str, Any]) -> ValueError:
+        """Return the error for further columns that are not those of the buffer."""
+        self._columns.require((*STEP, *extra))
+        return ValueError(
+            "discount must be left to the buffer, which has it from gamma and terminated, "
+            f"got {arguments.shown(extra['discount'])}"
+        )
+
+    def _add_episode(self, episode: Episode) -> Ints:
+        self._note.settle()
+        sampler = self._sampler
+
+        def entering(given: Floats, calls: Ints) -> Callable[[int], None]:
+            priorities = sampler.priorities_in_turn(given, calls)
+            return partial(sampler.append_at, priorities=priorities)
+
+        return self._latest_ids(self._transitions.add_episode(episode, entering))
 
     def _end_episode(self, streams: Ints | None) -> Ints:
         self._note.settle()
@@ -1107,11 +1380,7 @@ class ReplayBuffer(Sampled):
         if priorities is None:
             priorities = np.full(count, sampler.entry_priority())
 
-        def issue(first: int) -> None:
-            if sampler.issued == first:
-                sampler.append(priorities)
-
-        self._transitions.extend(columns, issue)
+        self._transitions.extend(columns, partial(sampler.append_at, priorities=priorities))
         return self._latest_ids(count)
 
 

@@ -11,6 +11,7 @@ from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD, draw
 from prioritized_replay.sampling._rank_kernels import draw_rows
 from prioritized_replay.sampling._ring_kernels import mark_drawn
 from prioritized_replay.sampling._tree_kernels import draw_masses
+from prioritized_replay.storage.rows import DRAWN
 
 
 @inner
@@ -50,7 +51,7 @@ def importance_weights(probabilities, least, beta, largest, out, summary):
 # units in the field, units in a whole row, unit of the row where it lies, unit of the block where
 # its column begins.
 
-SIZE, WORDS, MARK, CAPACITY = 0, 1, 2, 3  # rows B; words of a row, byte of its mark; rows N
+SIZE, WORDS, MARK, CAPACITY = 0, 1, 2, 3  # rows B; words of a row, byte of its marks; rows N
 WEIGHTS, PROBABILITIES, IDS, SLOTS = 4, 5, 6, 7  # words of the block where these columns begin
 GROUP = Place(32)  # rows that are on their way from memory while as many are copied
 FETCHED = Place(64)  # words of a row to ask for; the processor itself then fetches what follows
@@ -140,7 +141,7 @@ def gather_rows(rows, slots, layout, mark, block):
                 copy_field(rows1, slots, first, stop, layout, line, block1)
         if mark:
             for i in range(first, stop):
-                rows1[EIGHT * Place(slots[i]) * words + Place(layout[0, MARK])] = 1
+                rows1[EIGHT * Place(slots[i]) * words + Place(layout[0, MARK])] |= DRAWN
 
 
 @inner

@@ -204,7 +204,7 @@ class BatchBuilder:
             )
         plan = np.zeros((1 + len(storage.fields), 8), np.int64)
         plan[0] = (
-            count, storage.row_size // WORD, storage.drawn_offset, self._capacity,
+            count, storage.row_size // WORD, storage.mark_offset, self._capacity,
             *(places[name] // WORD for name in COMPUTED), size // WORD,
         )  # fmt: skip
         for line, (name, field) in zip(plan[1:], storage.fields.items(), strict=True):

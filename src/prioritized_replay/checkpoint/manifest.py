@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from prioritized_replay.checkpoint.files import Array, CheckpointError, _opened, _size_of
 
 FORMAT = "prioritized-replay checkpoint"
-VERSION = 2
+VERSION = 3
 MANIFEST = "MANIFEST.json"
 UNFINISHED = MANIFEST + ".new"
 PIECE = 1 << 22

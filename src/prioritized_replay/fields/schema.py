@@ -29,7 +29,7 @@ RESERVED = {  # columns that every batch has, and arguments of `add`
 ONE_STEP_ROWS = (
     "transitions must have discount where n_step is {n_step}, got terminated, which would make "
     "rows of one step. Give discount: gamma**m for a reward summed over m steps, 0 where "
-    "terminated. Or add the steps of each episode in order with add"
+    "terminated. Or give whole episodes to add_episode, which makes the windows"
 )
 
 

@@ -225,6 +225,43 @@ class Sampler:
         self.tell()
         return self.distribution.largest_priority()
 
+    def priorities_in_turn(self, given: Floats, calls: Ints) -> Floats:
+        """Return the priorities with which rows enter that several calls make in turn.
+
+        Parameters
+        ----------
+        given : float64[B]
+            The priority of each row of its own, NaN for none.
+        calls : int64[B]
+            Which call makes each row, in their order.
+
+        Returns
+        -------
+        float64[B]
+            Of a call that makes more than N rows, only the last N count; the others have NaN.
+        """
+        own = np.flatnonzero(~np.isnan(given))
+        if not own.size:  # all get the same: none of them raises the maximum
+            return np.full(given.size, self.entry_priority())
+        priorities = np.full(given.size, np.nan)
+        live = self.priorities(self.live_slots()) if self.current else np.zeros(0)
+        entry, largest = self.entry_priority(), self.largest_ever
+        start, empty = 0, self.size == 0
+        while start <= own[-1]:
+            stop = int(np.searchsorted(calls, calls[start], side="right"))
+            highest = -1.0 if empty else entry
+            for k in range(max(start, stop - self._capacity), stop):
+                without = highest if highest >= 0.0 else entry
+                priorities[k] = without if np.isnan(given[k]) else given[k]
+                highest = max(highest, float(priorities[k]))
+            largest = max(largest, highest)
+            start, empty = stop, False
+            entry = largest
+            if self.current:
+                entry = float(np.append(live, priorities[:stop])[-self._capacity :].max())
+        priorities[start:] = entry
+        return priorities
+
     def tell(self) -> None:
         """Hand the rows that wait to the distribution. O(B log N).
 
@@ -247,7 +284,7 @@ class Sampler:
         Parameters
         ----------
         priorities : float64[B]
-            From :meth:`priorities_of` or :meth:`entry_priority`.
+            From :meth:`priorities_of`, :meth:`entry_priority` or :meth:`priorities_in_turn`.
 
         Notes
         -----
@@ -266,6 +303,11 @@ class Sampler:
         counters[ring.ISSUED] = counters[ring.TOLD] = end
         counters.view(np.float64)[ring.LARGEST] = max(self.largest_ever, float(priorities.max()))
         self.counters[:] = counters
+
+    def append_at(self, first: int, priorities: Floats) -> None:
+        """Do what :meth:`append` does, if the next id is still `first`: it may be called again."""
+        if self.issued == first:
+            self.append(priorities)
 
     def priorities(self, slots: Ints) -> Floats:
         """Return the priorities of live slots, float64[B]; 1 for uniform ones."""

@@ -161,15 +161,16 @@ def encode(
 
     `references`, uint32[2 rows stack], receives their numbers: of all observations, then of all
     next observations. `last`, uint32[streams stack], holds the last observation of each stream;
-    without `streams` the rows belong to none. `writes`, int64[...], counts for each 2**group frames
-    how many were written.
+    without `streams` the rows belong to none, and with a single one all of them are its steps in
+    order: the first is compared with `last`, the others with the row before. `writes`, int64[...],
+    counts for each 2**group frames how many were written.
 
     Returns how many frames are free then; if that is < 0, nothing has changed.
     """
     rows = references.size // (2 * stack)
     half = rows * stack
     for row in range(rows):
-        stream = streams[row] if streams.size else -1
+        stream = streams[row] if row < streams.size else -1
         for start in range(row * stack, 2 * half, half):
             for place in range(start, start + stack):
                 code = known(
@@ -196,8 +197,9 @@ def encode(
                 elif code >= NEW:
                     references[place] = references[code - NEW]
                 hold_one(ledger, references[place])
-        if streams.size:
-            first = streams[row] * stack
+        of = row if streams.size == rows else row + 1 - rows  # of a single stream the last row
+        if 0 <= of < streams.size:
+            first = streams[of] * stack
             for i in range(stack):
                 hold_one(ledger, references[half + row * stack + i])
             for i in range(stack):

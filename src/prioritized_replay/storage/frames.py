@@ -113,11 +113,11 @@ class Frames:
         return max((self._chunks << self._bits) - 1 - self._free, 0)
 
     def encode(self, streams: Ints, obs: Array, next_obs: Array) -> tuple[References, References]:
-        """Store one step of each of K different streams.
+        """Store one step of each of K different streams, or K steps of one stream in their order.
 
         Parameters
         ----------
-        streams : int64[K]
+        streams : int64[K] or int64[1]
             Numbers below E, none twice.
         obs, next_obs : array[K, ...]
             Of the field's shape and dtype. They are compared with the stream's last ``next_obs``,
@@ -139,7 +139,7 @@ class Frames:
         """
         references = self._encode(
             self.stack, streams, self._to_words(obs), self._to_words(next_obs)
-        ).reshape(2, len(streams), self.stack)
+        ).reshape(2, len(obs), self.stack)
         return references[0], references[1]
 
     def encode_one(self, stream: Ints, obs: Array, next_obs: Array) -> References:

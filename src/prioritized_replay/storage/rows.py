@@ -23,6 +23,11 @@ __all__ = ["Rows"]
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 
+DRAWN, TRUNCATED, UNRELATED = 1, 2, 4
+"""Marks of a row: it has been drawn since it was written; its episode was cut off after it; it is
+no step of an episode that is known."""
+MARKS = DRAWN, TRUNCATED, UNRELATED
+
 
 class Rows:
     """N rows of named fields.
@@ -60,8 +65,8 @@ class Rows:
         for column in order:
             self.offsets[column] = size
             size += self.fields[column].nbytes
-        self.drawn_offset = size
-        """The byte of a row that says whether it has been drawn since it was written."""
+        self.mark_offset = size
+        """The byte of a row that holds its marks."""
         self.row_size = -(-(size + 1) // WORD) * WORD
         """Bytes of a row, a multiple of 8."""
         dtype = np.dtype(
@@ -76,7 +81,7 @@ class Rows:
         self.words: Words = memory.words(name, capacity * self.row_size // WORD)
         """All rows, one after the other."""
         self._rows = self.words.view(dtype)
-        self._drawn = self.words.view(np.uint8)[self.drawn_offset :: self.row_size]
+        self._marks = self.words.view(np.uint8)[self.mark_offset :: self.row_size]
         self.columns: dict[str, Array] = {name: self._rows[name] for name in self.fields}
         """Views of the columns: column ``name`` has shape (N, ``*shape``)."""
         self._numbered = list(enumerate(self.columns.values()))
@@ -90,7 +95,7 @@ class Rows:
         """Write one row: values that their fields accept, in the order of the fields."""
         for place, column in self._numbered:  # two thirds of the time of zip
             column[slot] = values[place]
-        self._drawn[slot] = 0
+        self._marks[slot] = 0
 
     def __len__(self) -> int:
         """Return the number of rows N."""
@@ -100,15 +105,19 @@ class Rows:
         """Write the rows at K different slots, of columns cast already."""
         for name, column in self.columns.items():
             column[slots] = values[name]
-        self._drawn[slots] = 0
+        self._marks[slots] = 0
 
-    def packed(self, values: Mapping[str, Array]) -> Words:
-        """Return B rows of columns cast already, as words of their own; see :meth:`place`."""
+    def packed(self, values: Mapping[str, Array], marks: Array | int) -> Words:
+        """Return B rows of columns cast already, as words of their own; see :meth:`place`.
+
+        ``marks`` are those of each, uint8[B], or one for all.
+        """
         count = len(next(iter(values.values())))
         words = np.zeros(count * self.row_size // WORD, np.uint64)
         rows = words.view(self._rows.dtype)
         for name in self.fields:
             rows[name] = values[name]
+        words.view(np.uint8)[self.mark_offset :: self.row_size] = marks
         return words
 
     def place(self, first: int, words: Words) -> None:
@@ -119,7 +128,7 @@ class Rows:
         self.words[: words.size - to_end] = words[to_end:]
 
     def pieces(self, name: str, bounds: Iterable[tuple[int, int, Hashable]]) -> list[Piece]:
-        """Return rows as pieces of a checkpoint, without the marks of those drawn.
+        """Return rows as pieces of a checkpoint, without their marks.
 
         Parameters
         ----------
@@ -144,22 +153,26 @@ class Rows:
             for column in self.columns.values():
                 if column.dtype == np.bool_ and (column[first:stop].view(np.uint8) > 1).any():
                     raise reader.error(f"must not have other truth values than 0 and 1 in {piece}")
-            self._drawn[first:stop] = 0
+            self._marks[first:stop] = 0
 
     def marks(self, count: int) -> NDArray[np.uint8]:
-        """Return which of the first rows have been drawn, a bit each, uint8[ceil(count / 8)]."""
-        return np.packbits(self._drawn[:count], bitorder="little")
+        """Return the marks of the first rows, a bit each, uint8[3, ceil(count / 8)]."""
+        marks = self._marks[:count].copy()
+        return np.stack([np.packbits(marks & mark, bitorder="little") for mark in MARKS])
 
     def set_marks(self, marks: NDArray[np.uint8], count: int) -> None:
         """Restore the marks that :meth:`marks` returned."""
-        self._drawn[:count] = np.unpackbits(marks, count=count, bitorder="little")
+        self._marks[:count] = 0
+        for mark, bits in zip(MARKS, marks, strict=True):
+            self._marks[:count] |= mark * np.unpackbits(bits, count=count, bitorder="little")
 
     def _copied(self, first: int, stop: int) -> Array:
         size = self.row_size // WORD
         words = self.words[first * size : stop * size].copy()
-        words.view(np.uint8)[self.drawn_offset :: self.row_size] = 0
+        words.view(np.uint8)[self.mark_offset :: self.row_size] = 0
         return words.view(self._rows.dtype)
 
-    def drawn(self, slots: Ints) -> NDArray[np.bool_]:
-        """Return which of these rows have been drawn since they were written, bool[B]."""
-        return np.not_equal(self._drawn[slots], 0)
+    def marked(self, mark: int, slots: Ints) -> NDArray[np.bool_]:
+        """Return which of these rows have a mark, bool[B]."""
+        marked: NDArray[np.bool_] = (self._marks[slots] & mark) != 0
+        return marked

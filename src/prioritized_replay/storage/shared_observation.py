@@ -138,7 +138,8 @@ class SharedObservation:
         Parameters
         ----------
         streams : int64[K] or None
-            Whose steps they are; None for rows unrelated to any stream.
+            Whose steps they are; None for rows unrelated to any stream. For one stream alone there
+            may be many steps, in their order.
         columns : mapping
             Leaves of the steps.
 
@@ -192,6 +193,11 @@ class SharedObservation:
         """Count rows just copied as holders of their frames."""
         for name in self.names:
             self._frames.hold(self._narrowed(storage.columns[name][slots]))
+
+    def hold_columns(self, columns: Mapping[str, Array]) -> None:
+        """Count rows to come, of columns that :meth:`encode` returned, as holders of frames."""
+        for name in self.names:
+            self._frames.hold(self._narrowed(columns[name]))
 
     def release(self, storage: Rows, slots: Any) -> None:
         """Let go of the frames of rows about to be overwritten; unwritten rows hold none."""

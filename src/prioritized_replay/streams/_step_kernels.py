@@ -20,8 +20,9 @@ import numpy as np
 from prioritized_replay.jit.compiling import inner, kernel
 from prioritized_replay.jit.intrinsics import EIGHT, ONE, ZERO, Place, words_as
 from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, LARGEST, TOLD, enter
+from prioritized_replay.storage.rows import TRUNCATED
 
-# Line 0 of a plan: rows. Words of a row; byte of its mark; rows N; steps n of a window; streams E;
+# Line 0 of a plan: rows. Words of a row; byte of its marks; rows N; steps n of a window; streams E;
 # where the return lies, in units of so many bytes; where the discount lies, in units of 4 bytes.
 WORDS, MARK, CAPACITY, STEPS, STREAMS, REWARD, REWARD_BYTES, DISCOUNT = 0, 1, 2, 3, 4, 5, 6, 7
 # Line 1: byte of `terminated` in a row. Then the block: byte where flags begin, words where stream
@@ -267,6 +268,13 @@ def write_end(rows4, rows1, plan, slot, discount, is_terminated):
 
 
 @inner
+def mark_end(rows1, plan, slot, is_truncated):
+    """Mark a row, written before, if its episode was cut off after it."""
+    if is_truncated:
+        rows1[EIGHT * Place(slot) * Place(plan[WORDS]) + Place(plan[MARK])] |= TRUNCATED
+
+
+@inner
 def write_return(rows, rows4, rows8, plan, slot, value):
     """Write an n-step return, rounded to its column; the rows are seen as words and as floats."""
     words = Place(slot) * Place(plan[WORDS])
@@ -369,6 +377,7 @@ def add_row(block, plan, rows, counters, entering, given, entry):
     discount = 0.0 if is_terminated else gamma
     rows4, rows1 = words_as(rows, np.float32), words_as(rows, np.uint8)
     write_end(rows4, rows1, plan, slot, discount, is_terminated)
+    mark_end(rows1, plan, slot, words_as(block, np.uint8)[plan[FLAGS] + plan[STREAMS]])
     priority = given if given == given else first_entry(counters, entry)
     enter(counters, words_as(counters, np.float64), entering, priority)
     return issued
@@ -409,6 +418,7 @@ def add_steps(
         is_terminated = block1[plan[FLAGS] + k]
         discount = 0.0 if is_terminated else gamma
         write_end(rows4, rows1, plan, block[targets + Place(i)], discount, is_terminated)
+        mark_end(rows1, plan, block[targets + Place(i)], block1[plan[FLAGS] + plan[STREAMS] + k])
         own = given[plan[ENTRIES] + k] if with_errors else np.nan
         if i < made - capacity:
             counters[ISSUED] += 1  # it gives way in this very call
@@ -567,7 +577,8 @@ def interrupt(
 ):  # fmt: skip
     """Close all open windows of these streams where they are; return how many.
 
-    Streams that wait for a reset step may have been restarted by the caller.
+    Streams that wait for a reset step may have been restarted by the caller. Where there are no
+    windows and one stream, its episode is cut off after its latest row.
     """
     n_step = plan[STEPS]
     width = state.size // plan[STREAMS]
@@ -595,6 +606,11 @@ def interrupt(
             note_window(block, plan, windows, memory, first + place, last, discount)
             windows += 1
         state[memory + OPEN] = 0
+    if n_step == 1 and count == 1 and plan[STREAMS] == 1 and counters[ISSUED] > counters[FIRST]:
+        slot = (counters[ISSUED] - 1) % plan[CAPACITY]
+        rows1 = words_as(rows, np.uint8)
+        is_terminated = rows1[8 * slot * plan[WORDS] + plan[TERMINATED]]
+        mark_end(rows1, plan, slot, not is_terminated)
     entry = first_entry(counters, entry)
     close_windows(block, plan, rows, steps, state, counters, entering, windows, entry)
     return made

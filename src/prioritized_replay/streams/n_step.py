@@ -7,7 +7,7 @@ truncation or interruption it bootstraps after the m < n steps that it has.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,21 @@ from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.streams import _step_kernels as kernels
 
-__all__ = ["OpenWindows"]
+__all__ = ["OpenWindows", "StreamWindows"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+class StreamWindows(NamedTuple):
+    """The open windows of one stream, the oldest first."""
+
+    places: Ints
+    """int64[W]: the rows where their first steps are kept."""
+    totals: Floats
+    """float64[W]: the rewards that they have summed up."""
+    entries: Floats
+    """float64[W]: the priorities with which they enter, NaN for none."""
 
 
 class OpenWindows:
@@ -72,6 +83,55 @@ class OpenWindows:
         """Return the rows where the next steps of these streams will be kept, int64[K]. O(K)."""
         newest = self._table[streams, kernels.NEWEST]
         places: Ints = streams * self.n_step + (newest + 1) % self.n_step
+        return places
+
+    def of(self, stream: int) -> StreamWindows:
+        """Return copies of what is known of the open windows of one stream."""
+        waiting = min(int(self._table[stream, kernels.OPEN]), self.n_step - 1)
+        places = self._places_from(stream, 1 - waiting, waiting)
+        totals, entries = self._totals[stream, places], self._entries[stream, places]
+        return StreamWindows(stream * self.n_step + places, totals, entries)
+
+    def places_to_come(self, stream: int, count: int) -> Ints:
+        """Return the rows where the last n of the next `count` steps of a stream will be kept."""
+        kept = min(count, self.n_step)
+        return stream * self.n_step + self._places_from(stream, count - kept + 1, kept)
+
+    def after(
+        self, stream: int, count: int, totals: Floats, entries: Floats, open_windows: int
+    ) -> Ints:
+        """Return what :meth:`put` is to be told of a stream after so many steps more.
+
+        Parameters
+        ----------
+        stream : int
+            Whose steps they are.
+        count : int
+            Steps T.
+        totals, entries : float64[W + T]
+            See :class:`StreamWindows`; of the W windows that are open now, then of those of the
+            steps.
+        open_windows : int
+            How many of them are open afterwards.
+        """
+        line: Ints = self._table[stream].copy()
+        numbers = line[kernels.TOTALS :].view(np.float64)
+        known = min(totals.size, self.n_step)
+        places = self._places_from(stream, count - known + 1, known)
+        numbers[places] = totals[totals.size - known :]
+        numbers[self.n_step + places] = entries[totals.size - known :]
+        line[kernels.OPEN] = open_windows
+        line[kernels.NEWEST] = (line[kernels.NEWEST] + count) % self.n_step
+        return line
+
+    def put(self, stream: int, line: Ints) -> None:
+        """Replace what is remembered of a stream."""
+        self._table[stream] = line
+
+    def _places_from(self, stream: int, first: int, count: int) -> Ints:
+        """Return places of steps of a stream; step 0 is its newest, 1 the next that will come."""
+        newest = int(self._table[stream, kernels.NEWEST])
+        places: Ints = (newest + np.arange(first, first + count)) % self.n_step
         return places
 
     def largest_entry(self) -> float:

@@ -121,7 +121,7 @@ class Staging:
             self.rewards = self._view(parts["rewards"], (streams,), np.float64)
         plan = np.zeros((kernels.COLUMNS + len(fields), 8), np.int64)
         plan[0] = (
-            rows.row_size // WORD, rows.drawn_offset, capacity, n_step, streams,
+            rows.row_size // WORD, rows.mark_offset, capacity, n_step, streams,
             rows.offsets["reward"] // reward.itemsize, reward.itemsize if reward.kind == "f" else 0,
             rows.offsets["discount"] // 4,
         )  # fmt: skip
@@ -140,6 +140,8 @@ class Staging:
                 final += -(-fields[leaf].nbytes * streams // WORD) * WORD
         self.final_words = final // WORD
         """Words that the ends of the episodes of all streams take."""
+        self.final_places = {name: finals[name] for name in next_obs if name in finals}
+        """The byte of these words where each compared leaf of ``next_obs`` begins."""
         flat = plan.reshape(-1)
         for number, (name, field) in enumerate(fields.items()):
             offset = rows.offsets[name]

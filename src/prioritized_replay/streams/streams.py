@@ -137,6 +137,22 @@ class Streams:
             raise ValueError(f"env must name each stream once, got {twice[0]} twice")
         return streams, single
 
+    def of_episode(self, env: Any) -> int:
+        """Return the one stream that an argument ``env`` names.
+
+        Raises
+        ------
+        ValueError
+            If it names none, several, or one that is not there.
+        """
+        if env is None and self.count == 1:
+            return 0
+        streams, single = self.named(env)
+        if not single:
+            got = arguments.shown(env)
+            raise ValueError(f"env must be the number of the stream whose episode it is, got {got}")
+        return int(streams[0])
+
     def accept(
         self, env: Any, values: Sequence[Any], terminated: Any, truncated: Any, info: Any
     ) -> Steps:

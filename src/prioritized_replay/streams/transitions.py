@@ -22,10 +22,11 @@ from prioritized_replay.fields.nested import Structure
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.storage.memory import Memory, Words
-from prioritized_replay.storage.rows import Rows
+from prioritized_replay.storage.rows import MARKS, TRUNCATED, UNRELATED, Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
 from prioritized_replay.streams import _step_kernels as kernels
 from prioritized_replay.streams.autoreset import Autoreset
+from prioritized_replay.streams.episodes import Episode, EpisodeWindows, TooLarge
 from prioritized_replay.streams.n_step import OpenWindows
 from prioritized_replay.streams.staging import Staging
 
@@ -37,6 +38,7 @@ Ints = NDArray[np.int64]
 
 FLOAT64, BOOL = np.dtype(np.float64), np.dtype(np.bool_)
 NO_ROOM = -1 - kernels.NO_ROOM
+Entering = Callable[[Floats, Ints], Callable[[int], None]]
 COMPUTED = ("discount", "terminated")  # columns of a row that no caller gives with a step
 
 
@@ -56,6 +58,14 @@ class Steps(NamedTuple):
     """bool[K]"""
     single: bool
     """There is one step, and the values have no leading axis."""
+
+
+class Change:
+    """A change of several calls, which is taken back until it is decided, and then completed."""
+
+    def __init__(self) -> None:
+        self.commit: Callable[[], None] | None = None
+        """What makes the change; it may be called again if it was interrupted."""
 
 
 class Transitions:
@@ -138,6 +148,14 @@ class Transitions:
             [name for name in obs if self._next_step and name not in large],
         )  # fmt: skip
         self._final_words = np.zeros(max(self.staging.final_words, 1), np.uint64)
+        # Where the episodes of all streams ended, array[E, ...] for leaves of next_obs.
+        self._finals = {
+            name: np.ndarray(
+                (streams, *fields[name].shape), fields[name].dtype, self._final_words, place
+            )
+            for name, place in self.staging.final_places.items()
+        }
+        self._next_names = set(next_obs)
         self._all = np.arange(streams)
         columns = self.staging.columns
         self._reward_place = list(given).index("reward")
@@ -181,7 +199,7 @@ class Transitions:
             self._for_steps = staging.block, staging.plan, *rows, *remembered, *of_ring
 
     def add_one(
-        self, values: Sequence[Any], is_terminated: bool, given: float, entry: float
+        self, values: Sequence[Any], ends: tuple[bool, bool], given: float, entry: float
     ) -> int:
         """Make one step of a single stream a transition, where n = 1 and nothing is shared.
 
@@ -189,8 +207,8 @@ class Transitions:
         ----------
         values : sequence
             One for each leaf, fit for its column.
-        is_terminated : bool
-            Whether the episode ended in a terminal state.
+        ends : tuple of two bool
+            Whether the episode ended in a terminal state, and whether it was cut off.
         given : float
             The priority to enter with, or NaN.
         entry : float
@@ -203,7 +221,7 @@ class Transitions:
         """
         for place, column in self._numbered:
             column[0] = values[place]
-        self._is_terminated[0] = is_terminated
+        self._is_terminated[0], self._is_truncated[0] = ends
         identifier: int = kernels.add_row(*self._for_row, given, entry)
         if identifier < 0:
             self._tell()
@@ -453,6 +471,10 @@ class Transitions:
             self._note.end(outer)
         return made
 
+    def await_no_reset(self) -> None:
+        """Take the next step of every stream for one of an episode, whatever it looks like."""
+        self.windows.awaiting[:] = kernels.NO_RESET
+
     def extend(self, columns: Mapping[str, Array], issue: Callable[[int], None]) -> None:
         """Keep complete transitions.
 
@@ -479,14 +501,14 @@ class Transitions:
             self._note.begin(self.recount)
             try:
                 columns = {**columns, **self._encoded(None, columns)}
-                rows = self.rows.packed(columns)
+                rows = self.rows.packed(columns, UNRELATED)
             except (MemoryError, OSError):
                 self.recount()
                 self._note.end(outer)
                 raise
             self._release(self.rows, self._slots(first, kept))
         else:
-            rows = self.rows.packed(columns)
+            rows = self.rows.packed(columns, UNRELATED)
         self._note.begin(partial(self._extend_again, first, rows, issue, first_id))
         self.rows.place(first, rows)
         issue(first_id)
@@ -498,6 +520,139 @@ class Transitions:
         self.rows.place(first, rows)
         issue(first_id)
         self.recount()
+
+    def add_episode(self, episode: Episode, entering: Entering) -> int:
+        """Keep the steps of an episode in order, and the transitions that they complete.
+
+        Rows, windows and priorities become what :meth:`add` would make of one step after the other.
+
+        Parameters
+        ----------
+        episode : Episode
+            At most N steps. Values are copied here; nobody keeps the arrays.
+        entering : callable
+            ``entering(given, calls)``, float64[B] and int64[B], takes the priorities with which B
+            new rows enter, NaN for those without one of their own, and the step that completes
+            each. It returns what gives these rows their ids; see ``issue`` of :meth:`extend`.
+
+        Returns
+        -------
+        int
+            How many transitions were made; their ids are the last ones given.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`add`.
+        MemoryError, OSError
+            If there is no room for new frames, or to hold the rows twice. Nothing has changed then.
+        """
+        if self._begins_with_reset(episode):
+            episode = episode.without_first()
+        limit = float(self.staging.plan.view(np.float64)[kernels.LIMIT])
+        try:
+            windows = EpisodeWindows(episode, self.windows, limit)
+        except TooLarge as refused:
+            raise self._too_large(float(episode.columns["reward"][refused.step])) from None
+        names = [name for shared in self.shared for name in shared.names]
+        for step in range(episode.steps if names else 0):
+            if not self.looking:
+                break
+            self.look_for_stacks({n: episode.columns[n][step : step + 1] for n in names})
+        change = Change()
+        last = [shared.last_references() for shared in self.shared]
+        outer = self._note.begin(partial(self._settle, change, last))
+        try:
+            change.commit = self._prepared(episode, windows, entering)
+        except (MemoryError, OSError):
+            self._settle(change, last)
+            self._note.end(outer)
+            raise
+        change.commit()
+        self._note.end(outer)
+        return windows.made
+
+    def _prepared(
+        self, episode: Episode, windows: EpisodeWindows, entering: Entering
+    ) -> Callable[[], None]:
+        """Make all that an episode adds, but for what others can see; return what shows it."""
+        columns, stream, count = episode.columns, episode.stream, episode.steps
+        encoded: dict[str, Array] = {}
+        if self.shared and count:
+            encoded = self._encoded(np.array([stream]), columns)
+            columns = {**columns, **encoded}
+        before: dict[str, Array] = {}
+        places = self.windows.places_to_come(stream, count)
+        latest: dict[str, Array] = {}
+        if self._steps is not None:
+            held = self._steps.columns
+            before = {name: held[name][windows.before.places] for name in columns}
+            # Copies: an interrupted call is completed later, when the caller may have changed his.
+            latest = {n: column[count - places.size :].copy() for n, column in columns.items()}
+            for name in COMPUTED:  # no step has them
+                latest[name] = np.zeros(places.size, held[name].dtype)
+        kept = min(windows.made, self._capacity)
+        made = windows.rows(columns, before, self._next_names, kept)
+        marks = np.zeros(kept, np.uint8)
+        if episode.truncated and self._steps is None:
+            marks[-1:] = TRUNCATED
+        rows = self.rows.packed(made, marks)
+        first_id = int(self._counters[ring.ISSUED])
+        first = (first_id + windows.made - kept) % self._capacity
+        for shared in self.shared if encoded else ():
+            if self._steps is not None:
+                shared.hold_columns(made)
+                shared.hold_columns(latest)
+                shared.release(self._steps, places)
+                shared.drop(encoded)
+            shared.release(self.rows, self._slots(first, kept))
+        over = episode.ended and count > 0
+        line = self.windows.after(
+            stream, count, windows.totals, windows.entries, windows.open_windows
+        )
+        if self._next_step:
+            line[kernels.AWAITING] = kernels.RESET if over else kernels.NO_RESET
+        finals = {name: columns[name][-1].copy() for name in self._finals if over}
+        issue = entering(windows.given, windows.calls)
+
+        def commit() -> None:
+            self.rows.place(first, rows)
+            if self._steps is not None:
+                self._steps.write_rows(places, latest)
+            for name, final in finals.items():
+                self._finals[name][stream] = final
+            self.windows.put(stream, line)
+            issue(first_id)
+
+        return commit
+
+    def _settle(self, change: Change, last: Sequence[Array]) -> None:
+        """Complete a change, or take it back; `last` is what the streams referred to before it."""
+        if change.commit is not None:
+            change.commit()
+        else:
+            for shared, references in zip(self.shared, last, strict=True):
+                shared.set_last_references(references)
+        self.recount()
+
+    def _begins_with_reset(self, episode: Episode) -> bool:
+        """Return whether the first step of an episode is a reset step; see the kernels' `look`."""
+        stream = episode.stream
+        if not (self._next_step and self.windows.awaiting[stream]):
+            return False
+        first = {name: column[:1] for name, column in episode.columns.items()}
+        over = episode.steps == 1
+        steps = Steps(
+            1, np.array([stream]), [first[name] for name in self._places],
+            over and episode.terminated, over and episode.truncated, False,
+        )  # fmt: skip
+        self._stage(steps, None)
+        if self.shared:
+            self._compare_with_ends(np.array([stream]), first)
+        made: int = kernels.look_at_steps(*self._for_looking, 1, 0, True, True)
+        if made < 0:
+            raise self._refused(made, steps)
+        return not self.staging.kept[1]
 
     def clear(self) -> None:
         """Forget all transitions and open windows. It may be called again if interrupted."""
@@ -534,7 +689,7 @@ class Transitions:
         issued = int(self._counters[ring.ISSUED])
         written = min(issued, self._capacity)
         pieces = self.rows.pieces("rows", self._bounds(issued))
-        pieces.append(Piece("drawn", None, partial(self.rows.marks, written)))
+        pieces.append(Piece("marks", None, partial(self.rows.marks, written)))
         if self._steps is not None:
             pieces += self._steps.pieces("steps", self._bounds_of_steps())
         for shared in self.shared:
@@ -569,7 +724,8 @@ class Transitions:
                     shared.adopt(rows, slice(first, stop), reader)
         for shared in self.shared:
             shared.adopted()
-        self.rows.set_marks(reader.array("drawn", np.uint8, (-(-written // 8),)), written)
+        marks = reader.array("marks", np.uint8, (len(MARKS), -(-written // 8)))
+        self.rows.set_marks(marks, written)
         if self.staging.final_words:
             reader.fill("finals", self._final_words)
         self.windows.restore(reader)
@@ -640,6 +796,12 @@ class Transitions:
             return slice(first, first + count)  # in a tenth of the time
         return (first + np.arange(count)) % self._capacity
 
+    def _too_large(self, reward: float) -> ValueError:
+        limit = LARGEST[self._reward.field.nbytes]
+        return ValueError(
+            f"reward must leave n-step returns within {limit:g}, got {reward:g} after others"
+        )
+
     def _refused(self, code: int, steps: Steps) -> ValueError:
         """Return the error for what a kernel has refused."""
         place, kind = divmod(-1 - code, 4)
@@ -650,10 +812,7 @@ class Transitions:
             return ValueError(f"{name} must fit float32, got {value[lost].flat[0]}")
         reward = float(self._reward.values[place])
         if kind == kernels.TOO_LARGE:
-            limit = LARGEST[self._reward.field.nbytes]
-            return ValueError(
-                f"reward must leave n-step returns within {limit:g}, got {reward:g} after others"
-            )
+            return self._too_large(reward)
         stream = place if steps.streams is None else int(steps.streams[place])
         return ValueError(
             f"reward must be 0 in a reset step, got {reward:g} for stream {stream}: its step "
