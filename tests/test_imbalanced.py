@@ -22,8 +22,8 @@ from prioritized_replay.experiments.imbalanced.task import (
     Networks,
     Point,
     Settings,
+    evaluated_at,
     split,
-    tested_at,
     train,
 )
 from prioritized_replay.experiments.imbalanced.tuning import (
@@ -140,17 +140,17 @@ def test_arms_draw_rare_classes_as_they_say():
     assert weighted.mean() == pytest.approx(0.5, abs=0.04)
     assert (ones == 1.0).all()
     proportional, ones = drawn_by("proportional")
-    assert 0.1 < proportional.mean()
+    assert proportional.mean() > 0.1
     assert (ones == 1.0).all()
     corrected, weights = drawn_by("corrected")
-    assert 0.1 < corrected.mean()
+    assert corrected.mean() > 0.1
     assert weights[corrected].mean() < weights[~corrected].mean()
 
 
 def test_seeds_do_not_depend_on_which_others_are_trained_beside_them():
     beside = train("proportional", 0.05, [3, 4], 20)
     alone = train("proportional", 0.05, [4], 20)
-    assert [p.step for p in alone] == tested_at(20)
+    assert [p.step for p in alone] == evaluated_at(20)
     assert [p.error for p in beside if p.seed == 4] == pytest.approx(
         [p.error for p in alone], abs=0.01
     )
@@ -173,7 +173,7 @@ def test_an_unknown_arm_is_refused():
 
 
 def run_of(arm, seed, errors, share=0.01):
-    moments = tested_at(len(errors))
+    moments = evaluated_at(len(errors))
     return [Point(share, arm, seed, *row, 2 * row[1]) for row in zip(moments, errors, strict=True)]
 
 
@@ -299,7 +299,7 @@ def test_measured_results_are_complete_and_so_is_their_summary():
     runs = {(p.rare_share, p.arm, p.seed) for p in points}
     assert len(runs) == 30 * len(config.arms) * len(config.rare_shares)
     assert {p.seed for p in points} == set(range(30))
-    assert len(points) == len(runs) * len(tested_at(config.steps))
+    assert len(points) == len(runs) * len(evaluated_at(config.steps))
     assert read_rows(MEASURED / "imbalanced-summary.csv", Measure) == measures(points)
 
 
@@ -311,7 +311,7 @@ def test_measured_results_are_those_of_this_code(arm):
         for p in read_rows(MEASURED / "imbalanced.csv", Point)
         if (p.rare_share, p.arm, p.seed) == (0.05, arm, 0)
     ]
-    moments = tested_at(ImbalancedConfig().steps)[:4]
+    moments = evaluated_at(ImbalancedConfig().steps)[:4]
     # Draws and learning are the same up to rounding, which differs from processor to processor.
     again = imbalanced.train(arm, 0.05, [0], moments[-1])
     errors = [p.error for p in again if p.step in moments]

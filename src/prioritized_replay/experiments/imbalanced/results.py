@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from prioritized_replay.experiments.imbalanced.task import Point, tested_at
+from prioritized_replay.experiments.imbalanced.task import Point, evaluated_at
 from prioritized_replay.experiments.tables import append_rows, read_rows, write_rows
 from prioritized_replay.training.statistics import Estimate
 
@@ -46,7 +46,7 @@ class ResultFile:
         runs: dict[tuple[float, str, int], list[Point]] = {}
         for point in read_rows(self._path, Point):
             runs.setdefault((point.rare_share, point.arm, point.seed), []).append(point)
-        moments = tested_at(steps)
+        moments = evaluated_at(steps)
         for tests in runs.values():
             if [test.step for test in tests] != moments[: len(tests)]:
                 raise FileExistsError(

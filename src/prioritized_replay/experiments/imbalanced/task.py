@@ -237,12 +237,12 @@ class Point:
     rare_error: float
 
 
-def tested_at(steps: int) -> list[int]:
+def evaluated_at(steps: int) -> list[int]:
     """Return after how many steps a training is tested: twenty times, the last at its end.
 
     Examples
     --------
-    >>> tested_at(2_000)[:3], tested_at(2_000)[-1], tested_at(3)
+    >>> evaluated_at(2_000)[:3], evaluated_at(2_000)[-1], evaluated_at(3)
     ([100, 200, 300], 2000, [1, 2, 3])
     """
     count = min(EVALUATIONS, steps)
@@ -301,7 +301,7 @@ def train(
         for images, seed in zip(training, seeds, strict=True)
     ]
     network = torch.arange(len(seeds))[:, None]
-    moments, tested = set(tested_at(steps)), []
+    moments, tested = set(evaluated_at(steps)), []
     for step in range(1, steps + 1):
         ids = np.stack([drawing.draw() for drawing in drawings])
         positions = torch.from_numpy(ids)
