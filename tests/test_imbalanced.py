@@ -283,12 +283,19 @@ def test_nonsense_is_named(wrong, message):
 
 def test_settings_are_the_best_of_their_arm_on_other_seeds():
     trials = read_rows(MEASURED / "tuning.csv", Trial)
-    settings = {(t.arm, t.step_size, t.alpha, t.rare_share, t.seed) for t in trials}
-    per_setting = len(SEEDS) * len(RARE_SHARES)
-    per_size = {"proportional": len(ALPHAS), "corrected": len(ALPHAS)}
-    expected = sum(per_setting * len(STEP_SIZES) * per_size.get(arm, 1) for arm in ARMS)
-    assert len(settings) == len(trials) == expected
+    tried = {(t.arm, t.step_size, t.alpha, t.rare_share, t.seed) for t in trials}
+    assert tried == {
+        (arm, size, alpha, share, seed)
+        for arm in ARMS
+        for size in STEP_SIZES[arm]
+        for alpha in (ALPHAS if arm in ("proportional", "corrected") else (1.0,))
+        for share in RARE_SHARES
+        for seed in SEEDS
+    }
+    assert len(tried) == len(trials)
     assert {arm: best(trials, arm) for arm in ARMS} == CHOSEN
+    for arm, sizes in STEP_SIZES.items():
+        assert min(sizes) < CHOSEN[arm].step_size < max(sizes)
     assert min(SEEDS) >= 1_000
 
 

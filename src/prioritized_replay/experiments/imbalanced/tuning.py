@@ -19,7 +19,12 @@ from prioritized_replay.experiments.tables import write_rows
 SEEDS = tuple(range(1_000, 1_006))
 STEPS = 1_000
 RARE_SHARES = (0.01, 0.05)
-STEP_SIZES = (0.1, 0.3, 1.0)
+STEP_SIZES: dict[Arm, tuple[float, ...]] = {  # on to where the best is not the last
+    "uniform": (0.1, 0.3, 1.0, 3.0),
+    "proportional": (0.1, 0.3, 1.0, 3.0),
+    "corrected": (0.1, 0.3, 1.0, 3.0),
+    "weighted": (0.03, 0.1, 0.3, 1.0),
+}
 ALPHAS = (0.5, 1.0)
 
 
@@ -40,7 +45,7 @@ def tune(arms: tuple[Arm, ...] = get_args(Arm)) -> list[Trial]:
     trials = []
     for arm in arms:
         alphas = ALPHAS if arm in ("proportional", "corrected") else ALPHAS[-1:]
-        for settings in [Settings(size, alpha) for size in STEP_SIZES for alpha in alphas]:
+        for settings in [Settings(size, a) for size in STEP_SIZES[arm] for a in alphas]:
             for share in RARE_SHARES:
                 points = train(arm, share, SEEDS, STEPS, settings, tuning=True)
                 trials += [
