@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from prioritized_replay.experiments.imbalanced.task import Point, evaluated_at
+from prioritized_replay.experiments.imbalanced.task import Arm, Point, evaluated_at
 from prioritized_replay.experiments.tables import append_rows, read_rows, write_rows
 from prioritized_replay.training.statistics import Estimate
 
@@ -110,14 +111,16 @@ class Measure:
 
 
 def measures(points: Sequence[Point]) -> list[Measure]:
-    """Return what finished runs amount to, for each share and arm in their order."""
+    """Return what finished runs amount to, share by share and arm by arm."""
     last = max(point.step for point in points)
     ends: dict[tuple[float, str], dict[int, Point]] = {}
     for point in points:
         if point.step == last:
             ends.setdefault((point.rare_share, point.arm), {})[point.seed] = point
     found = []
-    for (share, arm), seeds in ends.items():
+    order = get_args(Arm)
+    for share, arm in sorted(ends, key=lambda key: (key[0], order.index(key[1]))):
+        seeds = ends[share, arm]
         overall = mean_of(np.array([p.error for p in seeds.values()]))
         rare = float(np.mean([p.rare_error for p in seeds.values()]))
         numbers = {"error": overall.value, "low": overall.low, "high": overall.high, "rare": rare}

@@ -53,10 +53,10 @@ class Settings:
 
 
 CHOSEN: dict[Arm, Settings] = {
-    "uniform": Settings(0.3),
-    "proportional": Settings(0.3),
-    "corrected": Settings(0.3),
-    "weighted": Settings(0.3),
+    "uniform": Settings(1.0),
+    "proportional": Settings(1.0, alpha=0.5),
+    "corrected": Settings(1.0, alpha=0.5),
+    "weighted": Settings(0.03),
 }
 
 
