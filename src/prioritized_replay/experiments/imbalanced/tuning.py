@@ -23,7 +23,7 @@ STEP_SIZES: dict[Arm, tuple[float, ...]] = {  # on to where the best is not the 
     "uniform": (0.1, 0.3, 1.0, 3.0),
     "proportional": (0.1, 0.3, 1.0, 3.0),
     "corrected": (0.1, 0.3, 1.0, 3.0),
-    "weighted": (0.03, 0.1, 0.3, 1.0),
+    "weighted": (0.01, 0.03, 0.1, 0.3, 1.0),
 }
 ALPHAS = (0.5, 1.0)
 
