@@ -310,6 +310,27 @@ def test_measured_results_are_complete_and_so_is_their_summary():
     assert read_rows(MEASURED / "imbalanced-summary.csv", Measure) == measures(points)
 
 
+def test_the_words_beside_the_tables_are_what_was_measured():
+    rows = read_rows(MEASURED / "imbalanced-summary.csv", Measure)
+    found = {(m.rare_share, m.arm, m.measure): m.value for m in rows}
+    for share in (0.01, 0.05):
+        for arm in ("uniform", "proportional", "corrected"):
+            assert found[share, "weighted", "high"] < 0.8 * found[share, arm, "low"]
+        assert found[share, "corrected", "least"] < 0.0 < found[share, "corrected", "most"]
+    assert found[0.01, "proportional", "most"] < 0.0
+    assert found[0.05, "proportional", "least"] < 0.0 < found[0.05, "proportional", "most"]
+    errors = {}
+    for point in read_rows(MEASURED / "imbalanced.csv", Point):
+        if point.rare_share == 0.05 and point.step <= 300:
+            errors.setdefault(point.arm, []).append(point.error)
+    mean = {arm: np.mean(of_arm) for arm, of_arm in errors.items()}
+    assert mean["proportional"] < 0.8 * mean["uniform"] < 0.8 * mean["corrected"]
+    trials = read_rows(MEASURED / "tuning.csv", Trial)
+    uniform = {size: np.mean([t.error for t in trials if (t.arm, t.step_size) == ("uniform", size)])
+               for size in (0.1, 1.0)}  # fmt: skip
+    assert uniform[0.1] > 1.25 * uniform[1.0]
+
+
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.slow
 def test_measured_results_are_those_of_this_code(arm):
