@@ -19,6 +19,7 @@ from prioritized_replay.experiments.imbalanced.results import (
 )
 from prioritized_replay.experiments.imbalanced.task import (
     CHOSEN,
+    HIDDEN,
     Networks,
     Point,
     Settings,
@@ -84,7 +85,7 @@ def test_stacked_networks_learn_as_torch_does_one_by_one():
     alone = []
     for k in range(2):
         model = torch.nn.Sequential(
-            torch.nn.Linear(64, imbalanced.HIDDEN), torch.nn.ReLU(), torch.nn.Linear(32, 10)
+            torch.nn.Linear(64, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 10)
         )
         with torch.no_grad():
             for parameter, stack in zip(model.parameters(), networks._parameters, strict=True):
@@ -132,6 +133,7 @@ def drawn_by(arm, steps=40):
     return labels[ids] < 5, weights
 
 
+@pytest.mark.slow
 def test_arms_draw_rare_classes_as_they_say():
     uniform, ones = drawn_by("uniform")
     assert uniform.mean() == pytest.approx(35 / 731, abs=0.02)

@@ -305,6 +305,7 @@ def test_rows_without_end_are_not_iterated_over():
         iter(data)
 
 
+@pytest.mark.slow
 def test_ten_lines_train():
     torch.manual_seed(0)
     inputs = torch.randn(500, 3)
@@ -458,6 +459,7 @@ def test_bad_input_is_one_clear_error(case):
 # --- interrupts -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_draw_that_is_ended_anywhere_leaves_sampler_and_index_usable():
     def started():
         index = filled()
