@@ -227,7 +227,7 @@ class PrioritizedBatchSampler(Sampler[list[int]]):
         return torch.from_numpy(weights).to(getattr(ids, "device", None))
 
 
-class ReplayDataset(IterableDataset["Batch[torch.Tensor]"]):
+class ReplayDataset(IterableDataset[Batch[torch.Tensor]]):
     """Batches drawn from a replay buffer as tensors, for ``DataLoader(dataset, batch_size=None)``.
 
     Each is what ``replay.sample(batch_size, beta).to_torch()`` returns, drawn when it is asked for.
