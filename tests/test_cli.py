@@ -98,6 +98,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     )
     for word in ("train ENV_ID", "evaluate RUN", "compare ENV_ID", "reproduce cliffwalk"):
         assert f"\n  {word} " in done.stdout
+    assert "\n  reproduce imbalanced " in done.stdout
     assert done.stdout.endswith("loaded: []\n")
 
 
@@ -185,7 +186,10 @@ def test_the_help_of_the_other_commands(capsys, command):
         ("evaluate .", r"per evaluate: \. is not a run: it has no config\.json"),
         ("compare", r"per compare: which environment\?.*"),
         ("compare CartPole-v1 --workers 0", r"per compare: workers must be >= 1, got 0.*"),
-        ("reproduce cliff", r"per reproduce: there is no experiment 'cliff'; known: cliffwalk"),
+        (
+            "reproduce cliff",
+            r"per reproduce: there is no experiment 'cliff'; known: cliffwalk, imbalanced",
+        ),
     ],
 )
 @pytest.mark.slow
@@ -302,6 +306,19 @@ def test_a_missing_extra_names_the_command_that_installs_it(capsys, monkeypatch,
     monkeypatch.setitem(sys.modules, module, None)
     line = refused(capsys, *words.split(), code=1)
     assert line.endswith(f"needs {module}, not installed here: {install_command('train')}")
+
+
+def test_an_experiment_names_the_extra_that_it_needs(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    line = refused(capsys, "reproduce", "imbalanced", "--help", code=1)
+    assert line.endswith(f"needs sklearn, not installed here: {install_command('experiments')}")
+
+
+def test_help_of_reproduce_names_the_experiments(capsys):
+    assert main(["reproduce", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "per reproduce cliffwalk --help" in out
+    assert "per reproduce imbalanced --help" in out
 
 
 @pytest.mark.slow
@@ -644,9 +661,10 @@ def test_a_reader_that_goes_away_leaves_no_traceback(here):
 # The experiments' own tests say what they do; here: that the words reach them.
 
 
-def test_reproduce_hands_its_options_on(capsys, monkeypatch):
+@pytest.mark.parametrize("experiment", ["cliffwalk", "imbalanced"])
+def test_reproduce_hands_its_options_on(capsys, monkeypatch, experiment):
     @dataclass(frozen=True)
-    class CliffwalkConfig:
+    class Config:
         seeds: int = 10
         """Number of seeds."""
 
@@ -657,12 +675,13 @@ def test_reproduce_hands_its_options_on(capsys, monkeypatch):
         if config.seeds < 1:
             raise ValueError(f"seeds must be >= 1, got {config.seeds}")
 
-    module = types.ModuleType("prioritized_replay.experiments.cliffwalk.command")
-    module.CliffwalkConfig, module.reproduce = CliffwalkConfig, reproduce
+    module = types.ModuleType(f"prioritized_replay.experiments.{experiment}.command")
+    setattr(module, f"{experiment.title()}Config", Config)
+    module.reproduce = reproduce
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert main(["reproduce", "cliffwalk", "--seeds", "3"]) == 0
-    assert asked == [CliffwalkConfig(seeds=3)]
-    line = refused(capsys, "reproduce", "cliffwalk", "--seeds", "0")
+    assert main(["reproduce", experiment, "--seeds", "3"]) == 0
+    assert asked == [Config(seeds=3)]
+    line = refused(capsys, "reproduce", experiment, "--seeds", "0")
     assert line == "per reproduce: seeds must be >= 1, got 0"
 
 

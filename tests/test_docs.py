@@ -21,6 +21,7 @@ from prioritized_replay import dqn, envs, sampling, training
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
+from prioritized_replay.experiments.imbalanced.command import ImbalancedConfig
 from prioritized_replay.runs.metrics import COLUMNS
 from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
 
@@ -188,6 +189,7 @@ def test_every_column_of_a_comparison_is_defined():
         ("per evaluate", EvaluateOptions),
         ("per compare", CompareConfig),
         ("per reproduce cliffwalk", CliffwalkConfig),
+        ("per reproduce imbalanced", ImbalancedConfig),
         ("python -m benchmarks", BenchConfig),
     ],
 )

@@ -33,6 +33,7 @@ commands:
   evaluate RUN         play with a trained model: mean return, IQM, 95 % interval, a GIF
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
+  reproduce imbalanced  digits with rare classes: prioritized, uniform, weighted by class
 
   per train --resume RUN   continue a run that was stopped or killed
   per COMMAND --help   every option of a command, what it does and its default
@@ -225,18 +226,35 @@ def _compare(words: Sequence[str]) -> int:
 
 
 def _reproduce(words: Sequence[str]) -> int:
-    known = ("cliffwalk",)
+    known = {"cliffwalk": _cliffwalk, "imbalanced": _imbalanced}
     if not words or words[0] in ("-h", "--help"):
-        print("usage: per reproduce cliffwalk [OPTIONS]\n\n  per reproduce cliffwalk --help")
+        print(f"usage: per reproduce {'|'.join(known)} [OPTIONS]\n")
+        for name in known:
+            print(f"  per reproduce {name} --help")
         return 0 if words else 2
     if words[0] not in known:
         raise _Refused(f"there is no experiment {words[0]!r}; known: {', '.join(known)}")
+    return known[words[0]](words[1:])
+
+
+def _cliffwalk(words: Sequence[str]) -> int:
     _need("tyro", "rich", "matplotlib")
     from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig, reproduce
 
     about = "Reproduce the paper's Blind Cliffwalk: how many updates each way of replay needs."
     with _refusing():
-        config = _parse(CliffwalkConfig, words[1:], "per reproduce cliffwalk", description=about)
+        config = _parse(CliffwalkConfig, words, "per reproduce cliffwalk", description=about)
+        reproduce(config)
+    return 0
+
+
+def _imbalanced(words: Sequence[str]) -> int:
+    _need("torch", "tyro", "rich", "matplotlib", "scipy", "sklearn", extra="experiments")
+    from prioritized_replay.experiments.imbalanced.command import ImbalancedConfig, reproduce
+
+    about = "Classify digits of which half are rare, with several ways to draw minibatches."
+    with _refusing():
+        config = _parse(ImbalancedConfig, words, "per reproduce imbalanced", description=about)
         reproduce(config)
     return 0
 
@@ -255,10 +273,10 @@ def _console() -> "Console":
     return Console()
 
 
-def _need(*modules: str) -> None:
+def _need(*modules: str, extra: str = "train") -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        command = install_command("train")
+        command = install_command(extra)
         raise _Refused(f"needs {', '.join(missing)}, not installed here: {command}", 1)
 
 
