@@ -35,7 +35,7 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.storage.rows import DRAWN, TRUNCATED, UNRELATED
+from prioritized_replay.storage.marks import DRAWN, TRUNCATED, UNRELATED
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,

@@ -11,7 +11,7 @@ from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD, draw
 from prioritized_replay.sampling._rank_kernels import draw_rows
 from prioritized_replay.sampling._ring_kernels import mark_drawn
 from prioritized_replay.sampling._tree_kernels import draw_masses
-from prioritized_replay.storage.rows import DRAWN
+from prioritized_replay.storage.marks import DRAWN
 
 
 @inner

@@ -16,17 +16,13 @@ from numpy.typing import NDArray
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.fields.field import Field
+from prioritized_replay.storage.marks import DRAWN, MARKS
 from prioritized_replay.storage.memory import WORD, Memory, Words
 
 __all__ = ["Rows"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-
-DRAWN, TRUNCATED, UNRELATED = 1, 2, 4
-"""Marks of a row: it has been drawn since it was written; its episode was cut off after it; it is
-no step of an episode that is known."""
-MARKS = DRAWN, TRUNCATED, UNRELATED
 
 
 class Rows:

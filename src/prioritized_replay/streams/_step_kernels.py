@@ -20,7 +20,7 @@ import numpy as np
 from prioritized_replay.jit.compiling import inner, kernel
 from prioritized_replay.jit.intrinsics import EIGHT, ONE, ZERO, Place, words_as
 from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, LARGEST, TOLD, enter
-from prioritized_replay.storage.rows import TRUNCATED
+from prioritized_replay.storage.marks import TRUNCATED
 
 # Line 0 of a plan: rows. Words of a row; byte of its marks; rows N; steps n of a window; streams E;
 # where the return lies, in units of so many bytes; where the discount lies, in units of 4 bytes.
