@@ -34,8 +34,8 @@ from prioritized_replay.sampling._draw_kernels import RECORD
 from prioritized_replay.sampling.specifications import describe_sampler, described_sampler
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
-from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.storage.marks import DRAWN, TRUNCATED, UNRELATED
+from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prioritized_replay.checkpoint.loading import Reader
 from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.fields.field import Field
-from prioritized_replay.storage.marks import DRAWN, MARKS
+from prioritized_replay.storage.marks import MARKS
 from prioritized_replay.storage.memory import WORD, Memory, Words
 
 __all__ = ["Rows"]

@@ -21,8 +21,8 @@ from prioritized_replay.fields.field import LARGEST
 from prioritized_replay.fields.nested import Structure
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
-from prioritized_replay.storage.memory import Memory, Words
 from prioritized_replay.storage.marks import MARKS, TRUNCATED, UNRELATED
+from prioritized_replay.storage.memory import Memory, Words
 from prioritized_replay.storage.rows import Rows
 from prioritized_replay.storage.shared_observation import SharedObservation
 from prioritized_replay.streams import _step_kernels as kernels
