@@ -116,15 +116,29 @@ class Draw:
             raise unseen(
                 f"{function.__name__} of one number each might be weighted twice, or not at all"
             )
-        losses = function(input, target, reduction="none", **options) * self.weights.view(shape)
-        errors = _numbers(target) - _numbers(input)
-        np.abs(errors, out=errors)
+        values = _numbers(input)
+        deltas = values - _numbers(target)
+        errors = np.abs(deltas)
+        rows = rows if reduction == "mean" else 1
+        curve = _curve(function, options)
+        if curve is None or not _is_plain(input) or not _is_plain(self.weights):
+            losses = function(input, target, reduction="none", **options)
+            loss = (losses * self.weights.view(shape)).sum() / rows
+        else:
+            scale, bend = curve
+            weights = self.weights.numpy().reshape(-1) / np.float32(rows / scale)
+            slopes = np.minimum(errors, np.float32(bend))
+            gradient = np.copysign(slopes, deltas) * weights
+            total = ((errors - 0.5 * slopes) * slopes) @ weights
+            # One product has the gradient of the loss, and a number added to it its value.
+            loss = torch.dot(input.reshape(-1), torch.from_numpy(gradient))
+            loss = loss + float(total - values @ gradient)
         if self.errors is not None:
             np.maximum(self.errors, errors, out=errors)
         self.errors = errors
         self._report(self.ids, errors)
         self.answered = True
-        return losses.mean() if reduction == "mean" else losses.sum()
+        return loss
 
 
 class TracedRewards(torch.Tensor):
@@ -192,6 +206,26 @@ def _draw_of(values: Iterable[Any]) -> Draw | None:
             if found is not None:
                 return found
     return None
+
+
+def _curve(function: Loss, options: dict[str, Any]) -> tuple[float, float] | None:
+    """Return s and b of a loss s h(error), where h is error**2 / 2 up to b, and a line from there.
+
+    None for other options than those that we know.
+    """
+    if function is functional.mse_loss and not options:
+        return 2.0, np.inf
+    if function is functional.smooth_l1_loss and options.keys() <= {"beta"}:
+        beta = options.get("beta", 1.0)
+        return (1.0 / beta, beta) if isinstance(beta, float) and beta > 0.0 else None
+    if function is functional.huber_loss and options.keys() <= {"delta"}:
+        return 1.0, options.get("delta", 1.0)
+    return None
+
+
+def _is_plain(values: torch.Tensor) -> bool:
+    """Return whether NumPy can compute with a tensor where it is."""
+    return values.device.type == "cpu" and values.dtype is torch.float32
 
 
 def _numbers(values: torch.Tensor) -> NDArray[np.float32]:
