@@ -300,12 +300,12 @@ VECTOR_TARGETS = (
 
 INDEX_TARGETS = (
     *(
-        Target(f"512 of the most items, {law}, in times of a buffer", 0.6, False, "x",
+        Target(f"512 of 1,000,000 items, {law}, in times of a buffer", 0.6, False, "x",
                _index_ratio(law))
         for law in index_measures.SAMPLERS
     ),
     *(
-        Target(f"a batch of one of the fewest, {law}", 10.0, False, "us", _index_time(law))
+        Target(f"1 of 1,000 items, {law}", 10.0, False, "us", _index_time(law))
         for law in index_measures.SAMPLERS
     ),
 )  # fmt: skip

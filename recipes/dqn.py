@@ -4,7 +4,7 @@
 
 Mnih et al. 2015, Nature 518: a network of action values, and an older copy of it for the targets.
 Schaul et al. 2015, arXiv 1511.05952: which transitions to replay. The memory is the class ``PER``,
-with columns as a network has them.
+whose columns have the shape [B, 1], like what ``gather`` takes from the network.
 Read it from top to bottom: options, the agent and its update, evaluation, the loop.
 """
 

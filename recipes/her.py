@@ -1,4 +1,4 @@
-"""Hindsight experience replay (Andrychowicz et al. 2017) with DQN, on flipping bits.
+"""Hindsight experience replay (Andrychowicz et al. 2017) with Double DQN, on flipping bits.
 
 The state is 12 bits, the goal is 12 others, and an action flips one bit. Every step costs 1 until
 state and goal are the same. Wandering meets one of 4,096 states so rarely that plain replay has
@@ -209,9 +209,10 @@ def main(config: Config) -> list[tuple[int, float]]:
             batch = replay.sample(config.batch_size, beta=beta(step)).to_torch()
             with torch.no_grad():
                 best = online(batch.next_obs).argmax(1, keepdim=True)
-                future = target(batch.next_obs).gather(1, best)[:, 0].clamp(max=0.0)
-                goal = batch.reward + batch.discount * future
-            td_error = goal - online(batch.obs).gather(1, batch.action[:, None])[:, 0]
+                # No reward is positive, so no return is.
+                next_value = target(batch.next_obs).gather(1, best)[:, 0].clamp(max=0.0)
+                td_target = batch.reward + batch.discount * next_value
+            td_error = td_target - online(batch.obs).gather(1, batch.action[:, None])[:, 0]
             adam.zero_grad()
             (batch.weights * td_error.square()).mean().backward()
             adam.step()

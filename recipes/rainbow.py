@@ -8,7 +8,7 @@
 6. Noisy layers: the network learns where to explore; there is no epsilon.
 
 The network is MinAtar's: one convolution with 16 filters, then 128 units. Only the layers after
-these are noisy, which takes half the time of noise everywhere.
+these are noisy, which takes less time than noise everywhere.
 Axes: B rows, C channels, A actions, Z atoms (the values).
 
     python recipes/rainbow.py --env-id MinAtar/Breakout-v1 --csv rainbow.csv
@@ -49,7 +49,7 @@ class Config:
     final_episodes: int = 100
     """Games of the last evaluation."""
     max_episode_steps: int = 5_000
-    """Where an evaluation game is cut off: a perfect player would never lose."""
+    """Where an evaluation game is cut off: a perfect player never loses."""
     threads: int = 1
     """Threads of torch."""
     capacity: int = 100_000
@@ -73,7 +73,7 @@ class Config:
     target_period: int = 1_000
     """Steps between copies into the target network."""
     atoms: int = 51
-    """Possible returns Z."""
+    """Values Z over which returns are spread."""
     v_min: float = 0.0
     """The least of them."""
     v_max: float = 20.0

@@ -161,6 +161,7 @@ class Agent:
         policy_loss = (temperature * log_prob - values).mean()
         surplus = (log_prob.detach() + self.target_entropy).mean()
         temperature_loss = -self.log_temperature * surplus
+        # Not backward(), which would compute gradients of the critics too.
         gradients = torch.autograd.grad(policy_loss + temperature_loss, self.policy_parameters)
         for parameter, gradient in zip(self.policy_parameters, gradients, strict=True):
             parameter.grad = gradient

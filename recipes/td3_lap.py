@@ -165,6 +165,7 @@ class Agent:
         if self.updates % config.policy_period == 0:
             policy_loss = -self.critics(batch.obs, self.actor(batch.obs))[0].mean()
             parameters = list(self.actor.parameters())
+            # Not backward(), which would compute gradients of the critics too.
             gradients = torch.autograd.grad(policy_loss, parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient

@@ -74,7 +74,7 @@ def test_targets_are_judged_by_what_was_measured():
 
     there = {v.target.what: (v.met, round(v.figure.value, 3)) for v in judged if v.figure}
     assert there == {
-        "512 of the most items, rank, in times of a buffer": (False, 0.7),
-        "a batch of one of the fewest, rank": (True, 9.0),
+        "512 of 1,000,000 items, rank, in times of a buffer": (False, 0.7),
+        "1 of 1,000 items, rank": (True, 9.0),
     }
     assert report.index(results)[1][:7] == ["rank", "1,000", "512", "", "", "", "0.5"]

@@ -109,7 +109,7 @@ class OpenWindows:
         count : int
             Steps T.
         totals, entries : float64[W + T]
-            See :class:`StreamWindows`; of the W windows that are open now, then of those of the
+            See ``StreamWindows``; of the W windows that are open now, then of those of the
             steps.
         open_windows : int
             How many of them are open afterwards.
