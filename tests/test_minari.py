@@ -289,6 +289,18 @@ def test_time_limits_are_told_where_observations_do_not_show_them():
     assert ends(episodes, "episodes-v0") == expected
 
 
+def test_values_that_are_not_finite_come_back_too():
+    """Whether they belong there is for the recorder to say; `add` does not ask either."""
+    obs = np.arange(18, dtype=np.float32).reshape(6, 3)
+    obs[2, 0], obs[3], obs[5, 1] = np.nan, np.inf, -np.inf
+    replay = per.ReplayBuffer.for_spaces(BOX, DISCRETE, 20)
+    for ended in (False, True):
+        replay.add_episode(obs, np.zeros(5, int), [1.0, np.nan, 3.0, -np.inf, 1.0], ended, True)
+    dataset = replay.to_minari("strange-v0", observation_space=BOX, action_space=DISCRETE)
+    assert dataset.total_episodes == 2
+    assert_same(rows(per.ReplayBuffer.from_minari(dataset)), rows(replay))
+
+
 def test_time_limits_are_told_after_a_checkpoint(tmp_path):
     replay = walked([STAY, LIMIT, STAY])
     replay.save(tmp_path / "replay")

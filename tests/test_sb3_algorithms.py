@@ -507,3 +507,29 @@ def test_every_reduction_of_every_loss_is_weighted(loss, reduction):
     assert type(seen) is torch.Tensor
     torch.testing.assert_close(seen, wanted)
     torch.testing.assert_close(torch.autograd.grad(seen, value), torch.autograd.grad(wanted, value))
+
+
+@each
+def test_in_the_plain_classes_returns_have_the_discount_of_the_algorithm(plain, prioritized, env):
+    options = {"replay_buffer_class": PrioritizedReplayBuffer, "gamma": 0.5}
+    model = filled(plain, env, steps=20, replay_buffer_kwargs={"n_steps": 3}, **options)
+    assert model.replay_buffer.gamma == model.replay_buffer.replay.gamma == 0.5
+    assert model.replay_buffer.replay.get([0]).discount[0] in (np.float32(0.125), 0.0)
+
+    class Own(PrioritizedReplayBuffer):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, n_steps=2, **kwargs)
+
+    assert made(plain, env, **options | {"replay_buffer_class": Own}).replay_buffer.gamma == 0.5
+    with pytest.raises(ValueError, match=r"gamma .* of the algorithm, 0\.5, got 0\.9"):
+        made(plain, env, replay_buffer_kwargs={"n_steps": 3, "gamma": 0.9}, **options)
+
+
+@each
+@pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored")
+def test_in_the_plain_classes_steps_are_not_ignored(plain, prioritized, env):
+    options = {"replay_buffer_class": PrioritizedReplayBuffer, "n_steps": 3}
+    with pytest.raises(ValueError, match=r"n_steps .* must be that of the algorithm, 3, got 1"):
+        made(plain, env, **options)
+    model = made(plain, env, replay_buffer_kwargs={"n_steps": 3}, **options)
+    assert model.replay_buffer.n_steps == 3

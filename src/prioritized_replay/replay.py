@@ -686,9 +686,9 @@ class ReplayBuffer(Sampled):
         Raises
         ------
         ValueError
-            If a value does not fit its field or is not finite, lengths differ, a step before the
-            last ended the episode, there are no steps or more than the capacity, a field is
-            missing or unknown, or ``env`` is no stream. Nothing changes then.
+            If a value does not fit its field, lengths differ, a step before the last ended the
+            episode, there are no steps or more than the capacity, a field is missing or unknown,
+            or ``env`` is no stream. Nothing changes then.
         MemoryError, OSError
             As :meth:`add`. All frames of the episode need room beside those that they replace.
 

@@ -80,7 +80,7 @@ def accept_episode(
     Raises
     ------
     ValueError
-        If a value does not fit its field, is not finite, or the lengths differ.
+        If a value does not fit its field, or the lengths differ.
     """
     reward = arguments.as_array("reward", values["reward"])
     if reward.ndim != 1 or not 1 <= len(reward) <= capacity:
@@ -100,7 +100,7 @@ def accept_episode(
             array = arguments.as_array(leaf, part)
             if name == "obs":
                 _check_length(leaf, array, field, rows, count)
-            columns[leaf] = _finite(leaf, cast(leaf, array, field, (rows,)))
+            columns[leaf] = cast(leaf, array, field, (rows,))
     if values["next_obs"] is None:
         twins = zip(structures["obs"].leaves, structures["next_obs"].leaves, strict=True)
         for leaf, twin in twins:
@@ -128,14 +128,6 @@ def _check_length(name: str, array: Array, field: Field, rows: int, count: int) 
             f"have {count + 1}, the final observation as the last"
         )
     raise ValueError(f"{name} must have {count} or {count + 1} rows, got {len(array)}")
-
-
-def _finite(name: str, column: Array) -> Array:
-    """Return a column in which every number is finite."""
-    if column.dtype.kind == "f" and not np.isfinite(column).all():
-        step, *_ = where = np.argwhere(~np.isfinite(column))[0]
-        raise ValueError(f"{name} must be finite, got {column[tuple(where)]} in step {step}")
-    return column
 
 
 def _ends(name: str, value: Any, count: int) -> bool:

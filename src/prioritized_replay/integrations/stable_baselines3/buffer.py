@@ -11,12 +11,14 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer as TheirReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecNormalize
 
 from prioritized_replay import ReplayBuffer, Uniform
 from prioritized_replay.fields import arguments
+from prioritized_replay.integrations.stable_baselines3.building import algorithm_that_builds
 from prioritized_replay.integrations.stable_baselines3.continuity import Continuity
 from prioritized_replay.integrations.stable_baselines3.samples import (
     Observations,
@@ -56,8 +58,9 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         How to draw; ``Proportional()`` if None.
     n_steps : int
         Steps of a transition, >= 1.
-    gamma : float
-        Discount of one step, that of the algorithm. It matters where ``n_steps`` > 1.
+    gamma : float, optional
+        Discount of one step. By default that of the algorithm which builds the buffer, or 0.99
+        where none does. It matters where ``n_steps`` > 1.
     beta : float or callable
         How much of the draw's bias the weights correct, in [0, 1], or a schedule of the progress
         that remains, which goes from 1 to 0. A schedule needs somebody who tells the progress:
@@ -84,7 +87,8 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
     Raises
     ------
     ValueError
-        If an argument is out of range, or a space is none that fits.
+        If an argument is out of range, a space is none that fits, or ``n_steps`` or ``gamma`` is
+        not that of the algorithm which builds the buffer.
 
     Examples
     --------
@@ -115,7 +119,7 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         *,
         sampler: Any = None,
         n_steps: int = 1,
-        gamma: float = 0.99,
+        gamma: float | None = None,
         beta: float | Schedule = 0.4,
         weigh_losses: bool = True,
         seed: Any = None,
@@ -133,7 +137,12 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
         self.n_steps = arguments.integer("n_steps", n_steps)
+        algorithm = algorithm_that_builds(self)
+        if gamma is None:
+            gamma = 0.99 if algorithm is None else algorithm.gamma
         self.gamma = arguments.number("gamma", gamma, 1.0)
+        if algorithm is not None:
+            self._require_steps_of(algorithm)
         self.beta: float | Schedule = _checked_beta(beta)
         self.weigh_losses = weigh_losses
         self.progress_remaining: float | None = None
@@ -160,6 +169,19 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
             max_bytes=max_bytes,
             seed=seed,
         )
+
+    def _require_steps_of(self, algorithm: OffPolicyAlgorithm) -> None:
+        """Refuse steps and a discount other than those that an algorithm was told."""
+        if algorithm.n_steps > 1 and self.n_steps != algorithm.n_steps:
+            raise ValueError(
+                f"n_steps in replay_buffer_kwargs must be that of the algorithm, "
+                f"{algorithm.n_steps}, got {self.n_steps}: Stable-Baselines3 does not hand it on"
+            )
+        if self.n_steps > 1 and self.gamma != algorithm.gamma:
+            raise ValueError(
+                f"gamma in replay_buffer_kwargs must be that of the algorithm, {algorithm.gamma}, "
+                f"got {self.gamma}"
+            )
 
     def __len__(self) -> int:
         """Return how many transitions can be drawn."""
