@@ -344,8 +344,8 @@ class ReplayBuffer(Sampled):
         FileNotFoundError
             If there is no such data set on this machine.
         ValueError
-            If an episode is longer than ``capacity``, a space has no fixed shape and dtype, an
-            episode lacks one of the infos, the data set is empty, or as the class does.
+            If a space has no fixed shape and dtype, an episode lacks one of the infos, the data
+            set is empty, or as the class does.
 
         Examples
         --------
@@ -360,7 +360,7 @@ class ReplayBuffer(Sampled):
         replay = cls(recorded.steps if capacity is None else capacity, recorded.fields, **options)
         stream = None if replay.num_envs is None else 0
         try:
-            for number, episode in recorded.episodes(replay.capacity):
+            for number, episode in recorded.episodes():
                 try:
                     replay.add_episode(**episode, env=stream)
                 except ValueError as error:
@@ -665,7 +665,7 @@ class ReplayBuffer(Sampled):
             With T + 1 rows the last is the final observation. With T, ``next_obs`` is needed.
             Nested observations are mappings and tuples of such arrays.
         action, reward : array[T, ...]
-            T is from 1 to the capacity.
+            T >= 1. Of more rows than the capacity the last N stay.
         terminated, truncated : bool or bool[T]
             How the last step ended the episode; no other step may have. If it is neither, the
             episode stays open: its last windows wait, as after :meth:`add`, and the next
@@ -687,8 +687,8 @@ class ReplayBuffer(Sampled):
         ------
         ValueError
             If a value does not fit its field, lengths differ, a step before the last ended the
-            episode, there are no steps or more than the capacity, a field is missing or unknown,
-            or ``env`` is no stream. Nothing changes then.
+            episode, there are no steps, a field is missing or unknown, or ``env`` is no stream.
+            Nothing changes then.
         MemoryError, OSError
             As :meth:`add`. All frames of the episode need room beside those that they replace.
 
@@ -718,9 +718,7 @@ class ReplayBuffer(Sampled):
             raise self._wrong_columns(extra)
         values = dict(zip(STEP, (obs, action, reward, next_obs), strict=True)) | extra
         stream = self._streams.of_episode(env)
-        episode = accept_episode(
-            self._structures, values, terminated, truncated, stream, self._capacity
-        )
+        episode = accept_episode(self._structures, values, terminated, truncated, stream)
         self._streams.reused.forget()
         with self._lock: return self._add_episode(episode)  # fmt: skip
 

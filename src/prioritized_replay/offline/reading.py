@@ -90,13 +90,8 @@ class Recorded:
             for name in self._infos:
                 self.fields[name] = _fields_of(_shown(name), _info(first, name))
 
-    def episodes(self, most: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def episodes(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Iterate over the episodes; only one of them is in memory at a time.
-
-        Parameters
-        ----------
-        most : int
-            Steps that an episode may have.
 
         Yields
         ------
@@ -104,18 +99,9 @@ class Recorded:
             Its number in the data set,
         dict
             and the arguments of :meth:`.ReplayBuffer.add_episode`.
-
-        Raises
-        ------
-        ValueError
-            If an episode is longer.
         """
         for episode in self._dataset.iterate_episodes():
             count = len(episode.rewards)
-            if count > most:
-                raise ValueError(
-                    f"capacity must be >= {count}, the steps of episode {episode.id}, got {most}"
-                )
             infos = {
                 name: _of_steps(_shown(name), _info(episode, name), count) for name in self._infos
             }

@@ -59,7 +59,6 @@ def accept_episode(
     terminated: Any,
     truncated: Any,
     stream: int,
-    capacity: int,
 ) -> Episode:
     """Turn the arguments of a call into an episode; nothing is remembered.
 
@@ -74,8 +73,6 @@ def accept_episode(
         Only the last may be true.
     stream : int
         Whose episode it is.
-    capacity : int
-        Number of transitions N, which T must not exceed.
 
     Raises
     ------
@@ -83,11 +80,8 @@ def accept_episode(
         If a value does not fit its field, or the lengths differ.
     """
     reward = arguments.as_array("reward", values["reward"])
-    if reward.ndim != 1 or not 1 <= len(reward) <= capacity:
-        raise ValueError(
-            f"reward must have shape (T,) with 1 <= T <= {capacity}, the capacity, "
-            f"got {reward.shape}"
-        )
+    if reward.ndim != 1 or not len(reward):
+        raise ValueError(f"reward must have shape (T,) with T >= 1, got {reward.shape}")
     count = len(reward)
     columns: dict[str, Array] = {}
     for name, value in {**values, "reward": reward}.items():
