@@ -3,7 +3,7 @@
     python docs/results/train_stable_baselines3.py run
     python docs/results/train_stable_baselines3.py draw
 
-``run`` trains what is missing, two runs at a time; ``draw`` writes summary.csv and the figures.
+``run`` trains what is missing, two runs at a time; ``draw`` writes ENV.csv and ENV.png.
 A run that has ended has its evaluations in ``docs/results/stable_baselines3/ENV_ARM_SEED.csv``.
 Settings are those of Stable-Baselines3's zoo. HalfCheetah has smaller networks and batches than
 there, and a tenth of the steps: one processor trains it.
@@ -162,7 +162,7 @@ def draw() -> None:
         return {name: np.array([float(line[name]) for line in lines]) for name in COLUMNS}
 
     curves = {run: curve(run) for run in runs() if file_of(*run).exists()}
-    summary = []
+    summaries: dict[str, list[tuple[str, ...]]] = {}
     for (env, arm, seed), of in curves.items():
         values = {
             "final return": of["mean_return"][-1],
@@ -170,10 +170,11 @@ def draw() -> None:
             "mean of all evaluations": of["mean_return"].mean(),
             "steps per second of processor": of["step"][-1] / of["process_seconds"][-1],
         }
-        summary += [
-            (env, arm, str(seed), measure, f"{value:.6g}") for measure, value in values.items()
-        ]
-    write(FOLDER / "summary.csv", ("environment", "arm", "seed", "measure", "value"), summary)
+        summaries.setdefault(env, []).extend(
+            (arm, str(seed), measure, f"{value:.6g}") for measure, value in values.items()
+        )
+    for env, summary in summaries.items():
+        write(FOLDER / f"{env}.csv", ("arm", "seed", "measure", "value"), summary)
     for env, task in TASKS.items():
         figure = Figure(figsize=(8, 4.2), dpi=110, layout="constrained")
         axes = figure.add_subplot()
@@ -202,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="train what is missing, two runs at a time")
-    commands.add_parser("draw", help="write summary.csv and the figures")
+    commands.add_parser("draw", help="write a summary and a figure for each environment")
     one = commands.add_parser("train", help="train one run")
     one.add_argument("env", choices=TASKS)
     one.add_argument("arm", choices=COLOURS)
