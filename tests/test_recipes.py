@@ -2,22 +2,20 @@
 
 import csv
 import dataclasses
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
+from tests.recipe_modules import FOLDER, imported
 from torch import nn
 
 import prioritized_replay as per
 
-FOLDER = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 # Options of a short run.
@@ -38,19 +36,8 @@ SHORT: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def recipes() -> Iterator[dict[str, ModuleType]]:
     """Import every recipe as a module of its own."""
-    threads = torch.get_num_threads()
-    modules = {}
-    for name in RECIPES:
-        spec = importlib.util.spec_from_file_location(f"recipe_{name}", FOLDER / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        modules[name] = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = modules[name]  # where dataclasses look for their annotations
-        spec.loader.exec_module(modules[name])
-    yield modules
-    for module in modules.values():
-        del sys.modules[module.__name__]
-    torch.set_num_threads(threads)
+    with imported(RECIPES) as modules:
+        yield modules
 
 
 def run(module: ModuleType, **options: Any) -> Any:

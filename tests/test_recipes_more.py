@@ -1,20 +1,16 @@
 """What is special in three recipes: distributions of returns, goals in hindsight, useful groups."""
 
 import csv
-import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.recipe_modules import imported
 
 import prioritized_replay as per
-
-FOLDER = Path(__file__).parent.parent / "recipes"
 
 # Options of a short run, and what its evaluations can be.
 SHORT: dict[str, tuple[dict[str, Any], float, float]] = {
@@ -38,19 +34,8 @@ SHORT: dict[str, tuple[dict[str, Any], float, float]] = {
 @pytest.fixture(scope="module")
 def recipes() -> Iterator[dict[str, ModuleType]]:
     """Import the recipes, each as a module of its own."""
-    threads = torch.get_num_threads()
-    modules = {}
-    for name in SHORT:
-        spec = importlib.util.spec_from_file_location(f"recipe_{name}", FOLDER / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        modules[name] = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = modules[name]  # where dataclasses look for their annotations
-        spec.loader.exec_module(modules[name])
-    yield modules
-    for module in modules.values():
-        del sys.modules[module.__name__]
-    torch.set_num_threads(threads)
+    with imported(SHORT) as modules:
+        yield modules
 
 
 @pytest.fixture

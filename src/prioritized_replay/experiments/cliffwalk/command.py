@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from prioritized_replay.experiments.cliffwalk.runs import CliffwalkRun, median_updates
 from prioritized_replay.experiments.cliffwalk.task import Arm, Cliffwalk, Features, updates_to_learn
+from prioritized_replay.experiments.progress import progress_bar
 from prioritized_replay.experiments.tables import write_rows
 from prioritized_replay.runs.console import say
 from prioritized_replay.runs.files import replace_file
@@ -81,15 +81,7 @@ def reproduce(config: CliffwalkConfig) -> None:
     console = Console()
     config.output.mkdir(parents=True, exist_ok=True)
     runs = []
-    progress = Progress(
-        TextColumn("{task.description:<32}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        expand=True,
-    )
+    progress = progress_bar(console)
     sizes = range(2, config.max_n + 1)
     work = {n: Cliffwalk(n).transitions * config.seeds * len(config.features) for n in sizes}
     total = sum(work.values()) * sum(_WORK[arm] for arm in config.arms)

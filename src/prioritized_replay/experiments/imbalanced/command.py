@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from prioritized_replay.experiments.imbalanced.results import (
@@ -25,6 +24,7 @@ from prioritized_replay.experiments.imbalanced.results import (
     measures,
 )
 from prioritized_replay.experiments.imbalanced.task import Arm, Point, train
+from prioritized_replay.experiments.progress import progress_bar
 from prioritized_replay.experiments.tables import write_rows
 from prioritized_replay.runs.console import say
 from prioritized_replay.runs.files import replace_file
@@ -106,15 +106,7 @@ def reproduce(config: ImbalancedConfig) -> None:
     wanted = config.seeds * len(config.arms) * len(config.rare_shares)
     left = sum(len(job[2]) for job in jobs)
     say(console, f"{left} runs to do, {wanted - left} done before; results in {config.output}")
-    progress = Progress(
-        TextColumn("{task.description:<32}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        expand=True,
-    )
+    progress = progress_bar(console)
     try:
         with progress:
             bar = progress.add_task("", total=left)
