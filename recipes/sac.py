@@ -142,7 +142,7 @@ class Agent:
         return action.numpy()
 
     def update(self, batch: per.Batch[Tensor]) -> Tensor:
-        """Make one update of everything, and return the TD errors, float32[B]."""
+        """Make one update of everything, and return the larger TD errors, float32[B]."""
         temperature = self.log_temperature.detach().exp()
         with torch.no_grad():
             next_action, next_log_prob = self.actor(batch.next_obs)
@@ -171,7 +171,7 @@ class Agent:
             torch._foreach_lerp_(
                 list(self.targets.parameters()), list(self.critics.parameters()), self.config.tau
             )
-        return td_errors.detach().abs().mean(dim=0)
+        return td_errors.detach().abs().amax(dim=0)
 
 
 def make_env(env_id: str) -> gymnasium.Env[Any, Any]:
