@@ -134,8 +134,8 @@ def batch_of(rows: int, length: int, real: list[int]) -> SimpleNamespace:
 def test_the_errors_of_an_update_are_those_of_a_slow_loop(r2d2):
     torch.manual_seed(0)
     agent = r2d2.Agent(r2d2.Config(hidden_size=8, burn_in=2, n_step=3, learning_rate=0.0))
-    for parameter in agent.target_network.parameters():
-        parameter.data += 0.5 * torch.randn_like(parameter)
+    for parameter in agent.target_network.advantage.parameters():
+        parameter.data *= -1.0  # it would choose the other action
     real = [6, 4, 1]
     batch = batch_of(3, 6, real)
 
