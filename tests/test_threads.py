@@ -5,15 +5,16 @@ import threading
 import numpy as np
 import pytest
 from tests.reference import FIELDS
-from tests.soak.threads import SAMPLERS, Threads
+from tests.soak.threads import SAMPLERS, SequenceThreads, Threads
 
 import prioritized_replay as per
 
 
 @pytest.mark.parametrize("name", ["proportional", "rank"])
+@pytest.mark.parametrize("kind", [Threads, SequenceThreads])
 @pytest.mark.slow
-def test_rows_are_whole_and_counts_add_up(name):
-    threads = Threads(SAMPLERS[name], capacity=500)
+def test_rows_are_whole_and_counts_add_up(kind, name):
+    threads = kind(SAMPLERS[name], capacity=500)
     threads.run(steps=1500)
     assert threads.counts["batches"] > 0
     assert threads.counts["others"] > 0
