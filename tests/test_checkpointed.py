@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from tests.checkpointed_contract import Contract, contents, drive, drive_index, new, new_index
+from tests.checkpointed_contract import (
+    Contract,
+    contents,
+    drive,
+    drive_index,
+    new,
+    new_index,
+    new_sequences,
+)
 
 import prioritized_replay as per
 from prioritized_replay.checkpoint.files import CheckpointError
@@ -50,7 +58,31 @@ class TestLastBatchOfIndex(OfIndex, TestLastBatch):
     pass
 
 
-@pytest.mark.parametrize(("make", "use"), [(new, drive), (new_index, drive_index)])
+class OfSequences:
+    """The same part, in a buffer of sequences."""
+
+    new = staticmethod(new_sequences)
+
+
+class TestUniformsOfSequences(OfSequences, TestUniforms):
+    pass
+
+
+class TestSamplerOfSequences(OfSequences, TestSampler):
+    pass
+
+
+class TestLastBatchOfSequences(OfSequences, TestLastBatch):
+    pass
+
+
+class TestTransitionsOfSequences(OfSequences, TestTransitions):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "use"), [(new, drive), (new_sequences, drive), (new_index, drive_index)]
+)
 def test_no_two_parts_use_one_name(make, use):
     memory = make()
     use(memory, 40)
