@@ -70,14 +70,17 @@ class ReferenceSequences:
     # adding
 
     def add(self, streams: Sequence[int], steps: Sequence[Step | None], endings: Any) -> list[int]:
-        """One step of each of these streams; a step that is None was an autoreset."""
+        """One step of each of these streams; a step that is None was an autoreset.
+
+        Returns the ids of what can be drawn then and could not before.
+        """
         entry = self.entry_priority()
         made = []
         for stream, step, (terminated, truncated) in zip(streams, steps, endings, strict=True):
             if step is not None:
                 self._append(stream, step, terminated)
                 made += self._complete(stream, terminated or truncated, entry)
-        return made
+        return [i for i in made if i in self.sequences]
 
     def add_episode(
         self, stream: int, steps: Sequence[Step | None], terminated: bool, truncated: bool
@@ -87,7 +90,7 @@ class ReferenceSequences:
         for number, step in enumerate(steps):
             last = number == len(steps) - 1
             made += self.add([stream], [step], [(last and terminated, last and truncated)])
-        return made
+        return [i for i in made if i in self.sequences]
 
     def end_episode(self, streams: Iterable[int] | None = None) -> list[int]:
         entry = self.entry_priority()
@@ -455,7 +458,7 @@ class Pair:
         return batch
 
     def same_ids(self, ids: np.ndarray, expected: list[int]) -> None:
-        assert ids.tolist() == expected
+        assert ids.tolist() == expected, f"{ids.tolist()} became drawable, not {expected}"
         assert len(self.replay) == len(self.twin.sequences)
 
     def compare(self) -> None:
