@@ -11,6 +11,7 @@ from prioritized_replay.per import PER
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.sampling import Proportional, RankBased, Uniform
 from prioritized_replay.schedules import constant, exponential, linear
+from prioritized_replay.streams.sequences import Sequence
 
 __all__ = [
     "PER",
@@ -22,6 +23,7 @@ __all__ = [
     "Proportional",
     "RankBased",
     "ReplayBuffer",
+    "Sequence",
     "Uniform",
     "constant",
     "exponential",

@@ -18,6 +18,7 @@ from prioritized_replay.batch import Batch
 from prioritized_replay.batches.builder import BatchBuilder
 from prioritized_replay.batches.drawing import fused_draw
 from prioritized_replay.batches.prefetching import Ahead, Prefetcher
+from prioritized_replay.batches.sequences import SequenceBuilder, mixed_errors
 from prioritized_replay.checkpoint.checkpointed import Checkpointed
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import NOT_DESCRIBED, Reader, read_checkpoint
@@ -45,6 +46,8 @@ from prioritized_replay.streams.autoreset import (
 )
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
 from prioritized_replay.streams.episodes import Episode, accept_episode
+from prioritized_replay.streams.sequences import Sequence as SequenceSpecification
+from prioritized_replay.streams.sequences import Sequences
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
 
@@ -61,6 +64,7 @@ MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int6
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
 EXPORTED = 1 << 24  # bytes of rows that are copied at a time, or a single row
+NO_STATES = np.zeros(0, np.uint64)
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -72,6 +76,7 @@ class Options(TypedDict, total=False):
     gamma: float
     num_envs: int | None
     autoreset: Autoreset | None
+    sequence: SequenceSpecification | None
     directory: str | os.PathLike[str] | None
     max_bytes: int | None
     seed: Seed
@@ -102,6 +107,9 @@ class ReplayBuffer(Sampled):
     autoreset : {"next_step", "same_step", "disabled"}, optional
         What the environments do after the end of an episode, as in Gymnasium. It has to be given
         with ``num_envs``. A single environment is "disabled" by default, or "next_step".
+    sequence : Sequence, optional
+        What is drawn, if not single transitions: sequences of steps. The capacity is that of steps
+        then, at least one sequence, and ``n_step`` is 1.
     directory : path, optional
         Where to keep rows and frames, in files that are mapped into memory, instead of RAM.
     max_bytes : int, optional
@@ -144,16 +152,18 @@ class ReplayBuffer(Sampled):
         gamma: float = 0.99,
         num_envs: int | None = None,
         autoreset: Autoreset | None = None,
+        sequence: SequenceSpecification | None = None,
         directory: str | os.PathLike[str] | None = None,
         max_bytes: int | None = None,
         seed: Seed = None,
     ) -> None:
         super().__init__(capacity, sampler, seed)
         self._n_step = arguments.integer("n_step", n_step)
+        self._sequence = _checked_sequence(sequence, self._capacity, self._n_step)
         if num_envs is not None:
             num_envs = arguments.integer("num_envs", num_envs)
         mode = chosen_mode(autoreset, num_envs)
-        self._columns = Schema(fields)
+        self._columns = Schema(fields, sequence is not None)
         self._structures = self._columns.structures
         reward_type = np.dtype(self._columns.leaves["reward"].dtype)
         if self._n_step > 1 and reward_type.kind != "f":
@@ -165,7 +175,7 @@ class ReplayBuffer(Sampled):
         self._most_rows = count * self._n_step  # that one call of `add` can make
         try:
             self._memory = Memory(directory, max_bytes, self._ownership)
-            self._make_sampler(self._most_rows)
+            self._make_sampler(self._most_rows, gaps=sequence is not None)
             self._build(num_envs, mode)
         except BaseException:
             if hasattr(self, "_memory"):
@@ -189,7 +199,7 @@ class ReplayBuffer(Sampled):
         staged = self._transitions.staging.columns.values()
         given = {
             name: structure
-            for name, structure in self._structures.items()
+            for name, structure in (self._structures | self._columns.states).items()
             if name not in ("discount", "terminated")
         }
         self._streams = Streams(
@@ -199,10 +209,15 @@ class ReplayBuffer(Sampled):
         self._blocks = BatchBuilder(
             self._rows, self._capacity, self._structures, self._transitions.shared, self._n_step
         )
+        self._sequences: Sequences | None = None
+        self._drawn = self._blocks
+        if self._sequence is not None:
+            self._build_sequences(self._sequence)
         self._extra = self._columns.extra
         # Whether a step is a row of its own, which one short call can write as it comes.
         self._bare = (
             num_envs is None
+            and self._sequence is None
             and mode == "disabled"
             and self._n_step == 1
             and not self._transitions.shared
@@ -211,6 +226,7 @@ class ReplayBuffer(Sampled):
         # Whether a step of every stream can be taken as it comes, if all of it fits.
         self._side_by_side = (
             num_envs is not None
+            and self._sequence is None
             and not self._transitions.shared
             and all(structure.plain for structure in self._structures.values())
         )
@@ -222,10 +238,26 @@ class ReplayBuffer(Sampled):
             self._accept_obs, self._accept_action, self._accept_reward, self._accept_next_obs = (
                 self._accept[:4]
             )
-        direct = self._sampler.direct
+        direct = self._sampler.direct and self._sequence is None
         self._fused = fused_draw(self._sampler.distribution) if direct else None
         self._prefetchers: WeakSet[Prefetcher] = WeakSet()
         forking.watch(self)
+
+    def _build_sequences(self, sequence: SequenceSpecification) -> None:
+        """Make what follows the steps and lets sequences be drawn."""
+        self._thing = "sequence"
+        states = self._columns.states
+        fields = {name: field for part in states.values() for name, field in part.leaves.items()}
+        self._sequences = sequences = Sequences(
+            sequence, self._capacity, self._streams.count, fields, self._memory, self._transitions,
+            self._sampler,
+        )  # fmt: skip
+        self._drawn = SequenceBuilder(
+            self._rows, self._capacity, self._structures, self._transitions.shared,
+            sequence.length, sequence.boundaries == "stop", sequences.ahead, states,
+            lambda slots: sequences.states.columns_of(slots) if sequences.states else {},
+        )  # fmt: skip
+        self._not_rows = np.full(self._streams.count, -1.0)  # no step can be drawn by itself
 
     @classmethod
     def for_spaces(
@@ -443,7 +475,7 @@ class ReplayBuffer(Sampled):
                 f"to_minari needs a single stream, got num_envs={self._streams.count}: their steps "
                 "lie between each other, and a row does not say whose it is"
             )
-        if not len(self):
+        if not self._sampler.rows:
             raise ValueError("to_minari needs at least one transition, got an empty buffer")
         episodes = episodes_of(self._blocks_in_order(), self._structures)
         spaces = observation_space, action_space
@@ -490,6 +522,11 @@ class ReplayBuffer(Sampled):
     def autoreset(self) -> Autoreset:
         """What the environments do after the end of an episode."""
         return self._streams.autoreset
+
+    @property
+    def sequence(self) -> SequenceSpecification | None:
+        """What is drawn, if not single transitions."""
+        return self._sequence
 
     @property
     def nbytes(self) -> int:
@@ -718,7 +755,8 @@ class ReplayBuffer(Sampled):
             raise self._wrong_columns(extra)
         values = dict(zip(STEP, (obs, action, reward, next_obs), strict=True)) | extra
         stream = self._streams.of_episode(env)
-        episode = accept_episode(self._structures, values, terminated, truncated, stream)
+        structures = self._structures | self._columns.states
+        episode = accept_episode(structures, values, terminated, truncated, stream)
         self._streams.reused.forget()
         with self._lock: return self._add_episode(episode)  # fmt: skip
 
@@ -799,6 +837,11 @@ class ReplayBuffer(Sampled):
         >>> ids, replay.get(ids).discount
         (array([0, 1, 2]), array([0.99, 0.99, 0.  ], dtype=float32))
         """
+        if self._sequence is not None:
+            raise ValueError(
+                "extend must be left out where there are sequences, got unrelated transitions: use "
+                "add or add_episode"
+            )
         columns = self._columns.cast(transitions, self._gamma, self._n_step)
         count = len(columns["reward"])
         errors = None if td_errors is None else arguments.errors(td_errors, count)
@@ -854,8 +897,9 @@ class ReplayBuffer(Sampled):
         sampler, uniforms = self._sampler, self._uniforms
         issued = sampler.issued
         if not sampler.size:
-            raise ValueError("sample needs a buffer with at least one transition, got an empty one")
-        batch, call = self._blocks.new(
+            got = "an empty one" if self._sequence is None else f"{sampler.rows} steps"
+            raise ValueError(f"sample needs a buffer with at least one {self._thing}, got {got}")
+        batch, call = self._drawn.new(
             batch_size, issued - 1, beta, sampler.weight_bounds(), self._last.room_for(batch_size),
             True,
         )  # fmt: skip
@@ -870,16 +914,16 @@ class ReplayBuffer(Sampled):
                 numbers = uniforms.block_for(batch_size)
                 strange = fused(sampler.distribution, numbers, sampler.stratified, call)
                 if strange:
-                    raise self._blocks.refused(strange, call)
+                    raise self._drawn.refused(strange, call)
             else:
                 slots = sampler.draw(batch_size, uniforms, batch.probabilities)
-                self._blocks.complete(call, slots)
+                self._drawn.complete(call, slots)
         except ValueError:
             self._note.settle()  # nothing was drawn
             raise
         if not at_once:
             self._note.end(outer)
-        return batch if self._blocks.plain else self._blocks.finished(batch)
+        return batch if self._drawn.plain else self._drawn.finished(batch)
 
     def prefetch(self, batch_size: int, depth: int = 2, beta: float | Schedule = 1.0) -> Prefetcher:
         """Draw batches ahead, in a thread of their own.
@@ -1001,32 +1045,81 @@ class ReplayBuffer(Sampled):
         self._require_live(wanted)
         slots = wanted % self._capacity
         bounds = self._sampler.weight_bounds()
-        batch, call = self._blocks.new(
+        batch, call = self._drawn.new(
             slots.size, self._sampler.issued - 1, beta, bounds, np.empty(RECORD, INT64), False
         )
         batch.probabilities[:] = self._sampler.probabilities(slots)
-        self._blocks.complete(call, slots)
-        return batch if self._blocks.plain else self._blocks.finished(batch)
+        self._drawn.complete(call, slots)
+        return batch if self._drawn.plain else self._drawn.finished(batch)
 
     def _live_ids(self) -> tuple[int, int]:
-        """Return the first id that is there, and the next to be given."""
+        """Return the first id of a row that is there, and the next to be given."""
         self._note.settle()
         issued = self._sampler.issued
-        return issued - self._sampler.size, issued
+        return issued - self._sampler.rows, issued
 
     def _block(self, first: int, stop: int) -> Block:
         """Return rows for an export; they do not count as drawn."""
         ids = np.arange(first, stop)
-        try:
-            batch = self._get(ids, 0.0)
-        except KeyError:
+        if first < self._live_ids()[0]:
             raise RuntimeError(
                 "to_minari needs the transitions to stay until they are written, but others were "
                 f"added meanwhile, and {first} is gone"
-            ) from None
+            )
         slots = ids % self._capacity
+        batch, call = self._blocks.new(
+            ids.size, self._sampler.issued - 1, 0.0, (1.0, 1.0), np.empty(RECORD, INT64), False
+        )
+        batch.probabilities[:] = 1.0
+        self._blocks.complete(call, slots)
+        batch = batch if self._blocks.plain else self._blocks.finished(batch)
         truncated, unrelated = (self._rows.marked(m, slots) for m in (TRUNCATED, UNRELATED))
         return Block(first, batch, truncated, unrelated)
+
+    def update_priorities(self, ids: Any, td_errors: Any) -> int:
+        """Set priorities from new TD errors.
+
+        Parameters
+        ----------
+        ids : int64[B]
+            Ids of a batch. Those overwritten since are skipped; of duplicates the last wins.
+        td_errors : float[B] or float[B, 1]
+            Signed errors, as arrays or tensors of any floating dtype and device. Absolute
+            value, eps and alpha are applied inside. Of sequences also float[B, T], an error of each
+            step: those of real steps after the burn-in make one of the sequence, see
+            ``priority_mix`` of :class:`Sequence`. The others may be anything.
+
+        Returns
+        -------
+        int
+            How many of the B were applied: those that are still there.
+
+        Raises
+        ------
+        ValueError
+            If an error that counts is not finite, the lengths differ, an id was never issued, or no
+            sequence begins there. Nothing changes then.
+
+        Notes
+        -----
+        O(B log N), and O(B T) for errors of steps.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(3, fields)
+        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False)[0]) for k in range(4)]
+        >>> replay.update_priorities(ids, [1.0, -2.0, 3.0, 0.0])  # the first row is gone
+        3
+        >>> replay.priorities(ids[1:])
+        array([2.01, 3.01, 0.01])
+        """
+        if self._sequence is None:
+            return super().update_priorities(ids, td_errors)
+        wanted = arguments.ids(ids)
+        errors = arguments.errors_of_steps(td_errors, wanted.size, self._sequence.length)
+        with self._lock: return self._update_sequences(wanted, errors)  # fmt: skip
 
     def _largest_waiting(self) -> float:
         return self._transitions.windows.largest_entry()
@@ -1034,6 +1127,8 @@ class ReplayBuffer(Sampled):
     def _clear_all(self) -> None:
         self._sampler.clear()
         self._transitions.clear()
+        if self._sequences is not None:
+            self._sequences.clear()
         self._last.clear()
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
@@ -1229,11 +1324,12 @@ class ReplayBuffer(Sampled):
     def _contents(self) -> Contents:
         """Return what belongs to a checkpoint. The caller holds the lock."""
         self._note.settle()
+        structures = self._structures | self._columns.states
         description = {
             "capacity": self._capacity,
             "fields": [
                 [name, describe_fields(structure.nested)]
-                for name, structure in self._structures.items()
+                for name, structure in structures.items()
                 if name not in ADDED
             ],
             "sampler": describe_sampler(self._sampler.specification),
@@ -1241,6 +1337,7 @@ class ReplayBuffer(Sampled):
             "gamma": self._gamma,
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
+            "sequence": None if self._sequence is None else self._sequence.plain(),
         }
         return self._contents_of(description)
 
@@ -1250,7 +1347,10 @@ class ReplayBuffer(Sampled):
         options = dict(reader.description)
         if "kind" in options:
             raise reader.error("holds a PrioritizedIndex: use PrioritizedIndex.load")
-        names = ("capacity", "fields", "sampler", "n_step", "gamma", "num_envs", "autoreset")
+        names = (
+            *("capacity", "fields", "sampler", "n_step", "gamma", "num_envs", "autoreset"),
+            "sequence",
+        )
         if tuple(options) != names:
             raise reader.error(f"must describe {', '.join(names)}, got {', '.join(options)}")
         capacity, n_step, streams = options["capacity"], options["n_step"], options["num_envs"]
@@ -1264,6 +1364,7 @@ class ReplayBuffer(Sampled):
             name: described_fields(part, reader.most_bytes // 4) for name, part in options["fields"]
         }
         options["sampler"] = described_sampler(options["sampler"], SPECIFICATIONS)
+        options["sequence"] = _described_sequence(options["sequence"])
         needed = 0 if isinstance(options["sampler"], Uniform) else LEAST_BYTES * capacity
         if needed > reader.most_bytes:
             raise reader.error(
@@ -1272,7 +1373,10 @@ class ReplayBuffer(Sampled):
         return options
 
     def _parts(self) -> list[Checkpointed]:
-        return [self._delivered_uniforms(), self._sampler, self._last, self._transitions]
+        parts: list[Checkpointed] = [
+            self._delivered_uniforms(), self._sampler, self._last, self._transitions
+        ]  # fmt: skip
+        return parts if self._sequences is None else [*parts, self._sequences]
 
     def _restore(self, reader: Reader) -> None:
         super()._restore(reader)
@@ -1292,6 +1396,7 @@ class ReplayBuffer(Sampled):
             batch ``effective_sample_size`` (sum w)**2 / sum w**2, ``weight_min``,
             ``weight_max`` and ``duplicates``, the rows that were in it before;
             ``never_drawn``, the share of live rows never drawn. 0 where nothing is to be measured.
+            Of sequences, ``size`` is how many can be drawn, and ``steps`` how many steps are kept.
 
         Examples
         --------
@@ -1310,16 +1415,49 @@ class ReplayBuffer(Sampled):
     def _stats(self) -> dict[str, float]:
         self._note.settle()
         slots = self._sampler.live_slots()
-        windows = len(self._transitions.windows)
-        return self._statistics(slots, self._rows.marked(DRAWN, slots), open_windows=windows)
+        more = {"open_windows": len(self._transitions.windows)}
+        if self._sequences is not None:
+            more["steps"] = self._sampler.rows
+        return self._statistics(slots, self._rows.marked(DRAWN, slots), **more)
 
     def _add(self, steps: Steps, errors: Floats | None) -> Ints:
         """Add steps of any streams. All checks come before the first change."""
         self._note.settle()
         sampler = self._sampler
+        if self._sequences is not None:
+            return self._add_to_sequences(self._sequences, steps, errors)
         priorities = None if errors is None else sampler.priorities_of(errors, "td_error")
         made = self._transitions.add(steps, priorities, self._entry_priority())
         return self._latest_ids(made)
+
+    def _add_to_sequences(self, sequences: Sequences, steps: Steps, errors: Floats | None) -> Ints:
+        """Add steps, and let the sequences that they complete be drawn."""
+        if errors is not None:
+            raise ValueError(
+                "td_error must be left out where there are sequences, got one of a single step: "
+                "give errors to update_priorities"
+            )
+        sequences.make_room(steps.number)
+        given = self._given_once(sequences, steps)
+        named = steps.streams is not None
+        follow = partial(sequences.follow, given, self._sampler.entry_priority(), named=named)
+        outer = self._note.begin(follow)
+        try:
+            self._transitions.add(steps, self._not_rows[: steps.number], 0.0)
+        except (ValueError, MemoryError, OSError):
+            self._note.end(outer)  # nothing has changed
+            raise
+        ids = follow()
+        self._note.end(outer)
+        return ids
+
+    def _given_once(self, sequences: Sequences, steps: Steps) -> Array:
+        """Return the columns of steps that are kept once for a sequence, as sequences take them."""
+        states = sequences.states
+        if states is None:
+            return NO_STATES
+        values = steps.values[len(steps.values) - len(states.fields) :]
+        return states.staged(dict(zip(states.fields, values, strict=True)), steps.number)
 
     def _add_whole(
         self, values: list[Any], ends: tuple[Any, Any], errors: Floats | None
@@ -1360,6 +1498,8 @@ class ReplayBuffer(Sampled):
     def _add_episode(self, episode: Episode) -> Ints:
         self._note.settle()
         sampler = self._sampler
+        if self._sequences is not None:
+            return self._add_episode_to_sequences(self._sequences, episode)
 
         def entering(given: Floats, calls: Ints) -> Callable[[int], None]:
             priorities = sampler.priorities_in_turn(given, calls)
@@ -1367,9 +1507,70 @@ class ReplayBuffer(Sampled):
 
         return self._latest_ids(self._transitions.add_episode(episode, entering))
 
+    def _add_episode_to_sequences(self, sequences: Sequences, episode: Episode) -> Ints:
+        """Add the steps of an episode, and let the sequences that they complete be drawn."""
+        sampler, given = self._sampler, NO_STATES
+        if sequences.states is not None:
+            columns = {name: episode.columns[name] for name in sequences.states.fields}
+            given = sequences.states.packed(columns)
+        sequences.make_room(episode.steps)
+        follow = partial(
+            sequences.follow, given, sampler.entry_priority(), stream=episode.stream,
+            ended=episode.ended, steps=episode.steps,
+        )  # fmt: skip
+
+        def entering(priorities: Floats, calls: Ints) -> Callable[[int], None]:
+            return partial(sampler.issue_at, count=priorities.size)
+
+        outer = self._note.begin(follow)
+        try:
+            self._transitions.add_episode(episode, entering)
+        except (ValueError, MemoryError, OSError):
+            self._note.end(outer)  # nothing has changed
+            raise
+        ids = follow()
+        self._note.end(outer)
+        return ids
+
     def _end_episode(self, streams: Ints | None) -> Ints:
         self._note.settle()
+        sequences = self._sequences
+        if sequences is not None:
+            sequences.make_room(self._streams.count)
+            end = partial(sequences.end, streams, self._sampler.entry_priority())
+            outer = self._note.begin(end)
+            self._transitions.interrupt(streams, 0.0)
+            ids = end()
+            self._note.end(outer)
+            return ids
         return self._latest_ids(self._transitions.interrupt(streams, self._entry_priority()))
+
+    def _require_live(self, ids: Ints) -> None:
+        super()._require_live(ids)
+        some = self._sampler.some
+        if some is not None and not some.present[ids % self._capacity].all():
+            wrong = ids[some.present[ids % self._capacity] == 0][0]
+            raise KeyError(f"ids must name sequences, got {wrong}, at which none begins")
+
+    def _update_sequences(self, wanted: Ints, errors: Floats) -> int:
+        """Set the priorities of sequences from one error each, or one of each step."""
+        self._note.settle()
+        sampler, some, sequence = self._sampler, self._sampler.some, self._sequence
+        assert some is not None
+        assert sequence is not None
+        issued, first = sampler.issued, sampler.issued - sampler.rows
+        live = (wanted >= first) & (wanted < issued)
+        slots = np.where(live, wanted % self._capacity, 0)
+        none = live & (some.present[slots] == 0)
+        if none.any():
+            raise ValueError(
+                f"ids must name sequences, got {wanted[none][0]}, at which none begins"
+            )
+        if errors.ndim == 2:
+            assert isinstance(self._drawn, SequenceBuilder)
+            steps = self._drawn.steps_of(np.where(live, slots, -1), issued - 1)
+            errors = mixed_errors(steps, errors, sequence.burn_in, float(sequence.priority_mix))
+        return sampler.update(wanted, errors)
 
     def _extend(self, columns: dict[str, Array], errors: Floats | None) -> Ints:
         self._note.settle()
@@ -1380,6 +1581,34 @@ class ReplayBuffer(Sampled):
 
         self._transitions.extend(columns, partial(sampler.append_at, priorities=priorities))
         return self._latest_ids(count)
+
+
+def _checked_sequence(sequence: Any, capacity: int, n_step: int) -> SequenceSpecification | None:
+    """Return what is drawn, if a buffer can have it."""
+    if sequence is None:
+        return None
+    if not isinstance(sequence, SequenceSpecification):
+        raise ValueError(f"sequence must be a Sequence, got {arguments.shown(sequence)}")
+    if n_step != 1:
+        raise ValueError(
+            f"n_step must be 1 where there are sequences, got {n_step}: n_step_targets makes "
+            "targets of several steps along a sequence"
+        )
+    if capacity < sequence.length:
+        raise ValueError(
+            f"capacity must be >= the length of a sequence, {sequence.length}, got {capacity}"
+        )
+    return sequence
+
+
+def _described_sequence(plain: Any) -> SequenceSpecification | None:
+    """Return the specification that a checkpoint describes."""
+    if plain is None:
+        return None
+    sequence = SequenceSpecification(**plain)
+    if sequence.plain() != plain:
+        raise ValueError(f"a sequence must be described in full, got {plain}")
+    return sequence
 
 
 def _one_error(td_error: Any) -> float:

@@ -70,10 +70,15 @@ class Sampled:
         self._loaded_extra: dict[str, bytes] = {}
         self._forks = 0  # how often the process was forked
 
-    def _make_sampler(self, most_per_call: int = 1) -> None:
-        """Make what draws; so many things, at most, enter in one compiled call."""
+    def _make_sampler(self, most_per_call: int = 1, *, gaps: bool = False) -> None:
+        """Make what draws; so many things, at most, enter in one compiled call.
+
+        Where there are gaps, not each of the N can be drawn.
+        """
         try:
-            self._sampler = Sampler(self._specification, self._capacity, self._note, most_per_call)
+            self._sampler = Sampler(
+                self._specification, self._capacity, self._note, most_per_call, gaps=gaps
+            )
         except MemoryError as error:
             raise no_room(self._capacity, error) from None
 
@@ -300,7 +305,7 @@ class Sampled:
 
     def _require_live(self, ids: Ints) -> None:
         issued = self._sampler.issued
-        first = issued - self._sampler.size
+        first = issued - self._sampler.rows
         gone = (ids < first) | (ids >= issued)
         if gone.any():
             wrong = ids[gone][0]

@@ -5,6 +5,7 @@ It receives slots and their probabilities; it does not know how they were drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -90,6 +91,7 @@ class BatchBuilder:
         self._further = [name for name in storage.fields if name not in USUAL]
         self._usual_of = itemgetter(*USUAL)
         self._layouts: dict[int, Layout] = {}
+        self._axes: tuple[int, ...] = ()  # of a value in a batch, before those of its field
 
     def new(
         self,
@@ -191,11 +193,12 @@ class BatchBuilder:
         """Make the layout of a batch of so many rows, and keep it."""
         storage = self._storage
         fields: Mapping[str, Field] = storage.fields | COMPUTED
+        leads = {name: (count, *(() if name in COMPUTED else self._axes)) for name in fields}
         places = {}
         size = 0
         for name, field in fields.items():
             places[name] = size
-            size += -(-field.nbytes * count // CACHE_LINE) * CACHE_LINE
+            size += -(-field.nbytes * math.prod(leads[name]) // CACHE_LINE) * CACHE_LINE
         words = size // WORD + 3 * count  # slots, and as much as a draw by rank needs besides
         if words * WORD > LARGEST_RECORD:
             raise ValueError(
@@ -215,7 +218,7 @@ class BatchBuilder:
         dtype = np.dtype(
             {
                 "names": list(fields),
-                "formats": [(field.dtype, (count, *field.shape)) for field in fields.values()],
+                "formats": [(f.dtype, (*leads[name], *f.shape)) for name, f in fields.items()],
                 "offsets": list(places.values()),
                 "itemsize": words * WORD,
             }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from prioritized_replay.checkpoint.files import Array, CheckpointError, _opened, _size_of
 
 FORMAT = "prioritized-replay checkpoint"
-VERSION = 3
+VERSION = 4
 MANIFEST = "MANIFEST.json"
 UNFINISHED = MANIFEST + ".new"
 PIECE = 1 << 22

@@ -113,6 +113,18 @@ def ids(ids: Any) -> Ints:
     return np.require(array, INT64, FIT)
 
 
+def errors_of_steps(td_errors: Any, count: int, steps: int) -> Floats:
+    """Return errors of sequences, float64[count], or of their steps, float64[count, steps]."""
+    array = as_array("td_errors", td_errors)
+    if array.shape != (count, steps) or array.ndim != 2:
+        if array.ndim == 2 and array.shape != (count, 1):
+            raise ValueError(
+                f"td_errors must have shape ({count},) or ({count}, {steps}), got {array.shape}"
+            )
+        return errors(array, count)
+    return errors(array.reshape(-1), count * steps).reshape(count, steps)
+
+
 def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
     """Return errors, arrays or tensors, as float64[count] fit for a kernel.
 

@@ -28,6 +28,9 @@ class Field:
         Boolean, integer or floating. It is stored in the machine's byte order.
     stack_axis : int, optional
         Axis along which frames are stacked, each step shifting them by one; may be negative.
+    per_sequence : bool
+        Whether it is given with every step and kept only where a sequence begins, as the state of a
+        recurrent network is. For a buffer of sequences.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class Field:
     shape: tuple[int, ...] = ()
     dtype: DTypeLike = "float32"
     stack_axis: int | None = None
+    per_sequence: bool = False
 
     def __post_init__(self) -> None:
         given: Any = self.shape
@@ -71,6 +75,9 @@ class Field:
         object.__setattr__(
             self, "dtype", np.dtype(dtype.type)
         )  # NumPy's own instance: see FieldCaster
+        if not isinstance(self.per_sequence, (bool, np.bool_)):
+            raise ValueError(f"per_sequence must be True or False, got {shown(self.per_sequence)}")
+        object.__setattr__(self, "per_sequence", bool(self.per_sequence))
         axis = self.stack_axis
         if axis is None:
             return
@@ -81,11 +88,12 @@ class Field:
 
     def __reduce__(self) -> Any:
         # By its constructor: the dtype that pickle makes is not NumPy's own instance.
-        return type(self), (self.shape, self.dtype, self.stack_axis)
+        return type(self), (self.shape, self.dtype, self.stack_axis, self.per_sequence)
 
     def __repr__(self) -> str:
         stack = "" if self.stack_axis is None else f", stack_axis={self.stack_axis}"
-        return f"Field(shape={self.shape}, dtype={self.dtype!r}{stack})"
+        kept = ", per_sequence=True" if self.per_sequence else ""
+        return f"Field(shape={self.shape}, dtype={self.dtype!r}{stack}{kept})"
 
     @property
     def nbytes(self) -> int:

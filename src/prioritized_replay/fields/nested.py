@@ -141,8 +141,12 @@ def describe_fields(nested: Nested) -> dict[str, Any]:
     """Return a field, or a mapping or tuple of such, in plain values."""
     if isinstance(nested, Field):
         dtype = np.dtype(nested.dtype)
-        axis = nested.stack_axis
-        return {"shape": list(nested.shape), "dtype": dtype.name, "stack_axis": axis}
+        return {
+            "shape": list(nested.shape),
+            "dtype": dtype.name,
+            "stack_axis": nested.stack_axis,
+            "per_sequence": nested.per_sequence,
+        }
     if isinstance(nested, Mapping):
         return {"mapping": {key: describe_fields(part) for key, part in nested.items()}}
     return {"tuple": [describe_fields(part) for part in nested]}
@@ -160,11 +164,11 @@ def described_fields(plain: Any, most_bytes: int) -> Nested:
         return {key: described_fields(part, most_bytes) for key, part in plain["mapping"].items()}
     if plain.keys() == {"tuple"}:
         return tuple(described_fields(part, most_bytes) for part in plain["tuple"])
-    if plain.keys() != {"shape", "dtype", "stack_axis"}:
-        raise ValueError("a field must have shape, dtype and stack_axis")
+    if plain.keys() != {"shape", "dtype", "stack_axis", "per_sequence"}:
+        raise ValueError("a field must have shape, dtype, stack_axis and per_sequence")
     name, shape = plain["dtype"], tuple(plain["shape"])
     if name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}")
     if not all(type(length) is int for length in shape) or math.prod(shape) * 8 > most_bytes:
         raise ValueError(f"shape must consist of integers of a product within memory, got {shape}")
-    return Field(shape, name, plain["stack_axis"])
+    return Field(shape, name, plain["stack_axis"], plain["per_sequence"])

@@ -25,6 +25,8 @@ RESERVED = {  # columns that every batch has, and arguments of `add`
     *("weights", "probabilities", "ids"),
     *("self", "truncated", "td_error", "env", "info"),
 }
+OF_SEQUENCES = ("mask", "is_first")
+"""Columns that a batch of sequences has besides."""
 
 ONE_STEP_ROWS = (
     "transitions must have discount where n_step is {n_step}, got terminated, which would make "
@@ -40,15 +42,19 @@ class Schema:
     ----------
     fields : mapping of str to Field, mapping or tuple
         As given to the buffer.
+    sequences : bool
+        Whether the buffer is one of sequences.
 
     Attributes
     ----------
     structures : dict of str to Structure
-        Every column, in the order in which they are kept.
+        Every column of a row, in the order in which they are kept.
+    states : dict of str to Structure
+        The columns that are kept once for a sequence.
     leaves : dict of str to Field
         Their leaves, in that order.
     extra : list of str
-        The further columns, beyond those of every transition.
+        The further columns, beyond those of every transition; those of sequences come last.
 
     Raises
     ------
@@ -56,7 +62,7 @@ class Schema:
         If a required field is missing, or a name or field cannot be one.
     """
 
-    def __init__(self, fields: Mapping[str, Nested]) -> None:
+    def __init__(self, fields: Mapping[str, Nested], sequences: bool = False) -> None:
         if not isinstance(fields, Mapping):
             got = arguments.shown(fields)
             raise ValueError(f"fields must be a mapping of names to Field, got {got}")
@@ -68,7 +74,8 @@ class Schema:
                 raise ValueError(
                     f"fields must have names that can be attributes, got {arguments.shown(name)}"
                 )
-            if name in RESERVED or hasattr(Batch, name):
+            reserved = name in RESERVED or (sequences and name in OF_SEQUENCES)
+            if reserved or hasattr(Batch, name):
                 raise ValueError(
                     f"fields must not use a name with a meaning of its own, got {name!r}"
                 )
@@ -77,7 +84,7 @@ class Schema:
             raise ValueError(
                 f"fields['reward'] must be a Field of shape (), got {arguments.shown(reward)}"
             )
-        self.extra = [name for name in fields if name not in REQUIRED]
+        further = [name for name in fields if name not in REQUIRED]
         columns: dict[str, Nested] = {
             "obs": fields["obs"],
             "action": fields["action"],
@@ -85,9 +92,16 @@ class Schema:
             "discount": Field((), "float32"),
             "next_obs": fields["obs"],
             "terminated": Field((), "bool"),
-            **{name: fields[name] for name in self.extra},
+            **{name: fields[name] for name in further},
         }
-        self.structures = {name: Structure(name, nested) for name, nested in columns.items()}
+        structures = {name: Structure(name, nested) for name, nested in columns.items()}
+        self.states = {
+            name: part
+            for name, part in structures.items()
+            if _once(part, name in further, sequences)
+        }
+        self.structures = {n: part for n, part in structures.items() if n not in self.states}
+        self.extra = [n for n in further if n in self.structures] + list(self.states)
         self.leaves = {
             name: field for part in self.structures.values() for name, field in part.leaves.items()
         }
@@ -163,3 +177,25 @@ class Schema:
             wrong = discount[~((discount >= 0.0) & (discount <= 1.0))][0]
             raise ValueError(f"discount must be in [0, 1], got {wrong}")
         return columns
+
+
+def _once(structure: Structure, further: bool, sequences: bool) -> bool:
+    """Return whether a column is kept once for a sequence, if it may be.
+
+    Raises
+    ------
+    ValueError
+        If it may not, or only a part of it is.
+    """
+    kept = {field.per_sequence for field in structure.leaves.values()}
+    if kept == {False}:
+        return False
+    if not further:
+        allowed = "False: it is needed with every step"
+    elif not sequences:
+        allowed = "False without sequence="
+    elif len(kept) == 2:
+        allowed = "the same in all its parts"
+    else:
+        return True
+    raise ValueError(f"fields[{structure.name!r}] must have per_sequence {allowed}, got True")

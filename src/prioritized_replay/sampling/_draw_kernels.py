@@ -30,9 +30,9 @@ def stratify(uniforms, out):
 
 @kernel
 def mass_of(priority, alpha):
-    """Return priority**alpha, positive where the priority is."""
-    mass = power(priority, alpha)
-    return mass if priority > 0.0 or alpha == 0.0 else 0.0
+    """Return priority**alpha, positive where the priority is; 0 where it is below 0."""
+    mass = power(max(priority, 0.0), alpha)
+    return mass if priority > 0.0 or (alpha == 0.0 and priority == 0.0) else 0.0
 
 
 @inner

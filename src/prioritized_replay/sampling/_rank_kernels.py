@@ -679,9 +679,9 @@ def mend(tree, node):
 def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
     """Give slots these priorities, wherever they were; of duplicates the last counts.
 
-    `scratch` is int64[6 B + BLOCK + 1] or more. Block by block: each step is done for a
-    whole block, so that cache misses overlap. Returns the largest of the priorities, or -1 where
-    the tree is damaged.
+    A priority below 0 takes a slot out. `scratch` is int64[6 B + BLOCK + 1] or more. Block by
+    block: each step is done for a whole block, so that cache misses overlap. Returns the largest of
+    the priorities, or -1 where the tree is damaged.
     """
     tree = Tree(keys, cells, leaf_of)
     size = len(slots)
@@ -729,7 +729,7 @@ def place_rows(keys, cells, leaf_of, slots, priorities, scratch):
         for b in range(-AHEAD, count):
             if b + AHEAD < count:
                 fetch(tree, nodes[b + AHEAD])
-            if b >= 0:
+            if b >= 0 and values[start + b] >= 0.0:
                 insert(tree, np.int32(nodes[b]), values[start + b], kept[start + b])
     if tree.cells[0, DAMAGED]:
         return -1.0

@@ -17,6 +17,10 @@ FIRST = 1  # the id of the first row since the buffer was cleared
 TOLD = 2  # rows with smaller ids are known to the distribution
 STALE = 3  # updates that came too late: their rows were overwritten
 LARGEST = 4  # the largest priority since the buffer was empty, bits of a float64
+# The rest is for a ring of which only some rows can be drawn, such as first steps of sequences.
+DRAWABLE = 5  # how many can be
+LOGGED = 6  # changes of priorities that the distribution has not received
+SEEN = 7  # steps with smaller ids are known to be first steps or not
 COUNTERS = 8
 THREE = Place(3)
 

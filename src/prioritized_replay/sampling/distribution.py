@@ -31,6 +31,9 @@ class Distribution(Protocol):
     Slots are int64[B] in [0, N), priorities and probabilities float64[B]. Arguments have been
     checked; what :meth:`set` is given is finite and >= 0, and at most :attr:`most`.
 
+    Where it has an attribute ``gaps`` that is True, a buffer of sequences can use it. Then
+    :meth:`set` may be given -1 as well: such a slot is not live until it gets another priority.
+
     Ctrl-C may interrupt any call. If :meth:`set` or :meth:`clear` is then called again with the
     same arguments, the result must be that of one complete call.
 

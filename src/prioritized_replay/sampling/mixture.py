@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
-from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling.distribution import Distribution, Floats, Ints
+from prioritized_replay.sampling.live import Live
 
 __all__ = ["Mixture"]
 
@@ -22,10 +22,8 @@ class Mixture:
     ----------
     distribution : Distribution
         It has been told of all rows whenever a method is called.
-    capacity : int
-        Number of slots N.
-    counters : int64[8]
-        Of the ring; they are only read.
+    live : Live
+        Which slots can be drawn.
     uniform_mix : float
         The share u of draws that are uniform over the live rows.
     recent_mix : float
@@ -37,15 +35,13 @@ class Mixture:
     def __init__(
         self,
         distribution: Distribution,
-        capacity: int,
-        counters: Ints,
+        live: Live,
         uniform_mix: float,
         recent_mix: float,
         recent: int,
     ) -> None:
         self._distribution = distribution
-        self._capacity = capacity
-        self._counters = counters
+        self._live = live
         self._uniform, self._recent = uniform_mix, recent_mix
         self._window = recent
         self.plain = uniform_mix == 0.0 and recent_mix == 0.0
@@ -53,8 +49,7 @@ class Mixture:
 
     @property
     def _size(self) -> int:
-        counters = self._counters
-        return min(int(counters[ring.ISSUED] - counters[ring.FIRST]), self._capacity)
+        return self._live.size
 
     def drawable(self) -> int:
         """Return how many slots have a positive probability. O(n) with a recent share alone."""
@@ -91,10 +86,9 @@ class Mixture:
             (newest, share + uniform, recent, self._newest_count()),
         ):
             if which.any():
-                places = (points[which] - first) / width * count
-                places = np.clip(places.astype(np.int64), 0, count - 1)
-                oldest = int(self._counters[ring.ISSUED]) - count
-                slots[which] = (places + oldest) % self._capacity
+                shares = (points[which] - first) / width * count
+                places = np.clip(shares.astype(np.int64), 0, count - 1)
+                slots[which] = self._live.at(places + (self._size - count))
         probabilities[:] = self.probabilities(slots)
 
     def probabilities(self, slots: Ints) -> Floats:
@@ -107,8 +101,7 @@ class Mixture:
         mixed = share * probabilities + uniform / max(self._size, 1)
         if recent:
             count = self._newest_count()
-            age = (int(self._counters[ring.ISSUED]) - 1 - slots) % self._capacity
-            mixed[age < count] += recent / max(count, 1)
+            mixed[self._live.among_newest(slots, count)] += recent / max(count, 1)
         return mixed
 
     def rates(self, slots: Ints) -> Floats:
@@ -139,8 +132,7 @@ class Mixture:
         chances = distribution.probabilities(self._newest())
         if every and (chances > least).all():  # the row of the least mass is not a recent one
             return share * least + uniform / self._size
-        live = int(self._counters[ring.ISSUED]) - 1 - np.arange(self._size)
-        probabilities = self.probabilities(live % self._capacity)
+        probabilities = self.probabilities(self._live.all())
         return float(probabilities[probabilities > 0.0].min())
 
     def _shares(self) -> tuple[float, float]:
@@ -155,5 +147,4 @@ class Mixture:
 
     def _newest(self) -> Ints:
         """Return the slots of the newest rows, int64[n]."""
-        issued = int(self._counters[ring.ISSUED])
-        return np.arange(issued - self._newest_count(), issued) % self._capacity
+        return self._live.at(np.arange(self._size - self._newest_count(), self._size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -87,7 +88,6 @@ recent=1000, weights='batch', max_priority='ever', min_priority=0.0)
         return ProportionalDistribution(
             capacity,
             float(self.alpha),
-            counters,
             note,
             track_least=self.weights == "buffer",
             track_largest=self.max_priority == "current",
@@ -103,8 +103,6 @@ class ProportionalDistribution:
         Number of slots N.
     alpha : float
         Exponent, >= 0.
-    counters : int64[8]
-        Of the ring.
     note : Note
         Where to note what an interrupted call leaves to do.
     track_least, track_largest : bool
@@ -117,12 +115,12 @@ class ProportionalDistribution:
     """
 
     uses_priorities = True
+    gaps = True
 
     def __init__(
         self,
         capacity: int,
         alpha: float,
-        counters: Ints,
         note: Note,
         *,
         track_least: bool,
@@ -130,7 +128,7 @@ class ProportionalDistribution:
     ) -> None:
         self.alpha = alpha
         self._capacity = capacity
-        self._counters, self._note = counters, note
+        self._note = note
         self._limit = HUGE / 2 / capacity  # no sum of N masses can overflow
         self.most = self._largest_for(alpha)
         self._priorities = np.zeros(capacity)
@@ -159,9 +157,10 @@ class ProportionalDistribution:
                 f"alpha must give priorities whose power alpha is <= {self._limit:.3g}, "
                 f"got priority {priorities.max():.6g} with alpha {alpha}"
             )
-        outer = self._note.begin(self._recompute)
+        recompute = partial(self._recompute, slots)
+        outer = self._note.begin(recompute)
         self.alpha = alpha
-        self._recompute()
+        recompute()
         self._note.end(outer)
 
     def set(self, slots: Ints, priorities: Floats) -> None:
@@ -188,7 +187,8 @@ class ProportionalDistribution:
     ) -> int:
         """Set masses from errors. O(B log N)."""
         scratch = np.empty(2 * ids.size, np.int64)
-        outer = self._note.begin(self._recompute) if self._tracking else None
+        tracked = partial(self._track, ids % self._capacity) if self._tracking else None
+        outer = None if tracked is None else self._note.begin(tracked)
         live: int = tree_kernels.update_masses(
             *self._masses.arrays, self._priorities, counters, self.alpha, self.most,
             ids, td_errors, eps, min_priority, scratch,
@@ -240,12 +240,9 @@ class ProportionalDistribution:
             if tree is not None:
                 tree.clear()
 
-    def _recompute(self) -> None:
-        """Compute all that follows from the priorities and alpha anew. O(N)."""
+    def _recompute(self, slots: Ints) -> None:
+        """Compute all that follows from the priorities of live slots and alpha anew. O(N)."""
         self.most = self._largest_for(self.alpha)
-        told = int(self._counters[ring.TOLD])
-        first = max(int(self._counters[ring.FIRST]), told - self._capacity)
-        slots = np.arange(first, told) % self._capacity
         self.set(slots, self._priorities[slots])
 
     def _largest_for(self, alpha: float) -> float:

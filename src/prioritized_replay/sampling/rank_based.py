@@ -74,6 +74,7 @@ class RankBasedDistribution:
 
     most = HUGE
     uses_priorities = True
+    gaps = True
 
     def __init__(self, capacity: int, alpha: float) -> None:
         self.order = RankOrder(capacity)

@@ -111,12 +111,12 @@ class RankOrder:
         slots
             int64[B]. Of duplicates the last counts.
         priorities
-            float64[B].
+            float64[B]; below 0 for a slot that is to be taken out.
 
         Returns
         -------
         float
-            The largest of these priorities.
+            The largest of these priorities, or 0.
 
         Raises
         ------

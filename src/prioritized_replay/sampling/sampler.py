@@ -1,7 +1,8 @@
 """The sampling state of one buffer: which ids there are, and how slots are drawn from them.
 
 It never sees a transition. It joins one distribution with what is the same for all: the ids of the
-ring, the priority with which new rows enter, draw modes, and importance weights.
+ring, the priority with which new rows enter, draw modes, and importance weights. It may be that
+only some rows of the ring can be drawn, the first steps of sequences: others say which.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, TOLD
 from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights
 from prioritized_replay.sampling.distribution import HUGE, TINY, Distribution, Fused
+from prioritized_replay.sampling.live import Live, RingSlots, SomeSlots
 from prioritized_replay.sampling.mixture import Mixture
 from prioritized_replay.sampling.specifications import Specification
+from prioritized_replay.sampling.uniform import UniformDistribution, UniformOverSome
 from prioritized_replay.sampling.uniforms import UniformStream
 
 __all__ = ["Sampler"]
@@ -55,6 +58,13 @@ class Sampler:
         Where to note what an interrupted call leaves to do.
     most_per_call : int
         How many rows may enter in one compiled call, at most.
+    gaps : bool
+        Whether only those rows can be drawn that somebody lets in.
+
+    Raises
+    ------
+    ValueError
+        If the specification does not go with that.
 
     Attributes
     ----------
@@ -62,12 +72,23 @@ class Sampler:
         All that is counted, see :mod:`._ring_kernels`.
     entering : float64[...]
         The priorities of rows that wait.
+    log : float64[2, ...]
+        Where there are gaps, the changes of priorities that the distribution has not received; see
+        :func:`._live_kernels.log_priority`.
     distribution : Distribution
         What draws.
+    some : SomeSlots or None
+        Where there are gaps, which slots can be drawn.
     """
 
     def __init__(
-        self, specification: Specification, capacity: int, note: Note, most_per_call: int = 1
+        self,
+        specification: Specification,
+        capacity: int,
+        note: Note,
+        most_per_call: int = 1,
+        *,
+        gaps: bool = False,
     ) -> None:
         self._capacity = capacity
         self._specification = specification
@@ -90,6 +111,11 @@ class Sampler:
         room = max(LEAST_ROOM, 1 << (most_per_call - 1).bit_length())
         self.entering: Floats = np.zeros(room)
         self.distribution: Distribution = specification.distribution(capacity, self.counters, note)
+        self.log: Floats = np.zeros((2, 0))
+        self.some: SomeSlots | None = None
+        self._live: Live = RingSlots(capacity, self.counters)
+        if gaps:
+            self._leave_gaps(capacity)
         if self.min_priority > self.most:
             raise ValueError(
                 f"min_priority must be <= {self.most:.3g} where alpha is {self.alpha}, got "
@@ -97,13 +123,25 @@ class Sampler:
             )
         self._fused = self.distribution if isinstance(self.distribution, Fused) else None
         self._mixture = Mixture(
-            self.distribution, capacity, self.counters, float(option("uniform_mix", 0.0)),
+            self.distribution, self._live, float(option("uniform_mix", 0.0)),
             float(option("recent_mix", 0.0)), int(option("recent", 1000)),
         )  # fmt: skip
         # One call less where nothing is mixed in.
         self._drawable = (self.distribution if self._mixture.plain else self._mixture).drawable
         self.direct = not self._distinct and self._mixture.plain
         """Whether a batch is drawn from the distribution alone, with replacement."""
+
+    def _leave_gaps(self, capacity: int) -> None:
+        """Let only those rows be drawn that somebody lets in."""
+        self.some = self._live = SomeSlots(capacity, self.counters)
+        if isinstance(self.distribution, UniformDistribution):
+            self.distribution = UniformOverSome(capacity, self.counters, self.some)
+        if not getattr(self.distribution, "gaps", False):
+            raise ValueError(
+                "sampler must have a distribution with gaps where there are sequences, got "
+                f"{self._specification}"
+            )
+        self.log = np.zeros((2, LEAST_ROOM))
 
     @property
     def specification(self) -> Specification:
@@ -127,6 +165,11 @@ class Sampler:
 
     @property
     def size(self) -> int:
+        """Number of rows that can be drawn."""
+        return self.rows if self.some is None else self.some.size
+
+    @property
+    def rows(self) -> int:
         """Number of live rows."""
         counters = self.counters
         live = counters.item(ISSUED) - counters.item(FIRST)
@@ -182,12 +225,11 @@ class Sampler:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.distribution.nbytes
+        return self.distribution.nbytes + (0 if self.some is None else self.some.nbytes)
 
     def live_slots(self) -> Ints:
-        """Return the live slots, oldest first, int64[size]."""
-        issued = self.issued
-        return np.arange(issued - self.size, issued) % self._capacity
+        """Return the slots that can be drawn, oldest first, int64[size]."""
+        return self._live.all()
 
     def priorities_of(self, td_errors: Floats, name: str = "td_errors") -> Floats:
         """Return the priorities that these errors mean, float64[B].
@@ -218,7 +260,7 @@ class Sampler:
 
         In an empty buffer that is 1, or the least priority that there may be.
         """
-        if self.size == 0:
+        if self.size == 0 and (self.current or not self.largest_ever):
             return max(1.0, self.min_priority) if self.distribution.uses_priorities else 1.0
         if not self.current:
             return self.largest_ever
@@ -268,6 +310,9 @@ class Sampler:
         After an interruption, rows still wait or are handed over twice; both are harmless.
         """
         counters = self.counters
+        if self.some is not None:
+            self._tell_changes()
+            return
         if counters.item(ISSUED) == counters.item(TOLD):
             return
         if self._fused is not None:
@@ -277,6 +322,24 @@ class Sampler:
         ids = np.arange(max(int(counters[ring.TOLD]), issued - self._capacity), issued)
         self.distribution.set(ids % self._capacity, self.entering[ids % self.entering.size])
         counters[ring.TOLD] = issued
+
+    def _tell_changes(self) -> None:
+        """Hand over the changes of a ring of which only some rows can be drawn."""
+        counters = self.counters
+        count = counters.item(ring.LOGGED)
+        if count:
+            slots, priorities = self.log[:, :count]
+            self.distribution.set(slots.astype(INT64), priorities.copy())
+            counters[ring.LOGGED] = 0
+        counters[ring.TOLD] = counters[ring.ISSUED]  # none of them waits in `entering`
+
+    def make_room(self, count: int) -> None:
+        """Make room in :attr:`log` for so many further changes."""
+        if self.counters.item(ring.LOGGED) + count <= self.log.shape[1]:
+            return
+        self._tell_changes()
+        if count > self.log.shape[1]:
+            self.log = np.zeros((2, 1 << (count - 1).bit_length()))
 
     def append(self, priorities: Floats) -> None:
         """Give the next ids to rows with these priorities; of more than N the last stay.
@@ -303,6 +366,11 @@ class Sampler:
         counters[ring.ISSUED] = counters[ring.TOLD] = end
         counters.view(np.float64)[ring.LARGEST] = max(self.largest_ever, float(priorities.max()))
         self.counters[:] = counters
+
+    def issue_at(self, first: int, count: int) -> None:
+        """Give the next ids to rows that cannot be drawn, if the next is still ``first``."""
+        if self.issued == first:
+            self.counters[ISSUED] = first + count
 
     def append_at(self, first: int, priorities: Floats) -> None:
         """Do what :meth:`append` does, if the next id is still `first`: it may be called again."""
@@ -450,8 +518,12 @@ class Sampler:
         counters = self.counters.copy()
         counters[ring.FIRST] = counters[ring.TOLD] = counters[ring.ISSUED]
         counters[ring.LARGEST] = 0
+        counters[ring.LOGGED] = 0
+        counters[ring.SEEN] = counters[ISSUED]
         self.counters[:] = counters
         self.distribution.clear()
+        if self.some is not None:
+            self.some.restore(np.zeros(self._capacity, np.uint8))
 
     def pieces(self) -> list[Piece]:
         """Return the pieces of a checkpoint that hold the priorities of live rows, oldest first.
@@ -459,18 +531,22 @@ class Sampler:
         What follows from these, such as trees and order, is not in it.
         """
         self.tell()
-        if not self.distribution.uses_priorities:
-            return []
-        return [
-            Piece(name, None, partial(self._priorities_between, first, stop))
-            for name, first, stop in self._blocks(self.size)
-        ]
+        pieces: list[Piece] = []
+        if self.some is not None:
+            present = self.some.present
+            pieces.append(Piece("present", None, partial(np.packbits, present, bitorder="little")))
+        if self.distribution.uses_priorities:
+            pieces += [
+                Piece(name, None, partial(self._priorities_between, first, stop))
+                for name, first, stop in self._blocks(self.size)
+            ]
+        return pieces
 
     def state(self) -> dict[str, Any]:
         """Return the rest of what belongs to a checkpoint, in plain values."""
         return {
             "ids_issued": self.issued,
-            "size": self.size,
+            "size": self.rows,
             "stale_updates": self.stale,
             "largest_priority": self.largest_ever,
         }
@@ -485,6 +561,9 @@ class Sampler:
         self.counters[ring.FIRST] = issued - size
         self.counters[ring.STALE] = stale
         self._numbers[ring.LARGEST] = largest
+        if self.some is not None:
+            self.counters[ring.SEEN] = issued
+            size = self._restore_present(reader, size)
         if size and not self.distribution.uses_priorities:
             self.distribution.set(self.live_slots(), np.ones(size))
             return
@@ -494,6 +573,18 @@ class Sampler:
                 raise reader.error(f"must have {name} in [0, {largest}]")
             self.distribution.set(self._slots_between(first, stop), priorities)
 
+    def _restore_present(self, reader: Reader, rows: int) -> int:
+        """Restore which of so many live rows can be drawn; return how many."""
+        assert self.some is not None
+        bits = reader.array("present", np.uint8, (-(-self._capacity // 8),))
+        present = np.unpackbits(bits, count=self._capacity, bitorder="little")
+        live = np.zeros(self._capacity, np.uint8)
+        live[np.arange(self.issued - rows, self.issued) % self._capacity] = 1
+        if (present > live).any():
+            raise reader.error("must not have present rows that are not live")
+        self.some.restore(present)
+        return self.some.size
+
     def _blocks(self, size: int) -> Iterator[tuple[str, int, int]]:
         """Return names of blocks of live rows, oldest first, and where these begin and end."""
         each = manifest.PIECE // 8
@@ -501,8 +592,9 @@ class Sampler:
             yield f"priorities-{number:06d}", first, min(first + each, size)
 
     def _slots_between(self, first: int, stop: int) -> Ints:
-        oldest = self.issued - self.size
-        return np.arange(oldest + first, oldest + stop) % self._capacity
+        if self.some is not None:
+            return self._live.all()[first:stop]
+        return self._live.at(np.arange(first, stop))
 
     def _priorities_between(self, first: int, stop: int) -> Floats:
         return self.distribution.priorities(self._slots_between(first, stop))

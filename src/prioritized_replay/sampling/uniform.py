@@ -8,11 +8,13 @@ import numpy as np
 
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
+from prioritized_replay.sampling import _live_kernels as live_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling.choices import DrawMode, require_choice
 from prioritized_replay.sampling.distribution import HUGE, Floats, Ints
+from prioritized_replay.sampling.live import SomeSlots
 
-__all__ = ["Uniform", "UniformDistribution"]
+__all__ = ["Uniform", "UniformDistribution", "UniformOverSome"]
 
 
 @dataclass(frozen=True)
@@ -120,3 +122,31 @@ class UniformDistribution:
 
     def clear(self) -> None:
         """Do nothing: which slots are live follows from the counters."""
+
+
+class UniformOverSome(UniformDistribution):
+    """Every slot alike of those that can be drawn, where not all of a ring can.
+
+    Parameters
+    ----------
+    capacity, counters
+        As for :class:`UniformDistribution`.
+    live : SomeSlots
+        Which slots those are. It is kept up to date by others, and counted there.
+    """
+
+    gaps = True
+
+    def __init__(self, capacity: int, counters: Ints, live: SomeSlots) -> None:
+        super().__init__(capacity, counters)
+        self._live = live
+
+    def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
+        """Write equally likely slots. O(B log N)."""
+        live_kernels.draw_some(
+            *self._live.arrays, self.counters, uniforms, stratified, slots, probabilities
+        )
+
+    def drawable(self) -> int:
+        """Return the number of slots that can be drawn."""
+        return self._live.size

@@ -4,7 +4,7 @@ import sys
 
 from prioritized_replay.jit.compiling import counts
 
-__all__ = ["DRAWN", "MARKS", "TRUNCATED", "UNRELATED"]
+__all__ = ["BEGINS", "DRAWN", "MARKS", "TRUNCATED", "UNRELATED"]
 
 counts(sys._getframe())  # the code of this module is part of the kernels that use it
 
@@ -14,4 +14,6 @@ TRUNCATED = 2
 """Its episode was cut off after it."""
 UNRELATED = 4
 """It is no step of an episode that is known."""
-MARKS = DRAWN, TRUNCATED, UNRELATED
+BEGINS = 8
+"""It is the first step of an episode; noted in buffers of sequences only."""
+MARKS = DRAWN, TRUNCATED, UNRELATED, BEGINS

@@ -152,7 +152,7 @@ class Rows:
             self._marks[first:stop] = 0
 
     def marks(self, count: int) -> NDArray[np.uint8]:
-        """Return the marks of the first rows, a bit each, uint8[3, ceil(count / 8)]."""
+        """Return the marks of the first rows, a bit each, uint8[4, ceil(count / 8)]."""
         marks = self._marks[:count].copy()
         return np.stack([np.packbits(marks & mark, bitorder="little") for mark in MARKS])
 

@@ -1,0 +1,146 @@
+"""Compiled loops that walk along sequences, and fill a batch of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prioritized_replay.batches._batch_kernels import (
+    CAPACITY,
+    IDS,
+    MARK,
+    PROBABILITIES,
+    SLOTS,
+    WEIGHTS,
+    WORDS,
+    column_of,
+    gather_rows,
+    ids_of,
+    importance_weights,
+    place_beyond,
+)
+from prioritized_replay.jit.compiling import inner, kernel
+from prioritized_replay.jit.intrinsics import words_as
+from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD
+from prioritized_replay.storage.marks import BEGINS, DRAWN
+
+
+@inner
+def next_slot(rows1, layout, ahead, newest, slot, stop):
+    """Return the slot of the next step of a sequence, or -1 where it ends.
+
+    `newest` is the slot of the latest row. Whatever `ahead` holds, the slot is one that there is.
+    """
+    capacity = layout[0, CAPACITY]
+    hop = np.int64(1)
+    if ahead.size:
+        hop = np.int64(ahead[slot])
+        if not 0 < hop < capacity:
+            return np.int64(-1)
+    elif slot == newest:
+        return np.int64(-1)
+    further = slot + hop
+    if further >= capacity:
+        further -= capacity
+    if stop and rows1[8 * further * layout[0, WORDS] + layout[0, MARK]] & BEGINS:
+        return np.int64(-1)
+    return further
+
+
+@kernel
+def walk(rows, layout, ahead, newest, stop, starts, slots):
+    """Write the slots of T steps from each start on, -1 where there are no more; `slots` [B, T]."""
+    rows1 = words_as(rows, np.uint8)
+    for b in range(starts.size):
+        slots[b, 0] = starts[b]
+    for t in range(1, slots.shape[1]):  # step by step for all: their cache misses overlap
+        for b in range(starts.size):
+            slot = slots[b, t - 1]
+            if slot >= 0:
+                slot = next_slot(rows1, layout, ahead, newest, slot, stop)
+            slots[b, t] = slot
+
+
+@kernel
+def complete_sequences(
+    drawn, rows, layout, ahead, newest, stop, least, beta, largest, record, block, slots, flags
+):
+    """Fill the block of a batch of sequences of which the first slots and probabilities are there.
+
+    `slots`, int64[B, T], is scratch. `flags`, bool[2, B, T], receives which steps are real, and
+    which are the first of an episode. See :func:`complete_batch`, also for what is returned.
+    """
+    starts = words_as(column_of(block, layout, SLOTS), np.int64)
+    ids = words_as(column_of(block, layout, IDS), np.int64)
+    probabilities = words_as(column_of(block, layout, PROBABILITIES), np.float64)
+    weights = words_as(column_of(block, layout, WEIGHTS), np.float32)[: starts.size]
+    capacity = layout[0, CAPACITY]
+    strange = place_beyond(starts, capacity)
+    if strange:
+        return strange
+    rows1 = words_as(rows, np.uint8)
+    size, mark = 8 * layout[0, WORDS], layout[0, MARK]
+    walk(rows, layout, ahead, newest % capacity, stop, starts, slots)
+    steps = slots.shape[1]
+    padded = False
+    for b in range(starts.size):
+        for t in range(steps):
+            real = slots[b, t] >= 0
+            flags[0, b, t] = real
+            if not real:
+                slots[b, t] = starts[b]  # any row that is in the cache; see below
+                padded = True
+            flags[1, b, t] = real and (rows1[slots[b, t] * size + mark] & BEGINS) != 0
+    gather_rows(rows, slots.reshape(starts.size * steps), layout, False, block)
+    if padded:
+        clear_padding(layout, block, flags)
+    ids_of(starts, newest, capacity, ids)
+    importance_weights(probabilities, least, beta, largest, weights, words_as(record, np.float64))
+    if drawn:
+        for b in range(starts.size):
+            rows1[starts[b] * size + mark] |= DRAWN
+            record[RECORD + b] = ids[b]
+        record[COUNT] = starts.size
+        record[DRAWS] += 1
+    return 0
+
+
+@inner
+def clear_padding(layout, block, flags):
+    """Set all values to 0 of steps that are not real."""
+    block1 = words_as(block, np.uint8)
+    for line in range(1, layout.shape[0]):
+        unit, count, column = layout[line, 0], layout[line, 1], layout[line, 4]
+        size = unit * count
+        for b in range(flags.shape[1]):
+            for t in range(flags.shape[2]):
+                if not flags[0, b, t]:
+                    first = unit * column + (b * flags.shape[2] + t) * size
+                    for k in range(first, first + size):
+                        block1[k] = 0
+
+
+@kernel
+def mix_errors(slots, td_errors, burn_in, mix, errors):
+    """Write one error for each sequence: `mix` of the largest, the rest of the mean, of its errors.
+
+    Those of real steps after the burn-in count; of a sequence that has none, those of all its real
+    steps. `slots`, int64[B, T], is -1 where a step is not real. A sequence that is gone has no real
+    step, and the error 0.
+    """
+    for b in range(td_errors.shape[0]):
+        steps = 0
+        while steps < slots.shape[1] and slots[b, steps] >= 0:
+            steps += 1
+        first = burn_in if steps > burn_in else 0
+        largest = 0.0
+        total = 0.0
+        for t in range(first, steps):
+            error = abs(td_errors[b, t])
+            largest = max(largest, error)
+            total += error
+        error = 0.0
+        if steps:
+            error = mix * largest + (1.0 - mix) * (total / (steps - first))
+            if total != total:  # max() may have passed over it
+                error = total
+        errors[b] = error
