@@ -375,7 +375,12 @@ class Pair:
 
     def arguments(self, call: Call, single: bool) -> dict[str, Any]:
         """Return those of `add`."""
-        show = lambda places: stacked([observation(self.kind, place) for place in places])  # noqa: E731
+
+        def show(places: Any) -> Any:
+            if not len(places):
+                return taken(stacked([observation(self.kind, np.zeros(2))]), slice(0, 0))
+            return stacked([observation(self.kind, place) for place in places])
+
         given: dict[str, Any] = {"tag": call.tag}
         if self.memory:
             given[self.memory] = np.stack([call.action, -call.action], axis=1)
