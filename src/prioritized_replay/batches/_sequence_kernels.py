@@ -19,7 +19,7 @@ from prioritized_replay.batches._batch_kernels import (
     place_beyond,
 )
 from prioritized_replay.jit.compiling import inner, kernel
-from prioritized_replay.jit.intrinsics import words_as
+from prioritized_replay.jit.intrinsics import Place, prefetch, words_as
 from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD
 from prioritized_replay.storage.marks import BEGINS, DRAWN
 
@@ -46,10 +46,33 @@ def next_slot(rows1, layout, ahead, newest, slot, stop):
     return further
 
 
+@inner
+def fetch_steps(rows, layout, ahead, starts, steps):
+    """Ask for the rows of sequences before they are looked at, as far as one can guess where.
+
+    A stream goes on most often as many rows later as it did the last time.
+    """
+    capacity, words, mark = layout[0, CAPACITY], layout[0, WORDS], layout[0, MARK] >> 3
+    if ahead.size:
+        for b in range(starts.size):
+            prefetch(ahead, Place(max(starts[b], 0)))
+    for b in range(starts.size):
+        slot = max(starts[b], 0)
+        hop = min(np.int64(ahead[slot]), capacity - 1) if ahead.size else np.int64(1)
+        for _ in range(steps):
+            prefetch(rows, Place(slot * words + mark))
+            if ahead.size:
+                prefetch(ahead, Place(slot))
+            slot += hop
+            if slot >= capacity:
+                slot -= capacity
+
+
 @kernel
 def walk(rows, layout, ahead, newest, stop, starts, slots):
     """Write the slots of T steps from each start on, -1 where there are no more; `slots` [B, T]."""
     rows1 = words_as(rows, np.uint8)
+    fetch_steps(rows, layout, ahead, starts, slots.shape[1])
     for b in range(starts.size):
         slots[b, 0] = starts[b]
     for t in range(1, slots.shape[1]):  # step by step for all: their cache misses overlap
