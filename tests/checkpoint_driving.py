@@ -44,6 +44,7 @@ SEQUENCES = {
     "apart": {"length": 4},
     "across": {"length": 3, "overlap": 2, "boundaries": "cross"},
 }
+WITH_MEMORY = ("overlapping", "across")  # these have a column that is kept once for a sequence
 
 
 class Case(NamedTuple):
@@ -63,7 +64,7 @@ class Case(NamedTuple):
     def buffer(self, **options: Any) -> per.ReplayBuffer:
         return per.ReplayBuffer(
             CAPACITY,
-            {"obs": STORAGES[self.storage], **SCALARS},
+            fields_of(self.storage, self.sequence),
             sampler=(SAMPLERS | OTHER_SAMPLERS)[self.sampler],
             n_step=self.n_step,
             num_envs=None if self.autoreset is None else 3,
@@ -72,6 +73,11 @@ class Case(NamedTuple):
             **sequence_of(self.sequence),
             **options,
         )
+
+
+def fields_of(storage: str, sequence: str | None) -> dict[str, Any]:
+    memory = {"memory": per.Field((2,), per_sequence=True)} if sequence in WITH_MEMORY else {}
+    return {"obs": STORAGES[storage], **SCALARS, **memory}
 
 
 def sequence_of(name: str | None) -> dict[str, Any]:
@@ -151,11 +157,15 @@ class World:
             if mode == "same_step":
                 next_obs = self.observed(stream, time)
         self.times[stream] = time
+        memory = {"memory": self.memory(stream, time)} if self.case.sequence in WITH_MEMORY else {}
         return {
             "obs": obs, "action": time % 4, "reward": reward, "next_obs": next_obs,
             "terminated": bool(ended and terminated), "truncated": bool(ended and not terminated),
-            "final": final,
+            "final": final, **memory,
         }  # fmt: skip
+
+    def memory(self, stream: int, time: int) -> np.ndarray:
+        return np.array([stream, time], np.float32)
 
 
 def stacked(values: list[Any]) -> Any:

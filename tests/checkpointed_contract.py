@@ -33,8 +33,9 @@ def new(capacity: int = 20) -> per.ReplayBuffer:
 
 
 def new_sequences(capacity: int = 20) -> per.ReplayBuffer:
+    fields = {**FIELDS, "memory": per.Field((3,), per_sequence=True)}
     return per.ReplayBuffer(
-        capacity, FIELDS, sequence=per.Sequence(4, burn_in=1, overlap=2), num_envs=2,
+        capacity, fields, sequence=per.Sequence(4, burn_in=1, overlap=2), num_envs=2,
         autoreset="next_step", seed=np.random.SFC64(5),
     )  # fmt: skip
 
@@ -49,8 +50,10 @@ def drive(replay: per.ReplayBuffer, steps: int, seed: int = 0) -> None:
         after = np.concatenate([obs[:, 1:], frames], axis=1)
         reward = np.where(ended, 0.0, [1.0, 0.5])  # the step after an end is a reset
         ended = ~ended & (rng.random(2) < 0.1)
-        error = None if replay.sequence else rng.normal(size=2)
-        replay.add(obs, [k, k], reward, after, ended, td_error=error)
+        more = {"td_error": rng.normal(size=2)}
+        if replay.sequence:
+            more = {"memory": rng.normal(size=(2, 3))}
+        replay.add(obs, [k, k], reward, after, ended, **more)
         obs = after
         if len(replay) > 3:
             batch = replay.sample(3, beta=0.5)

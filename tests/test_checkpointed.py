@@ -1,5 +1,7 @@
 """Every part of a buffer that a checkpoint holds keeps the contract of such a part."""
 
+import tempfile
+
 import numpy as np
 import pytest
 from tests.checkpointed_contract import (
@@ -10,6 +12,7 @@ from tests.checkpointed_contract import (
     new,
     new_index,
     new_sequences,
+    saved,
 )
 
 import prioritized_replay as per
@@ -78,6 +81,16 @@ class TestLastBatchOfSequences(OfSequences, TestLastBatch):
 
 class TestTransitionsOfSequences(OfSequences, TestTransitions):
     pass
+
+
+class TestSequences(OfSequences, Contract):
+    def part(self, replay):
+        return replay._sequences
+
+    def prepare(self, replay, source):
+        """Which sequences can be drawn is known to the sampler."""
+        with tempfile.TemporaryDirectory() as folder:
+            replay._sampler.restore(saved(source._sampler, folder))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from tests import interrupts
 from tests.checkpoint_driving import (
     OTHER_SAMPLERS,
     SAMPLERS,
-    SCALARS,
-    STORAGES,
+    WITH_MEMORY,
     World,
     drive,
+    fields_of,
     sequence_of,
 )
 
@@ -49,7 +49,7 @@ class Kind(NamedTuple):
         """Return a buffer and its world, as they are before the call."""
         replay = per.ReplayBuffer(
             CAPACITY,
-            {"obs": STORAGES[self.storage], **SCALARS},
+            fields_of(self.storage, self.sequence),
             sampler=(SAMPLERS | OTHER_SAMPLERS)[self.sampler],
             n_step=self.n_step,
             num_envs=None if self.autoreset is None else 3,
@@ -161,7 +161,11 @@ def episode_of(world: World, count: int, end: str | None = None) -> dict[str, An
     time = int(world.times[stream])
     world.times[stream] = time + count + (10 if end else 0)
     world.awaiting[stream] = end is not None and world.case.autoreset == "next_step"
+    memory = {}
+    if world.case.sequence in WITH_MEMORY:
+        memory["memory"] = np.stack([world.memory(stream, time + k) for k in range(count)])
     return {
+        **memory,
         "obs": stacked([world.observed(stream, time + k) for k in range(count + 1)]),
         "action": np.arange(count) % 4,
         "reward": np.arange(1.0, count + 1.0),

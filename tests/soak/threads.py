@@ -142,7 +142,7 @@ class Threads:
 
     def require_empty(self, error):
         """The buffer may have been cleared in the meantime."""
-        if "empty" not in str(error):
+        if "at least one" not in str(error):
             raise error
 
     def learn_from(self, batch):
