@@ -912,14 +912,16 @@ class ReplayBuffer(Sampled):
             True,
         )  # fmt: skip
         fused = self._fused if batch_size <= uniforms.size else None
-        at_once = fused is not None and batch_size <= uniforms.left
+        numbers = None if fused is None else uniforms.at_hand(batch_size)
+        at_once = numbers is not None
         outer = None
         if not at_once:  # uniforms are used up before the batch is drawn
             outer = self._note.begin(partial(self._undo_draw, uniforms.moment(), self._last.draws))
         try:
             if fused is not None:
                 sampler.prepare()
-                numbers = uniforms.block_for(batch_size)
+                if numbers is None:
+                    numbers = uniforms.block_for(batch_size)
                 strange = fused(sampler.distribution, numbers, sampler.stratified, call)
                 if strange:
                     raise self._drawn.refused(strange, call)

@@ -78,7 +78,7 @@ class RankOrder:
         self._start()
 
     def __len__(self) -> int:
-        return int(self._tree.cells[0, ROWS])
+        return self._tree.cells.item(0, ROWS)
 
     @property
     def arrays(self) -> rank_kernels.Tree:
