@@ -12,7 +12,7 @@ from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling import _tree_kernels as tree_kernels
 from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights, require_common
-from prioritized_replay.sampling.distribution import HUGE, TINY, Floats, Ints
+from prioritized_replay.sampling.distribution import HUGE, INT64, TINY, Floats, Ints
 from prioritized_replay.sampling.sum_tree import MinTree, SumTree
 
 __all__ = ["Proportional", "ProportionalDistribution"]
@@ -182,7 +182,7 @@ class ProportionalDistribution:
         self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
     ) -> int:
         """Set masses from errors. O(B log N)."""
-        scratch = np.empty(2 * ids.size, np.int64)
+        scratch = np.empty(2 * ids.size, INT64)
         outer = self._note.begin(self._recompute) if self._tracking else None
         live: int = tree_kernels.update_masses(
             *self.arrays, self._priorities, counters, self.alpha, self.most,

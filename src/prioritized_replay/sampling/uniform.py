@@ -10,7 +10,7 @@ from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling.choices import DrawMode, require_choice
-from prioritized_replay.sampling.distribution import HUGE, Floats, Ints
+from prioritized_replay.sampling.distribution import HUGE, INT64, Floats, Ints
 
 __all__ = ["Uniform", "UniformDistribution"]
 
@@ -81,10 +81,8 @@ class UniformDistribution:
         self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
     ) -> int:
         """Check ids and errors, and count ids of overwritten rows. O(B)."""
-        slots, priorities = np.empty(ids.size, np.int64), np.empty(ids.size)
-        live: int = draw_kernels.check_update(
-            counters, ids, td_errors, self.capacity, slots, priorities
-        )
+        scratch = np.empty(2 * ids.size, INT64)
+        live: int = draw_kernels.check_update(counters, ids, td_errors, self.capacity, scratch)
         return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:
