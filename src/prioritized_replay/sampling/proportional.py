@@ -13,7 +13,7 @@ from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling import _tree_kernels as tree_kernels
 from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights, require_common
-from prioritized_replay.sampling.distribution import HUGE, TINY, Floats, Ints
+from prioritized_replay.sampling.distribution import HUGE, INT64, TINY, Floats, Ints
 from prioritized_replay.sampling.sum_tree import MinTree, SumTree
 
 __all__ = ["Proportional", "ProportionalDistribution"]
@@ -181,7 +181,7 @@ class ProportionalDistribution:
         self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
     ) -> int:
         """Set masses from errors. O(B log N)."""
-        scratch = np.empty(2 * ids.size, np.int64)
+        scratch = np.empty(2 * ids.size, INT64)
         tracked = partial(self._track, ids % self._capacity) if self._tracking else None
         outer = None if tracked is None else self._note.begin(tracked)
         live: int = tree_kernels.update_masses(
