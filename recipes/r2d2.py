@@ -68,7 +68,7 @@ class Config:
     """Steps from cue to decision in ``recall``."""
     warmup: int = 5_000
     """Steps before the first update."""
-    train_every: int = 16
+    train_every: int = 8
     """Steps between updates."""
     capacity: int = 100_000
     """Steps kept."""
@@ -78,7 +78,7 @@ class Config:
     """First steps of a sequence that only warm the state up."""
     overlap: int = 10
     """Steps that a sequence shares with the one before."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Sequences of an update."""
     n_step: int = 5
     """Steps of a target."""
@@ -86,8 +86,8 @@ class Config:
     """Discount of one step."""
     hidden_size: int = 64
     """Units of each layer, and of the LSTM."""
-    target_period: int = 100
-    """Updates between copies of the network for the targets."""
+    tau: float = 0.01
+    """How far the target network moves toward the network in an update."""
     learning_rate: float = 1e-3
     """Of Adam; it falls to 0."""
     gradient_clip: float = 10.0
@@ -177,7 +177,7 @@ class Agent:
     """Networks and optimizer, and how one batch changes them."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.updates = config, 0
+        self.config = config
         self.online_network = Network(config)
         self.target_network = copy.deepcopy(self.online_network)
         self.optimizer = torch.optim.Adam(
@@ -216,9 +216,9 @@ class Agent:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.online_network.parameters(), config.gradient_clip)
         self.optimizer.step()
-        self.updates += 1
-        if self.updates % config.target_period == 0:
-            self.target_network.load_state_dict(self.online_network.state_dict())
+        with torch.no_grad():
+            online: list[Tensor] = list(self.online_network.parameters())
+            torch._foreach_lerp_(list(self.target_network.parameters()), online, config.tau)
         return td_errors.detach()
 
 

@@ -34,7 +34,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "r2d2": {
         "task": "cartpole", "steps": 320, "envs": 4, "warmup": 160, "evaluate_every": 160,
         "evaluation_episodes": 2, "hidden_size": 16, "batch_size": 8, "length": 8, "burn_in": 3,
-        "overlap": 4, "train_every": 8, "target_period": 4,
+        "overlap": 4, "train_every": 8, "tau": 0.1,
     },
 }  # fmt: skip
 

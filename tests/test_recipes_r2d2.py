@@ -133,7 +133,7 @@ def batch_of(rows: int, length: int, real: list[int]) -> SimpleNamespace:
 
 def test_the_errors_of_an_update_are_those_of_a_slow_loop(r2d2):
     torch.manual_seed(0)
-    agent = r2d2.Agent(r2d2.Config(hidden_size=8, burn_in=2, n_step=3, learning_rate=0.0))
+    agent = r2d2.Agent(r2d2.Config(hidden_size=8, burn_in=2, n_step=3, learning_rate=0.0, tau=0.0))
     for parameter in agent.target_network.advantage.parameters():
         parameter.data *= -1.0  # it would choose the other action
     real = [6, 4, 1]
@@ -200,17 +200,20 @@ def test_neither_padding_nor_burn_in_changes_what_is_learnt(r2d2):
         assert_close(one, same)
 
 
-def test_the_target_network_is_copied_after_its_period(r2d2):
+def test_the_target_network_follows_a_part_of_the_way(r2d2):
     torch.manual_seed(0)
-    agent = r2d2.Agent(r2d2.Config(hidden_size=8, burn_in=2, target_period=2))
-    name = "encoder.0.weight"
-    first = agent.online_network.get_parameter(name).detach().clone()
+    agent = r2d2.Agent(r2d2.Config(hidden_size=8, burn_in=2, tau=0.25))
+    before = [parameter.detach().clone() for parameter in agent.target_network.parameters()]
+
     agent.update(batch_of(3, 6, [6, 4, 3]))
-    assert_close(agent.target_network.get_parameter(name), first)
-    agent.update(batch_of(3, 6, [6, 4, 3]))
-    now = agent.online_network.get_parameter(name)
-    assert_close(agent.target_network.get_parameter(name), now)
-    assert not torch.allclose(first, now)
+
+    networks = (agent.target_network, agent.online_network)
+    now, online = ([p.detach() for p in network.parameters()] for network in networks)
+    assert not torch.equal(
+        torch.cat([p.flatten() for p in before]), torch.cat([p.flatten() for p in online])
+    )
+    for old, new, other in zip(before, now, online, strict=True):
+        assert_close(new, 0.75 * old + 0.25 * other)
 
 
 def test_velocities_are_hidden_and_nothing_else_is_changed(r2d2):
