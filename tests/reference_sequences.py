@@ -69,12 +69,18 @@ class ReferenceSequences:
 
     # adding
 
-    def add(self, streams: Sequence[int], steps: Sequence[Step | None], endings: Any) -> list[int]:
+    def add(
+        self,
+        streams: Sequence[int],
+        steps: Sequence[Step | None],
+        endings: Any,
+        entry: float | None = None,
+    ) -> list[int]:
         """One step of each of these streams; a step that is None was an autoreset.
 
         Returns the ids of what can be drawn then and could not before.
         """
-        entry = self.entry_priority()
+        entry = self.entry_priority() if entry is None else entry
         made = []
         for stream, step, (terminated, truncated) in zip(streams, steps, endings, strict=True):
             if step is not None:
@@ -85,11 +91,13 @@ class ReferenceSequences:
     def add_episode(
         self, stream: int, steps: Sequence[Step | None], terminated: bool, truncated: bool
     ) -> list[int]:
-        """As so many calls of `add`."""
+        """As so many calls of `add`, but all enter with what one enters with that comes first."""
+        entry = self.entry_priority()
         made = []
         for number, step in enumerate(steps):
             last = number == len(steps) - 1
-            made += self.add([stream], [step], [(last and terminated, last and truncated)])
+            ending = last and terminated, last and truncated
+            made += self.add([stream], [step], [ending], entry)
         return [i for i in made if i in self.sequences]
 
     def end_episode(self, streams: Iterable[int] | None = None) -> list[int]:
