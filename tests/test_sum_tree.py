@@ -271,6 +271,7 @@ PLAIN_PYTHON = [
     "tests/test_samplers.py::test_without_replacement_every_row_comes_once",
     "tests/test_storage.py::test_columns_come_back_as_they_went_in",
     "tests/test_replay.py::test_at_the_ring_seam_no_row_is_mixed",
+    "tests/test_live.py::test_slots_are_found_in_the_order_of_their_age",
 ]
 
 

@@ -36,7 +36,8 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.marks import DRAWN, TRUNCATED, UNRELATED
-from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
+from prioritized_replay.storage.memory import WORD, Memory, OverLimit, memory_limit, reopened
+from prioritized_replay.storage.rows import Rows
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,
@@ -490,6 +491,12 @@ class ReplayBuffer(Sampled):
             with self._lock: block = self._block(start, min(start + count, stop))  # fmt: skip
             yield block
 
+    def __repr__(self) -> str:
+        if self._sequence is None:
+            return super().__repr__()
+        steps = f"{self._sampler.rows} of {self._capacity} steps"
+        return f"{type(self).__name__}({len(self)} sequences in {steps}, {self.sampler})"
+
     @property
     def fields(self) -> dict[str, Nested]:
         """Every stored column: the fields given and ``next_obs``, ``discount``, ``terminated``.
@@ -501,7 +508,8 @@ class ReplayBuffer(Sampled):
         >>> list(per.ReplayBuffer(10, fields).fields)
         ['obs', 'action', 'reward', 'discount', 'next_obs', 'terminated']
         """
-        return {name: structure.nested for name, structure in self._structures.items()}
+        structures = self._structures | self._columns.states
+        return {name: structure.nested for name, structure in structures.items()}
 
     @property
     def n_step(self) -> int:
@@ -1364,7 +1372,15 @@ class ReplayBuffer(Sampled):
             name: described_fields(part, reader.most_bytes // 4) for name, part in options["fields"]
         }
         options["sampler"] = described_sampler(options["sampler"], SPECIFICATIONS)
-        options["sequence"] = _described_sequence(options["sequence"])
+        options["sequence"] = sequence = _described_sequence(options["sequence"])
+        if sequence is not None:
+            states = Schema(options["fields"], sequences=True).states.values()
+            leaves = {name: field for part in states for name, field in part.leaves.items()}
+            waiting = (streams or 1) * sequence.length
+            reader.require("lines", np.int64, ((streams or 1) * (3 + sequence.length),))
+            if leaves:
+                words = waiting * Rows(1, leaves).row_size // WORD
+                reader.require("states_waiting", np.uint64, (words,))
         needed = 0 if isinstance(options["sampler"], Uniform) else LEAST_BYTES * capacity
         if needed > reader.most_bytes:
             raise reader.error(

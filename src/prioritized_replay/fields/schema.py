@@ -115,7 +115,8 @@ class Schema:
             If a column is unknown or missing.
         """
         names = set(given)
-        wanted = [n for n in self.structures if n in names or n not in ("discount", "terminated")]
+        columns = [*self.structures, *self.states]
+        wanted = [name for name in columns if name in names or name not in ADDED[1:]]
         unknown, missing = names - set(wanted), set(wanted) - names
         if unknown or missing:
             kind, names = ("unknown", unknown) if unknown else ("missing", missing)

@@ -31,6 +31,7 @@ Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Boundaries = Literal["stop", "cross"]
 NOTHING = np.zeros(0, np.uint64)
+NO_STATES = NOTHING, NOTHING, NOTHING.view(np.int32), NOTHING.view(np.int64)
 ALL_STAGED = -1  # a stream's number in its place: see `follow_steps`
 
 
@@ -252,11 +253,13 @@ class Sequences:
     def _arrays(self) -> tuple[Any, ...]:
         if self.states is not None:
             return self.states.arrays
-        return NOTHING, NOTHING, NOTHING.view(np.int32), NOTHING.view(np.int64)
+        return NO_STATES
 
     def _let_in_since(self, logged: int) -> Ints:
         """Return the ids of sequences that were let in since there were so many changes."""
         counters = self._sampler.counters
+        if counters.item(ring.LOGGED) == logged:  # as after most steps
+            return np.empty(0, np.int64)
         slots, priorities = self._sampler.log[:, logged : counters.item(ring.LOGGED)]
         newest = counters.item(ring.ISSUED) - 1
         begun: Ints = slots[priorities >= 0.0].astype(np.int64)
