@@ -13,8 +13,9 @@ from prioritized_replay.conformance.adapters import Peer
 
 Part = Literal[
     "add", "episodes", "replay", "vector", "note", "index", "worst", "memory", "start", "training",
-    "stacks", "files", "sb3",
+    "stacks", "files", "sb3", "sequences",
 ]  # fmt: skip
+SEQUENCE_SIZES, LEAST_STEPS = (1_000_000, 10_000_000, 100_000_000), 1_000
 MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
 
 
@@ -27,7 +28,7 @@ class BenchConfig:
     steps of many environments at once; what it costs that a call may be interrupted; the sampler
     alone beside a buffer; hard priorities; bytes per transition; new processes; the training of a
     DQN; stacks of frames, their bytes among it; rows in files; the algorithms of
-    Stable-Baselines3, with its replay and with ours."""
+    Stable-Baselines3, with its replay and with ours; sequences of steps."""
 
     peers: tuple[Peer, ...] = get_args(Peer)
     """Libraries to measure beside; one that is not installed is named as such and left out."""
@@ -38,6 +39,9 @@ class BenchConfig:
 
     batches: tuple[int, ...] = (32, 256, 1024)
     """Rows of a batch."""
+
+    sequence_steps: int = 100_000_000
+    """Steps of the largest memory of sequences; a hundred million take 8 GB."""
 
     rounds: int = 40
     """Rounds of each measurement, at most: everybody takes one turn in each."""
@@ -68,6 +72,8 @@ class BenchConfig:
             numbers = getattr(self, name)
             if not numbers or min(numbers) < least or len(set(numbers)) < len(numbers):
                 raise ValueError(f"{name} must be different numbers >= {least}, got {numbers}")
+        if self.sequence_steps < LEAST_STEPS:
+            raise ValueError(f"sequence_steps must be >= {LEAST_STEPS}, got {self.sequence_steps}")
         if self.rounds < 2:
             raise ValueError(f"rounds must be >= 2, got {self.rounds}")
         if not self.seconds > 0:
@@ -93,6 +99,12 @@ class BenchConfig:
         """Rows of the memories of stacks: of everybody's, and of ours whose bytes are counted."""
         some, many = (FEW_STACKS, SOME_STACKS) if self.quick else (SOME_STACKS, MANY_STACKS)
         return min(some, self.one_size), min(many, self.one_size)
+
+    @property
+    def sequence_sizes(self) -> tuple[int, ...]:
+        """Steps of the memories of sequences, smallest first: of those up to the largest."""
+        most = min(self.sequence_steps, 1_000_000) if self.quick else self.sequence_steps
+        return (*(size for size in SEQUENCE_SIZES if size < most), most)
 
     @property
     def one_size(self) -> int:

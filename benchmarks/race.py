@@ -22,6 +22,7 @@ from benchmarks.note_measures import measure_note
 from benchmarks.options import BenchConfig, Part
 from benchmarks.processes import measure_footprint, measure_starts
 from benchmarks.results import FILE, Absence, Participant, Results, load, surroundings
+from benchmarks.sequence_measures import measure_sequences
 from benchmarks.session import Session
 from benchmarks.stack_measures import measure_files, measure_stack_footprints, measure_stacks
 from benchmarks.vector_measures import measure_vectors
@@ -168,6 +169,8 @@ def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type
         measure_files(session, config.one_size)
     elif part == "sb3":
         _measure_sb3(session)
+    elif part == "sequences":
+        measure_sequences(session, config.peers, config.sequence_sizes, config.one_size)
     elif part == "episodes":
         measure_episodes(session, config.one_size, config.stack_sizes[0])
     else:
@@ -220,11 +223,12 @@ def _measure_training(config: BenchConfig, session: Session) -> None:
 def _command(config: BenchConfig) -> str:
     """Return the command that measures the same again."""
     words, plain = ["python -m benchmarks"], BenchConfig()
-    for name in ("parts", "peers", "sizes", "batches", "rounds", "seconds", "clock", "quick"):
+    names = ("parts", "peers", "sizes", "batches", "sequence_steps", "rounds", "seconds", "clock")
+    for name in (*names, "quick"):
         value = getattr(config, name)
         if value != getattr(plain, name):
             told = value if isinstance(value, tuple) else () if value is True else (value,)
-            words += [f"--{name}", *map(str, told)]
+            words += [f"--{name.replace('_', '-')}", *map(str, told)]
     return " ".join(words)
 
 

@@ -15,6 +15,7 @@ from benchmarks import (
     measures,
     note_measures,
     sb3_measures,
+    sequence_measures,
     stack_measures,
     vector_measures,
 )
@@ -22,6 +23,7 @@ from benchmarks.results import Ratio, Results
 from benchmarks.targets import (
     EPISODE_TARGETS,
     INDEX_TARGETS,
+    SEQUENCE_TARGETS,
     STACK_TARGETS,
     VECTOR_TARGETS,
     Target,
@@ -34,7 +36,9 @@ from prioritized_replay.conformance.subject import LAWS
 Cells = list[list[str]]
 """A heading line and the lines below it."""
 
-LIMITS = (limits.COPY, limits.ROWS, limits.CHASE, stack_measures.STACKS)
+LIMITS = (
+    limits.COPY, limits.ROWS, limits.CHASE, stack_measures.STACKS, sequence_measures.COPY,
+)  # fmt: skip
 NARROW = "\N{NO-BREAK SPACE}"
 
 
@@ -286,7 +290,7 @@ def memory(results: Results, of_stacks: bool = False) -> Cells:
     """Return bytes per transition: as the library says, and as its process grew."""
     table = [["contender", "rows", "bytes it says", "bytes its process grew by"]]
     for row in results.footprints:
-        if (row.contender in _STACKS) != of_stacks:
+        if (row.contender in _STACKS) != of_stacks or row.contender in _OF_STEPS:
             continue
         known = ["" if x is None else f"{x:,.0f}" for x in (row.reserved, row.resident)]
         table.append([row.contender, f"{row.size:,}", *known])
@@ -310,6 +314,22 @@ def files(results: Results) -> Cells:
                 number(row.ratio), _middle(row.low, row.high).strip("()"),
             ]
         )  # fmt: skip
+    return table
+
+
+def sequence_bytes(results: Results) -> Cells:
+    """Return the bytes of a step in a buffer of sequences, beside those of a transition."""
+    ways = sequence_measures
+    table: Cells = [["steps", "rows", "transitions", "sequences", "times as many"]]
+    said = {(row.contender, row.size): row.reserved for row in results.footprints}
+    for row in results.ratios:
+        if row.measure.startswith(ways.BYTES):
+            kept = row.measure.removeprefix(f"{ways.BYTES}, ")
+            both = (
+                said.get((f"{name}, {kept}", row.size)) for name in (row.contender, row.against)
+            )
+            cells = ["" if value is None else f"{value:,.1f}" for value in both]
+            table.append([kept, f"{row.size:,}", *cells, f"{row.ratio:.3f}"])
     return table
 
 
@@ -390,7 +410,16 @@ def _columns(names: Iterable[str]) -> list[str]:
 
 
 _STACKS = {kind.name for kind in ALL_STACKS}
+_OF_STEPS = {
+    f"{name}, {kept}"
+    for name in (sequence_measures.TRANSITIONS, sequence_measures.OF_SEQUENCES)
+    for kept in sequence_measures.KEPT
+}
 _STACK_TIMES = (stack_measures.ADD, stack_measures.SAMPLE, stack_measures.LOOP)
+_SEQUENCES = (
+    sequence_measures.UPDATE, sequence_measures.CYCLE, sequence_measures.DRAW,
+    sequence_measures.ADD_AND_DRAW, *map(sequence_measures.copied, sequence_measures.WIDTHS),
+)  # fmt: skip
 _ADDING = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP)
 _PRIORITIZED = ("proportional", "rank")
 
@@ -420,6 +449,10 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "files": files,
     "episodes": episodes,
     "episode targets": lambda results: some_targets(results, EPISODE_TARGETS),
+    "sequences": lambda results: times(results, _SEQUENCES, _PRIORITIZED),
+    "uniform sequences": lambda results: times(results, _SEQUENCES, ("uniform",)),
+    "sequence bytes": sequence_bytes,
+    "sequence targets": lambda results: some_targets(results, SEQUENCE_TARGETS),
     "starts": starts,
     "training": training,
     "sb3": sb3,
@@ -429,7 +462,10 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "machine": lambda results: pairs(results.made),
     "data": lambda results: pairs(results.workload),
     "limits": lambda results: pairs(
-        limits.MEANING | vector_measures.MEANING | {stack_measures.STACKS: stack_measures.MEANING}
+        limits.MEANING
+        | vector_measures.MEANING
+        | {stack_measures.STACKS: stack_measures.MEANING}
+        | {sequence_measures.COPY: sequence_measures.MEANING}
     ),
 }
 """Every table, by the name that the page uses."""
@@ -454,6 +490,10 @@ SHOWN = {
     "files": "rows in files, pages cached, beside rows in RAM: microseconds",
     "episodes": "whole episodes, beside one call a step",
     "episode targets": "targets, whole episodes",
+    "sequences": "sequences, microseconds",
+    "uniform sequences": "sequences drawn uniformly, microseconds",
+    "sequence bytes": "bytes of a step, of sequences beside single transitions",
+    "sequence targets": "targets, sequences",
     "starts": "new processes",
     "training": "training a DQN",
     "sb3": "Stable-Baselines3's algorithms: steps of a second with its own replay and with ours",

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import episode_measures, index_measures, note_measures, vector_measures
+from benchmarks import (
+    episode_measures,
+    index_measures,
+    note_measures,
+    sequence_measures,
+    vector_measures,
+)
 from benchmarks.measures import ADD, CYCLE, GROWTH
 from benchmarks.processes import FIRST, IMPORT, LATER
 from benchmarks.results import Ratio, Results
@@ -208,6 +214,13 @@ def _index_ratio(law: str) -> Callable[[Results], Figure | None]:
     return measured
 
 
+def _sequence_growth(results: Results) -> Figure | None:
+    """Find how many times as long a draw takes from 1e8 steps as from 1e6."""
+    ways = sequence_measures
+    twin = ways.at(1_000_000)
+    return _figure(next(_ratios(results, ways.GROWTH, 100_000_000, ways.DRAW_BATCH, twin), None))
+
+
 def _training(results: Results) -> Figure | None:
     runs = results.training.get("runs", ())
     speed = {(run["contender"], run["seed"]): run["steps_per_second"] for run in runs}
@@ -316,6 +329,27 @@ EPISODE_TARGETS = (
            _microseconds(episode_measures.NEW, 1, episode_measures.WHOLE)),
 )  # fmt: skip
 """What adding whole episodes should take: seconds of a million steps, microseconds of one."""
+
+_SEQ = sequence_measures
+
+SEQUENCE_TARGETS = (
+    Target(f"{_SEQ.UPDATE_BATCH} x {_SEQ.UPDATE_LENGTH} errors: new priorities", 300.0, False, "us",
+           _microseconds(_SEQ.UPDATE, _SEQ.UPDATE_BATCH, _SEQ.NAME)),
+    Target(f"{_SEQ.DRAW_BATCH} sequences of {_SEQ.DRAW_LENGTH}: 1e8 steps, in times of 1e6",
+           2.0, False, "x", _sequence_growth),
+    *(
+        Target(f"{_SEQ.COPY_BATCH} sequences of {_SEQ.COPY_LENGTH}, {width}, in times of a bare "
+               "copy of their bytes", 1.5, False, "x",
+               _own_ratio(_SEQ.copied(width), _SEQ.COPY_BATCH, _SEQ.NAME))
+        for width in _SEQ.WIDTHS
+    ),
+    *(
+        Target(f"bytes of a step, {kept}, in times of a transition", 1.1, False, "x",
+               _own_ratio(f"{_SEQ.BYTES}, {kept}", 1, _SEQ.OF_SEQUENCES))
+        for kept in _SEQ.KEPT
+    ),
+)  # fmt: skip
+"""What it should reach with sequences."""
 
 STACK_TARGETS = (
     Target(

@@ -19,31 +19,9 @@ from prioritized_replay.batches._batch_kernels import (
     place_beyond,
 )
 from prioritized_replay.jit.compiling import inner, kernel
-from prioritized_replay.jit.intrinsics import Place, prefetch, words_as
+from prioritized_replay.jit.intrinsics import EIGHT, ONE, ZERO, Place, prefetch, words_as
 from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD
 from prioritized_replay.storage.marks import BEGINS, DRAWN
-
-
-@inner
-def next_slot(rows1, layout, ahead, newest, slot, stop):
-    """Return the slot of the next step of a sequence, or -1 where it ends.
-
-    `newest` is the slot of the latest row. Whatever `ahead` holds, the slot is one that there is.
-    """
-    capacity = layout[0, CAPACITY]
-    hop = np.int64(1)
-    if ahead.size:
-        hop = np.int64(ahead[slot])
-        if not 0 < hop < capacity:
-            return np.int64(-1)
-    elif slot == newest:
-        return np.int64(-1)
-    further = slot + hop
-    if further >= capacity:
-        further -= capacity
-    if stop and rows1[8 * further * layout[0, WORDS] + layout[0, MARK]] & BEGINS:
-        return np.int64(-1)
-    return further
 
 
 @inner
@@ -70,17 +48,36 @@ def fetch_steps(rows, layout, ahead, starts, steps):
 
 @kernel
 def walk(rows, layout, ahead, newest, stop, starts, slots):
-    """Write the slots of T steps from each start on, -1 where there are no more; `slots` [B, T]."""
+    """Write the slots of T steps from each start on, -1 where there are no more; `slots` [B, T].
+
+    `newest` is the slot of the latest row. Whatever `ahead` holds, each slot is one that there is.
+    """
     rows1 = words_as(rows, np.uint8)
+    size, mark = EIGHT * Place(layout[0, WORDS]), Place(layout[0, MARK])
+    capacity = Place(layout[0, CAPACITY])
     fetch_steps(rows, layout, ahead, starts, slots.shape[1])
     for b in range(starts.size):
         slots[b, 0] = starts[b]
-    for t in range(1, slots.shape[1]):  # step by step for all: their cache misses overlap
+    # Step by step for all, so that their cache misses overlap. A function for one step, which is
+    # given arrays, takes three times as long: arrays are counted when they are handed over.
+    for t in range(1, slots.shape[1]):
         for b in range(starts.size):
             slot = slots[b, t - 1]
-            if slot >= 0:
-                slot = next_slot(rows1, layout, ahead, newest, slot, stop)
-            slots[b, t] = slot
+            goes_on = slot >= 0
+            further = Place(slot)
+            if goes_on:
+                hop = ONE
+                if ahead.size:
+                    hop = Place(ahead[further])
+                    goes_on = ZERO < hop < capacity
+                else:
+                    goes_on = slot != newest
+                if goes_on:
+                    further += hop
+                    if further >= capacity:
+                        further -= capacity
+                    goes_on = not (stop and rows1[further * size + mark] & BEGINS)
+            slots[b, t] = np.int64(further) if goes_on else np.int64(-1)
 
 
 @kernel
