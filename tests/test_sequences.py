@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numba.core import config
 from tests import interrupts
 from tests.reference import Step, chi_square_excess, sequential_law
 from tests.reference_sequences import Pair, ReferenceSequences, fields_of
 from tests.reference_streams import BOTH, GAMMA, MODES, TERMINATED, TRUNCATED
 
 import prioritized_replay as per
+from prioritized_replay.storage import marks
 
 ROOT = Path(__file__).parent.parent
 THREE = per.Uniform(), per.Proportional(), per.RankBased()
@@ -585,6 +587,18 @@ def test_one_error_of_a_sequence_is_taken_as_it_is():
     np.testing.assert_allclose(replay.priorities([0, 4]), [0.9 * 1.5 + 0.1 + 0.5, 1.0])
 
 
+@pytest.mark.parametrize("mix", [0.0, 0.5, 1.0])
+def test_errors_at_the_edge_of_what_a_number_can_be(mix):
+    replay = three(PLAIN, priority_mix=mix)
+    replay.update_priorities([0, 4], [[0.0, 1e308, -1e308, 1e308], [NAN, 1e-320, NAN, NAN]])
+    np.testing.assert_allclose(replay.priorities([0, 4]), [1e308, 1e-320], rtol=1e-3)
+    before = replay.priorities([0, 4, 6]).tolist()
+    for wrong, shown in ((-np.inf, "-inf"), (np.inf, "inf"), (NAN, "nan")):
+        with pytest.raises(ValueError, match=f"finite, got {shown} for id 4 at position 1"):
+            replay.update_priorities([0, 4], [[1.0] * 4, [1.0, wrong, 1.0, 1.0]])
+    assert replay.priorities([0, 4, 6]).tolist() == before
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "list"])
 def test_errors_of_any_kind(dtype):
     replay = three(PLAIN)
@@ -635,11 +649,11 @@ def test_every_burn_in_and_number_of_real_steps(length):
         np.testing.assert_allclose(replay.priorities(ids), expected, rtol=1e-14)
 
 
-def one_more(replay, length=4, end=True):
+def one_more(replay, length=4, end=True, **more):
     """Add an episode of so many steps; return its sequences."""
     obs = np.zeros((length + 1, 2))
     zeros = np.zeros(length)
-    return replay.add_episode(obs, zeros.astype(int), zeros, end, tag=zeros).tolist()
+    return replay.add_episode(obs, zeros.astype(int), zeros, end, tag=zeros, **more).tolist()
 
 
 def test_new_sequences_enter_at_the_largest_priority_so_far():
@@ -754,6 +768,17 @@ def test_a_sequence_is_a_value():
     assert "burn_in=2" in repr(sequence)
     with pytest.raises(AttributeError):
         sequence.length = 9
+
+
+def test_numbers_of_numpy_are_as_good_as_others():
+    sequence = per.Sequence(np.uint8(254), np.int8(3), np.uint8(4), np.float32(0.5))
+    assert sequence == per.Sequence(254, 3, 4, 0.5)
+    assert {type(value) for value in sequence.plain().values()} == {int, float, str}
+    replay = per.ReplayBuffer(
+        600, fields_of(), num_envs=2, autoreset="disabled", sequence=sequence
+    )  # fmt: skip
+    assert one_more(replay, 260, env=1) == [0, 6]
+    assert replay.get([6]).obs.shape == (1, 254, 2)
 
 
 @pytest.mark.parametrize(
@@ -1074,6 +1099,96 @@ def test_a_buffer_in_a_directory_goes_on_from_its_last_flush(tmp_path):
     pair.replay = None
     loaded = per.ReplayBuffer.load(tmp_path / "files", directory=tmp_path / "files")
     assert interrupts.contents(loaded) == seen
+
+
+def of_large_states(capacity, sequence, **options):
+    """A buffer whose sequences have 1 KiB of their own."""
+    fields = fields_of(memory=per.Field((256,), per_sequence=True))
+    return per.ReplayBuffer(capacity, fields, sequence=sequence, **options)
+
+
+def add_steps(replay, count, **options):
+    obs = np.zeros((count + 1, 2))
+    zeros = np.zeros(count)
+    memory = np.repeat(np.arange(count, dtype=np.float32)[:, None], 256, axis=1)
+    action = zeros.astype(int)
+    return replay.add_episode(obs, action, zeros, False, tag=zeros, memory=memory, **options)
+
+
+@pytest.mark.parametrize("sequence", [per.Sequence(4, overlap=3), per.Sequence(5)], ids=str)
+def test_the_bytes_of_a_full_buffer_are_known_before(sequence):
+    expected = of_large_states(400, sequence).bytes_when_full()
+    replay = of_large_states(400, sequence, max_bytes=expected)
+    at_first = replay.nbytes
+    assert at_first < expected - 400 // sequence.stride * 512
+    for _ in range(2):
+        for _ in range(300):
+            add_steps(replay, 3)
+        assert replay.nbytes == replay.bytes_when_full() == expected
+        replay.clear()
+        assert replay.nbytes == at_first
+
+
+def test_a_buffer_can_be_cleared_where_there_is_no_room_for_more():
+    at_first = of_large_states(400, per.Sequence(1)).nbytes
+    replay = of_large_states(400, per.Sequence(1), max_bytes=at_first)
+    for _ in range(64):  # for which there is room at first
+        add_steps(replay, 1)
+    with pytest.raises(MemoryError, match="max_bytes must be >= "):
+        add_steps(replay, 1)
+    assert len(replay) == 64
+    replay.clear()
+    assert add_steps(replay, 1).tolist() == [64]
+
+
+def test_an_episode_takes_no_more_memory_than_its_sequences_need():
+    replay = of_large_states(90, per.Sequence(10))
+    ids = add_steps(replay, 5_000)
+    assert ids.tolist() == list(range(4_910, 5_000, 10))
+    assert replay.get(ids).memory[:, 255].tolist() == ids.tolist()
+    most = of_large_states(90, per.Sequence(10, overlap=9)).bytes_when_full()
+    assert replay.nbytes <= most
+    replay = of_large_states(5_000, per.Sequence(100))
+    few = replay.nbytes
+    add_steps(replay, 5_000)
+    assert replay.nbytes == few
+
+
+@pytest.mark.parametrize("envs", [None, 2])
+@pytest.mark.skipif(config.DISABLE_JIT, reason="what is not compiled can be ended anywhere")
+@pytest.mark.slow
+def test_an_interrupted_end_of_episodes_is_all_done_or_not_at_all(envs):
+    """Besides what is drawn: what is known of the last step, and of the steps to come."""
+    mode = "disabled" if envs is None else "next_step"
+
+    def build():
+        options = {"num_envs": envs, "autoreset": mode, "seed": 0}
+        replay = per.ReplayBuffer(20, fields_of(), sequence=per.Sequence(4), **options)
+        for step in range(2):
+            obs, ends = np.full(2, step, np.float32), False
+            values = obs, 0, 0.0, obs + 1, ends
+            if envs:  # the second one waits for its reset step
+                values = [np.stack([value] * envs) for value in values[:-1]]
+                values.append(np.array([False, step == 1]))
+            tag = 0.0 if envs is None else np.zeros(envs)
+            replay.add(*values, tag=tag)
+        return replay
+
+    def seen(replay):
+        size = replay.stats()["size"]  # what was left to do is done here
+        transitions = replay._transitions
+        cut = transitions.rows.marked(marks.TRUNCATED, np.arange(4)).tolist()
+        return size, cut, transitions.windows.awaiting.tolist()
+
+    before, replay = seen(build()), build()
+    replay.end_episode()
+    after = seen(replay)
+    assert before[0] != after[0]
+    assert before[1:] != after[1:]
+    for at in range(interrupts.count_events(build().end_episode)):
+        replay = build()
+        assert interrupts.run_until(replay.end_episode, at) == at
+        assert seen(replay) in (before, after)
 
 
 @pytest.mark.parametrize("kind", ["stacks", "nested"])

@@ -553,6 +553,9 @@ class ReplayBuffer(Sampled):
     def bytes_when_full(self, stack: int = 1) -> int:
         """Return about how many bytes :attr:`nbytes` will be when the buffer is full.
 
+        Of columns that are kept once for a sequence it counts those of long episodes: many that are
+        shorter than ``length - overlap`` have more sequences.
+
         Parameters
         ----------
         stack : int
@@ -568,7 +571,10 @@ class ReplayBuffer(Sampled):
         >>> replay.bytes_when_full() // replay.bytes_when_full(stack=4)
         3
         """
-        return self._memory.nbytes + self._transitions.bytes_to_come(stack)
+        to_come = self._transitions.bytes_to_come(stack)
+        if self._sequences is not None:
+            to_come += self._sequences.bytes_to_come()
+        return self._memory.nbytes + to_come
 
     def add(
         self,
@@ -788,6 +794,9 @@ class ReplayBuffer(Sampled):
         ------
         ValueError
             If ``env`` names a stream that is not there or twice.
+        MemoryError
+            If ``max_bytes`` would be passed by columns that are kept once for a sequence. Nothing
+            changes then.
 
         Examples
         --------
@@ -1531,7 +1540,7 @@ class ReplayBuffer(Sampled):
         if sequences.states is not None:
             columns = {name: episode.columns[name] for name in sequences.states.fields}
             given = sequences.states.packed(columns)
-        sequences.make_room(episode.steps)
+        sequences.make_room(episode.steps, of_one_stream=True)
         follow = partial(
             sequences.follow, given, sampler.entry_priority(), stream=episode.stream,
             ended=episode.ended, steps=episode.steps,
@@ -1555,13 +1564,17 @@ class ReplayBuffer(Sampled):
         sequences = self._sequences
         if sequences is not None:
             sequences.make_room(self._streams.count)
-            end = partial(sequences.end, streams, self._sampler.entry_priority())
+            end = partial(self._end_sequences, sequences, streams, self._sampler.entry_priority())
             outer = self._note.begin(end)
-            self._transitions.interrupt(streams, 0.0)
             ids = end()
             self._note.end(outer)
             return ids
         return self._latest_ids(self._transitions.interrupt(streams, self._entry_priority()))
+
+    def _end_sequences(self, sequences: Sequences, streams: Ints | None, entry: float) -> Ints:
+        """End the episodes of these streams, all if None; a second call does nothing."""
+        self._transitions.interrupt(streams, 0.0)
+        return sequences.end(streams, entry)
 
     def _require_live(self, ids: Ints) -> None:
         super()._require_live(ids)
