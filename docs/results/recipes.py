@@ -95,14 +95,14 @@ MEASURED = [
     Measured(
         "r2d2",
         "cartpole",
-        "--task cartpole --steps 200000",
+        "--task cartpole --steps 100000",
         WITH_MEMORY,
         seeds=5,
     ),
     Measured(
         "r2d2",
         "recall",
-        "--task recall --steps 50000",
+        "--task recall --steps 30000",
         WITH_MEMORY,
         seeds=5,
         y_label="share of right answers",
