@@ -63,7 +63,8 @@ def parameters(agent: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_one_short_file(name):
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
+    most = 300 if name == "r2d2" else 250  # sequences take more to explain
+    assert len(text.splitlines()) <= most
     imports = re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)
     assert not set(imports) & set(RECIPES)
     assert "prioritized_replay." not in text, "only public names of the package itself"

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -773,7 +774,7 @@ def test_a_sequence_is_a_value():
 def test_numbers_of_numpy_are_as_good_as_others():
     sequence = per.Sequence(np.uint8(254), np.int8(3), np.uint8(4), np.float32(0.5))
     assert sequence == per.Sequence(254, 3, 4, 0.5)
-    assert {type(value) for value in sequence.plain().values()} == {int, float, str}
+    assert {type(value) for value in asdict(sequence).values()} == {int, float, str}
     replay = per.ReplayBuffer(
         600, fields_of(), num_envs=2, autoreset="disabled", sequence=sequence
     )  # fmt: skip

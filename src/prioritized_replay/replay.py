@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -533,7 +534,16 @@ class ReplayBuffer(Sampled):
 
     @property
     def sequence(self) -> SequenceSpecification | None:
-        """What is drawn, if not single transitions."""
+        """What is drawn, if not single transitions; else None.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, sequence=per.Sequence(20, burn_in=5))
+        >>> replay.sequence.length, per.ReplayBuffer(100, fields).sequence
+        (20, None)
+        """
         return self._sequence
 
     @property
@@ -1356,7 +1366,7 @@ class ReplayBuffer(Sampled):
             "gamma": self._gamma,
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
-            "sequence": None if self._sequence is None else self._sequence.plain(),
+            "sequence": None if self._sequence is None else asdict(self._sequence),
         }
         return self._contents_of(description)
 
@@ -1637,7 +1647,7 @@ def _described_sequence(plain: Any) -> SequenceSpecification | None:
     if plain is None:
         return None
     sequence = SequenceSpecification(**plain)
-    if sequence.plain() != plain:
+    if asdict(sequence) != plain:
         raise ValueError(f"a sequence must be described in full, got {plain}")
     return sequence
 

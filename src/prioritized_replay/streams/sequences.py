@@ -7,7 +7,7 @@ which sequences enter, nor what a step consists of. Steps have been kept when it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -106,10 +106,6 @@ class Sequence:
     def stride(self) -> int:
         """Steps from the beginning of a sequence to that of the next, >= 1."""
         return self.length - self.overlap
-
-    def plain(self) -> dict[str, Any]:
-        """Return it in plain values that JSON has."""
-        return asdict(self)
 
 
 assert get_args(Boundaries)[0] == Sequence.boundaries
