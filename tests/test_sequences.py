@@ -812,6 +812,10 @@ WRONG = {
     "time first": (lambda r: r.update_priorities([0, 4, 6], np.zeros((4, 3))), "td_errors"),
     "another axis": (lambda r: r.update_priorities([0, 4], np.zeros((2, 4, 1))), "td_errors"),
     "one sequence less": (lambda r: r.update_priorities([0, 4], np.zeros((1, 4))), "td_errors"),
+    "without an axis of sequences": (
+        lambda r: r.update_priorities([0], np.zeros(4)),
+        r"td_errors must have shape \(1,\) or \(1, 4\), got \(4,\)",
+    ),
     "one number": (lambda r: r.update_priorities([0, 4], 1.0), "td_errors"),
     "one number less": (lambda r: r.update_priorities([0, 4], [1.0]), "td_errors"),
     "no numbers": (lambda r: r.update_priorities([0], [["a"] * 4]), "td_errors"),

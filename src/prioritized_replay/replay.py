@@ -90,7 +90,8 @@ class ReplayBuffer(Sampled):
     Parameters
     ----------
     capacity : int
-        Number of transitions N kept, >= 1; a new one then overwrites the oldest.
+        Number of transitions N kept, of single steps where there are sequences, >= 1; a new one
+        then overwrites the oldest.
     fields : mapping of str to Field
         Shape and dtype of ``obs``, ``action``, ``reward`` and of any further column. The column
         ``next_obs`` is like ``obs``, ``discount`` is float32, ``terminated`` Boolean; these are
@@ -623,7 +624,7 @@ class ReplayBuffer(Sampled):
             so that ``terminated`` may be what Stable-Baselines3 calls ``dones``.
         td_error : float or float[K], optional
             Error of the window that starts here; without it the row enters at the largest
-            priority.
+            priority. Not of sequences.
         **extra
             The further fields. With n > 1 a row keeps those of its first step.
 
@@ -632,7 +633,8 @@ class ReplayBuffer(Sampled):
         int64[...]
             Ids of the rows that became sampleable, stream by stream in the order of the call: for
             n > 1 none while the first window is open, up to n at the end of an episode. Reset
-            steps are no transitions.
+            steps are no transitions. Of sequences, those that became whole, in the same order: at
+            most one of each stream.
 
         Raises
         ------
@@ -742,7 +744,7 @@ class ReplayBuffer(Sampled):
         Returns
         -------
         int64[...]
-            Ids of the rows that became sampleable, the oldest first.
+            Ids of the rows that became sampleable, or of the sequences, the oldest first.
 
         Raises
         ------
@@ -798,7 +800,7 @@ class ReplayBuffer(Sampled):
         Returns
         -------
         int64[...]
-            Ids of the rows that became sampleable.
+            Ids of the rows that became sampleable, or of the sequences.
 
         Raises
         ------
@@ -845,8 +847,8 @@ class ReplayBuffer(Sampled):
         Raises
         ------
         ValueError
-            If a column is missing, unknown or does not fit, or ``terminated`` is given without
-            ``discount`` where ``n_step`` > 1; nothing changes then.
+            If a column is missing, unknown or does not fit, ``terminated`` is given without
+            ``discount`` where ``n_step`` > 1, or there are sequences; nothing changes then.
         MemoryError, OSError
             As :meth:`add`.
 
@@ -1308,7 +1310,7 @@ class ReplayBuffer(Sampled):
         Returns
         -------
         int
-            Number of transitions that are safe now.
+            Number of transitions, or of sequences, that are safe now.
 
         Raises
         ------

@@ -136,7 +136,10 @@ class Sampled:
 
     @property
     def ids_issued(self) -> int:
-        """How many ids have been given, so the next one; the live ids are the last ``len`` of them.
+        """How many ids have been given, so the next one.
+
+        The live ids are the last ``len`` of them; in a buffer of sequences, whose ids are those of
+        steps, the last ``stats()["steps"]``.
 
         Examples
         --------

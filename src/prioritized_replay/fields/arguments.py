@@ -116,13 +116,13 @@ def ids(ids: Any) -> Ints:
 def errors_of_steps(td_errors: Any, count: int, steps: int) -> Floats:
     """Return errors of sequences, float64[count], or of their steps, float64[count, steps]."""
     array = as_array("td_errors", td_errors)
-    if array.shape != (count, steps) or array.ndim != 2:
-        if array.ndim == 2 and array.shape != (count, 1):
-            raise ValueError(
-                f"td_errors must have shape ({count},) or ({count}, {steps}), got {array.shape}"
-            )
-        return errors(array, count)
-    return errors(array.reshape(-1), count * steps).reshape(count, steps)
+    if array.shape == (count, steps):
+        return errors(array.reshape(-1), count * steps).reshape(count, steps)
+    if array.shape not in ((count,), (count, 1)):
+        raise ValueError(
+            f"td_errors must have shape ({count},) or ({count}, {steps}), got {array.shape}"
+        )
+    return errors(array, count)
 
 
 def errors(td_errors: Any, count: int, name: str = "td_errors") -> Floats:
