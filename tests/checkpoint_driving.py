@@ -39,6 +39,12 @@ OTHER_SAMPLERS = {
     "mixed": per.RankBased(uniform_mix=0.2, weights="buffer", draw="independent"),
     "distinct-rank": per.RankBased(draw="without_replacement", max_priority="current"),
 }
+SEQUENCES = {
+    "overlapping": {"length": 5, "burn_in": 2, "overlap": 3},
+    "apart": {"length": 4},
+    "across": {"length": 3, "overlap": 2, "boundaries": "cross"},
+}
+WITH_MEMORY = ("overlapping", "across")  # these have a column that is kept once for a sequence
 
 
 class Case(NamedTuple):
@@ -49,22 +55,34 @@ class Case(NamedTuple):
     n_step: int
     autoreset: str | None = None  # of three environments; None: one, without a leading axis
     first: int = BEFORE  # steps until the buffer is saved
+    sequence: str | None = None  # of SEQUENCES; None: transitions are drawn
 
     @property
     def name(self) -> str:
-        return "-".join(str(part) for part in self)
+        return "-".join(str(part) for part in (self if self.sequence else self[:-1]))
 
     def buffer(self, **options: Any) -> per.ReplayBuffer:
         return per.ReplayBuffer(
             CAPACITY,
-            {"obs": STORAGES[self.storage], **SCALARS},
+            fields_of(self.storage, self.sequence),
             sampler=(SAMPLERS | OTHER_SAMPLERS)[self.sampler],
             n_step=self.n_step,
             num_envs=None if self.autoreset is None else 3,
             autoreset=self.autoreset,
             seed=7,
+            **sequence_of(self.sequence),
             **options,
         )
+
+
+def fields_of(storage: str, sequence: str | None) -> dict[str, Any]:
+    memory = {"memory": per.Field((2,), per_sequence=True)} if sequence in WITH_MEMORY else {}
+    return {"obs": STORAGES[storage], **SCALARS, **memory}
+
+
+def sequence_of(name: str | None) -> dict[str, Any]:
+    """Return the further argument of a buffer of sequences."""
+    return {} if name is None else {"sequence": per.Sequence(**SEQUENCES[name])}
 
 
 CASES = [
@@ -77,6 +95,11 @@ CASES = [
     Case("found", "rank", 3, None, 0),
     Case("found", "rank", 3, None, 1),
     Case("found", "uniform", 1, "disabled", 2),
+    Case("rows", "proportional", 1, sequence="overlapping"),
+    Case("nested", "rank", 1, "next_step", sequence="apart"),
+    Case("frames", "current", 1, "same_step", sequence="overlapping"),
+    Case("found", "distinct-rank", 1, "disabled", 3, sequence="across"),
+    Case("two", "uniform", 1, None, 2, sequence="overlapping"),
 ]
 
 
@@ -134,11 +157,15 @@ class World:
             if mode == "same_step":
                 next_obs = self.observed(stream, time)
         self.times[stream] = time
+        memory = {"memory": self.memory(stream, time)} if self.case.sequence in WITH_MEMORY else {}
         return {
             "obs": obs, "action": time % 4, "reward": reward, "next_obs": next_obs,
             "terminated": bool(ended and terminated), "truncated": bool(ended and not terminated),
-            "final": final,
+            "final": final, **memory,
         }  # fmt: skip
+
+    def memory(self, stream: int, time: int) -> np.ndarray:
+        return np.array([stream, time], np.float32)
 
 
 def stacked(values: list[Any]) -> Any:
@@ -177,20 +204,28 @@ def drive(
         rng = np.random.default_rng(k)
         digest = hashlib.sha256()
         step = world.step()
-        if k % 5 < 2:
+        sequence = replay.sequence
+        if k % 5 < 2 and sequence is None:
             step["td_error"] = rng.normal(size=world.count)
             if replay.num_envs is None:
                 step["td_error"] = float(step["td_error"][0])
         digest.update(replay.add(**step).tobytes())
         if k % 31 == 30:
             digest.update(replay.end_episode().tobytes())
-        for _ in range(batches if len(replay) >= 16 else 0):
-            batch = replay.sample(16, beta=0.4)
+        size = 16 if sequence is None else 4
+        for _ in range(batches if len(replay) >= size else 0):
+            batch = replay.sample(size, beta=0.4)
             for name in batch:
                 for leaf in leaves(batch[name]):
                     digest.update(np.ascontiguousarray(leaf).tobytes())
-            late = batch.ids - (k % 3 == 0) * rng.integers(0, 20, 16)  # some are gone
-            replay.update_priorities(np.maximum(late, 0), rng.normal(size=16))
+            if sequence is None:
+                late = batch.ids - (k % 3 == 0) * rng.integers(0, 20, 16)  # some are gone
+                replay.update_priorities(np.maximum(late, 0), rng.normal(size=16))
+                continue
+            gone = replay.ids_issued - replay.capacity - 1
+            late = np.where((k % 3 == 0) & (gone >= 0) & (rng.random(size) < 0.3), gone, batch.ids)
+            shape = (size, sequence.length) if k % 2 else size
+            replay.update_priorities(late, rng.normal(size=shape))
         if k % 97 == 96:
             replay.clear()
         if k % 10 == 0:

@@ -32,6 +32,14 @@ def new(capacity: int = 20) -> per.ReplayBuffer:
     )
 
 
+def new_sequences(capacity: int = 20) -> per.ReplayBuffer:
+    fields = {**FIELDS, "memory": per.Field((3,), per_sequence=True)}
+    return per.ReplayBuffer(
+        capacity, fields, sequence=per.Sequence(4, burn_in=1, overlap=2), num_envs=2,
+        autoreset="next_step", seed=np.random.SFC64(5),
+    )  # fmt: skip
+
+
 def drive(replay: per.ReplayBuffer, steps: int, seed: int = 0) -> None:
     """Add stacks that move on by a frame, end some episodes, draw and update."""
     rng = np.random.default_rng(seed)
@@ -42,11 +50,14 @@ def drive(replay: per.ReplayBuffer, steps: int, seed: int = 0) -> None:
         after = np.concatenate([obs[:, 1:], frames], axis=1)
         reward = np.where(ended, 0.0, [1.0, 0.5])  # the step after an end is a reset
         ended = ~ended & (rng.random(2) < 0.1)
-        replay.add(obs, [k, k], reward, after, ended, td_error=rng.normal(size=2))
+        more = {"td_error": rng.normal(size=2)}
+        if replay.sequence:
+            more = {"memory": rng.normal(size=(2, 3))}
+        replay.add(obs, [k, k], reward, after, ended, **more)
         obs = after
         if len(replay) > 3:
             batch = replay.sample(3, beta=0.5)
-            replay.update_priorities(batch.ids, rng.normal(size=3))
+            replay.update_priorities(batch.ids, rng.normal(size=batch.reward.shape))
 
 
 def new_index(capacity: int = 20) -> per.PrioritizedIndex:

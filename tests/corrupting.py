@@ -53,13 +53,13 @@ class Guarded:
             some = rng.permutation(size)[: size // 2 + 1]
             self.order.set(some, np.minimum(rng.exponential(size=some.size), 2.0))
         self.order.check()
-        tree = self.order._tree
+        tree = self.order.arrays
         self.around = []
         keys, leaf_of = self.guarded(tree.keys), self.guarded(tree.leaf_of)
         cells = keys.view(np.int32)
         if plain:
             keys, cells, leaf_of = (array.view(Strict) for array in (keys, cells, leaf_of))
-        self.order._tree = kernels.Tree(keys, cells, leaf_of)
+        self.order.arrays = kernels.Tree(keys, cells, leaf_of)
         self.healthy = keys.copy(), leaf_of.copy()
         self.cells, self.leaf_of = np.asarray(cells), np.asarray(leaf_of)
 
@@ -73,7 +73,7 @@ class Guarded:
 
     def restore(self) -> None:
         keys, leaf_of = self.healthy
-        self.order._tree.keys[...] = keys
+        self.order.arrays.keys[...] = keys
         self.leaf_of[...] = leaf_of
 
     def require_guards(self) -> None:
@@ -119,7 +119,7 @@ def nonsense(guarded: Guarded) -> Iterator[tuple[str, bool, Callable[[], None]]]
             True,
             lambda value=value: guarded.leaf_of.__setitem__(slot, value),
         )
-    keys = np.asarray(guarded.order._tree.keys)
+    keys = np.asarray(guarded.order.arrays.keys)
     for node in nodes:
         for value in (np.nan, np.inf, -np.inf, -1.0):
             yield (

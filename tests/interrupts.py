@@ -4,6 +4,7 @@ A trace function raises at one event, a line or a call inside the package, and t
 the call leaves behind must be the state before it or after it, and must go on as that state does.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -66,10 +67,9 @@ def count_events(call: Callable[[], Any]) -> int:
 def contents(replay: per.ReplayBuffer | per.PrioritizedIndex) -> dict[str, Any]:
     """Return what can be seen of a buffer or an index without changing it, to be compared."""
     stats = replay.stats()
-    issued, size = int(stats["ids_issued"]), int(stats["size"])
-    ids = np.arange(issued - size, issued)
+    ids = drawable(replay)
     seen: dict[str, Any] = {"stats": tuple(stats.items()), "alpha": replay.alpha}
-    if size:
+    if ids.size:
         drawn = replay.get(ids)
         columns = asdict(drawn) if isinstance(drawn, per.Draw) else dict(drawn)
         for name, column in columns.items():
@@ -82,6 +82,20 @@ def contents(replay: per.ReplayBuffer | per.PrioritizedIndex) -> dict[str, Any]:
         [np.asarray(piece.read()).tobytes() for piece in uniforms.pieces()],
     )
     return seen
+
+
+def drawable(replay: per.ReplayBuffer | per.PrioritizedIndex) -> np.ndarray:
+    """Return the ids of all that can be drawn, the oldest first."""
+    stats = replay.stats()
+    issued = int(stats["ids_issued"])
+    if getattr(replay, "sequence", None) is None:
+        return np.arange(issued - int(stats["size"]), issued)
+    found = []
+    for first in range(issued - int(stats["steps"]), issued):
+        with contextlib.suppress(KeyError):
+            replay.priorities([first])
+            found.append(first)
+    return np.array(found, dtype=np.int64)
 
 
 def leaves(value: Any) -> list[np.ndarray]:

@@ -120,7 +120,10 @@ OPERATIONS = st.one_of(
 )
 
 
-CHANGING = [Case("frames", "rank", 1), Case("found", "proportional", 3), Case("two", "rank", 1)]
+CHANGING = [
+    *(Case("frames", "rank", 1), Case("found", "proportional", 3), Case("two", "rank", 1)),
+    Case("nested", "rank", 1, "next_step", sequence="overlapping"),
+]
 
 
 @pytest.mark.parametrize("case", CHANGING)
@@ -139,7 +142,7 @@ def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operation
                 step += count
             elif operation == "clear":
                 replay.clear()
-            elif operation in ("extend", "blank"):
+            elif operation in ("extend", "blank") and case.sequence is None:
                 rows = [World(case).step() for _ in range(4 * count)]
                 names = ("obs", "action", "reward", "next_obs")
                 columns = {name: stacked([row[name] for row in rows]) for name in names}
@@ -148,7 +151,7 @@ def test_what_is_kept_of_the_last_save_is_what_a_full_one_writes(case, operation
                     for leaf in driving.leaves([columns["obs"], columns["next_obs"]]):
                         leaf[:] = 0
                 replay.extend(columns)
-            else:
+            elif operation == "save":
                 folder, full = Path(top, str(count)), Path(top, f"full-{number}")
                 replay.save(folder)
                 Saver().save(full, replay._lock, replay._contents)
@@ -395,11 +398,12 @@ def test_whatever_fails_the_old_checkpoint_or_the_new_one_is_there(tmp_path):
 
 
 @pytest.mark.parametrize("flushing", [False, True])
+@pytest.mark.parametrize("case", [kill_saves.CASES[0], kill_saves.CASES[-1]])
 @pytest.mark.slow
-def test_a_process_killed_while_it_saves_leaves_a_complete_checkpoint(tmp_path, flushing):
+def test_a_process_killed_while_it_saves_leaves_a_complete_checkpoint(tmp_path, case, flushing):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "PIECE", manifest.PIECE)  # put back what the soak changes
-        kill_saves.survive(tmp_path, kill_saves.CASES[0], 3, flushing, seed=int(flushing))
+        kill_saves.survive(tmp_path, case, 3, flushing, seed=int(flushing))
 
 
 # --- what others may have put there ---------------------------------------------------------

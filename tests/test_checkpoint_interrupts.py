@@ -28,6 +28,7 @@ KINDS = [
     Kind("frames", "rank", 3),
     Kind("nested", "proportional", 2, "same_step"),
     Kind("found", "uniform", 1, None, 2),
+    Kind("nested", "proportional", 1, "next_step", sequence="overlapping"),
 ]
 OLD, NEW = {"learner": b"old", "gone": b"x"}, {"learner": b"new"}
 

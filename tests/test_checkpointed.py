@@ -1,8 +1,19 @@
 """Every part of a buffer that a checkpoint holds keeps the contract of such a part."""
 
+import tempfile
+
 import numpy as np
 import pytest
-from tests.checkpointed_contract import Contract, contents, drive, drive_index, new, new_index
+from tests.checkpointed_contract import (
+    Contract,
+    contents,
+    drive,
+    drive_index,
+    new,
+    new_index,
+    new_sequences,
+    saved,
+)
 
 import prioritized_replay as per
 from prioritized_replay.checkpoint.files import CheckpointError
@@ -50,7 +61,41 @@ class TestLastBatchOfIndex(OfIndex, TestLastBatch):
     pass
 
 
-@pytest.mark.parametrize(("make", "use"), [(new, drive), (new_index, drive_index)])
+class OfSequences:
+    """The same part, in a buffer of sequences."""
+
+    new = staticmethod(new_sequences)
+
+
+class TestUniformsOfSequences(OfSequences, TestUniforms):
+    pass
+
+
+class TestSamplerOfSequences(OfSequences, TestSampler):
+    pass
+
+
+class TestLastBatchOfSequences(OfSequences, TestLastBatch):
+    pass
+
+
+class TestTransitionsOfSequences(OfSequences, TestTransitions):
+    pass
+
+
+class TestSequences(OfSequences, Contract):
+    def part(self, replay):
+        return replay._sequences
+
+    def prepare(self, replay, source):
+        """Which sequences can be drawn is known to the sampler."""
+        with tempfile.TemporaryDirectory() as folder:
+            replay._sampler.restore(saved(source._sampler, folder))
+
+
+@pytest.mark.parametrize(
+    ("make", "use"), [(new, drive), (new_sequences, drive), (new_index, drive_index)]
+)
 def test_no_two_parts_use_one_name(make, use):
     memory = make()
     use(memory, 40)

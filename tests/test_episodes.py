@@ -301,8 +301,9 @@ def test_a_first_step_that_is_a_reset_step_makes_no_row(kind):
     assert_alike(both.bulk, both.single)
 
 
-def test_a_reset_step_alone_is_no_episode():
-    both = Both("plain", 1, n_step=3, capacity=9, autoreset="next_step", seed=5)
+@pytest.mark.parametrize("kind", ["plain", "stacks"])
+def test_a_reset_step_alone_is_no_episode(kind):
+    both = Both(kind, 1, n_step=3, capacity=9, autoreset="next_step", seed=5)
     player = both.players[0]
     first, reset, second = player.play(2, False), player.play(1, False), player.play(4, False)
     reset["reward"][:] = 0.0

@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 
+import numpy as np
 import pytest
 
 from prioritized_replay import forking
@@ -77,6 +78,26 @@ except KeyboardInterrupt:
     half._fused = true
 assert half._note.work is not None
 results["interrupted"] = [in_child(lambda: draw(half)) for _ in range(2)] + [draw(half)]
+
+# sequences
+def sequences():
+    options = {"sequence": per.Sequence(4, overlap=2), "seed": 3}
+    replay = per.ReplayBuffer(300, FIELDS, **options)
+    for length in (3, 40, 7):
+        rows = transitions(np.arange(length))
+        obs = np.append(rows["obs"], rows["next_obs"][-1:], axis=0)
+        replay.add_episode(obs, rows["action"], rows["reward"], True)
+    replay.sample(8)
+    return replay
+def update(replay):
+    batch = replay.sample(8)
+    replay.update_priorities(batch.ids, np.where(batch.mask, 7.0, np.nan))
+    replay.add_episode(np.zeros((6, 2)), np.zeros(5, int), np.zeros(5), True)
+    return [len(replay), replay.priorities(batch.ids).tolist()]
+some, others = sequences(), sequences()
+results["sequences"] = [in_child(lambda: draw(some)) for _ in range(2)]
+results["sequences change"] = [in_child(lambda: update(some)), len(some)]
+results["sequences keep"] = [draw(some), draw(others)]
 
 # what a child does stays in the child
 def change():
@@ -183,6 +204,17 @@ def test_a_fork_changes_nothing_in_the_parent(results):
     assert results["parent"] == results["twin"]
     assert results["parent keeps"] == [100, [3.01]]
     assert results["child changes"] == [107, [99.01]]
+
+
+def test_a_child_draws_sequences_of_its_own(results):
+    one, other = results["sequences"]
+    assert len(one) == len(other) == 64
+    here, twin = results["sequences keep"]
+    assert here == twin
+    assert len({tuple(drawn) for drawn in (one, other, here)}) == 3
+    (changed, priorities), before = results["sequences change"]
+    assert changed == before + 2
+    np.testing.assert_allclose(priorities, 7.01)
 
 
 def test_what_children_draw_follows_from_the_seed(results):

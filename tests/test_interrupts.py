@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from tests import interrupts
-from tests.checkpoint_driving import OTHER_SAMPLERS, SAMPLERS, SCALARS, STORAGES, World, drive
+from tests.checkpoint_driving import (
+    OTHER_SAMPLERS,
+    SAMPLERS,
+    WITH_MEMORY,
+    World,
+    drive,
+    fields_of,
+    sequence_of,
+)
 
 import prioritized_replay as per
 
@@ -31,21 +39,23 @@ class Kind(NamedTuple):
     autoreset: str | None = None
     steps: int = STEPS
     first: int = 1000
+    sequence: str | None = None
 
     @property
     def name(self) -> str:
-        return "-".join(map(str, self[:5]))
+        return "-".join(map(str, (*self[:5], self.sequence) if self.sequence else self[:5]))
 
     def build(self, **options: Any) -> tuple[per.ReplayBuffer, World]:
         """Return a buffer and its world, as they are before the call."""
         replay = per.ReplayBuffer(
             CAPACITY,
-            {"obs": STORAGES[self.storage], **SCALARS},
+            fields_of(self.storage, self.sequence),
             sampler=(SAMPLERS | OTHER_SAMPLERS)[self.sampler],
             n_step=self.n_step,
             num_envs=None if self.autoreset is None else 3,
             autoreset=self.autoreset,
             seed=7,
+            **sequence_of(self.sequence),
             **options,
         )
         world = World(self)  # type: ignore[arg-type]
@@ -71,6 +81,12 @@ KINDS = [
     Kind("found", "proportional", 1, None, 1),
     Kind("two", "rank", 3, "disabled"),
     Kind("nested", "proportional", 2, "next_step"),
+    Kind("rows", "proportional", 1, sequence="overlapping"),
+    Kind("rows", "rank", 1, "next_step", sequence="apart"),
+    Kind("rows", "current", 1, "same_step", sequence="across"),
+    Kind("frames", "distinct-rank", 1, None, sequence="overlapping"),
+    Kind("nested", "proportional", 1, "next_step", sequence="across"),
+    Kind("found", "uniform", 1, "disabled", 3, sequence="apart"),
 ]
 
 
@@ -145,7 +161,11 @@ def episode_of(world: World, count: int, end: str | None = None) -> dict[str, An
     time = int(world.times[stream])
     world.times[stream] = time + count + (10 if end else 0)
     world.awaiting[stream] = end is not None and world.case.autoreset == "next_step"
+    memory = {}
+    if world.case.sequence in WITH_MEMORY:
+        memory["memory"] = np.stack([world.memory(stream, time + k) for k in range(count)])
     return {
+        **memory,
         "obs": stacked([world.observed(stream, time + k) for k in range(count + 1)]),
         "action": np.arange(count) % 4,
         "reward": np.arange(1.0, count + 1.0),
@@ -181,9 +201,23 @@ def end_one(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
 
 def update(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
     issued = int(replay.stats()["ids_issued"])
-    ids = np.array([issued - 1, issued - 2, issued - 2, issued - CAPACITY - 3])
+    before, last = issued - 2, issued - 1
+    if replay.sequence is not None:
+        before, last = np.append([-1, -1], interrupts.drawable(replay))[-2:]
+    ids = np.array([last, before, before, issued - CAPACITY - 3])
     errors = np.array([9.0, -0.5, 12.0, 3.0])[ids >= 0]
     return lambda: replay.update_priorities(ids[ids >= 0], errors)
+
+
+def update_sequences(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    """By an error of each step: some ids twice, one that has gone."""
+    ids = interrupts.drawable(replay)[-3:]
+    ids = np.append(ids, ids[-1:])
+    gone = replay.ids_issued - CAPACITY - 3
+    ids = np.append(ids, [gone] if gone >= 0 else [])
+    length = replay.sequence.length
+    errors = np.arange(1.0, 1.0 + ids.size * length).reshape(ids.size, length)
+    return lambda: replay.update_priorities(ids.astype(np.int64), errors)
 
 
 def alpha(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
@@ -222,8 +256,19 @@ def draw_ahead(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
 CALLS = [
     *(add, add_with_error, add_ending, add_subset, extend, extend_beyond, end_episode, end_one),
     *(update, alpha, clear, sample, sample_beyond_a_block, draw_ahead),
-    *(add_episode, add_whole_ring, add_open_episode),
+    *(add_episode, add_whole_ring, add_open_episode, update_sequences),
 ]
+
+
+def fits(kind: Kind, call: Callable[..., Any]) -> bool:
+    """Return whether there is such a call of such a buffer."""
+    without = (
+        (update_sequences,) if kind.sequence is None else (add_with_error, extend, extend_beyond)
+    )
+    return call not in without
+
+
+TRIALS = [(kind, call) for kind in KINDS for call in CALLS if fits(kind, call)]
 
 
 class Outcome(NamedTuple):
@@ -289,8 +334,9 @@ def differences(found: Outcome, expected: Outcome) -> list[str]:
 
 # Python says so where an exception strikes a generator that is being closed: the call went on.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    ("kind", "call"), TRIALS, ids=lambda one: one.name if isinstance(one, Kind) else one.__name__
+)
 @pytest.mark.slow
 def test_a_call_that_is_ended_leaves_the_state_before_or_after_it(kind, call, tmp_path):
     trial = Trial(kind, call, tmp_path)

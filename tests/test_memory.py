@@ -104,6 +104,17 @@ def test_bytes_are_counted_up_to_the_limit(directory):
         memory.words("more", 1)
 
 
+def test_bytes_of_the_same_name_take_the_place_of_those_before():
+    memory = Memory(max_bytes=1000)
+    memory.reserve("states", 600)
+    for nbytes in (900, 1000, 10):
+        memory.reserve("states", nbytes)
+        assert memory.nbytes == nbytes
+    with pytest.raises(OverLimit, match="max_bytes must be >= 1001, got 1000"):
+        memory.reserve("states", 1001)
+    assert memory.nbytes == 10
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, "1", True])
 def test_a_limit_is_a_number_of_bytes(value):
     with pytest.raises(ValueError, match=r"max_bytes must be an integer >= 1, got"):

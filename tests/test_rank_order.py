@@ -144,7 +144,7 @@ def test_appends_at_the_maximum_leave_full_leaves():
     for slot in range(6_400):
         order.insert_run(slot, 1, 1.0)
     order.check()
-    assert order._tree.cells[0, 3] <= 1 + 100 * (1 + 1 / 16) + 3  # FRESH: 100 leaves and parents
+    assert order.arrays.cells[0, 3] <= 1 + 100 * (1 + 1 / 16) + 3  # FRESH: 100 leaves and parents
 
 
 @pytest.mark.slow
@@ -300,7 +300,7 @@ def test_an_empty_order_says_so():
 def test_check_sees_a_broken_tree(row, column, value, message):
     order = filled(np.repeat(np.arange(60.0), 5))
     order.check()
-    cells = order._tree.cells
+    cells = order.arrays.cells
     cells[cells[0, 0] if row == -1 else row, column] = value
     with pytest.raises(AssertionError, match=message):
         order.check()

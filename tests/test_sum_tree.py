@@ -269,6 +269,7 @@ PLAIN_PYTHON = [
     "tests/test_sum_tree.py::test_of_duplicate_slots_the_last_mass_wins",
     "tests/test_samplers.py::test_probabilities_are_the_law_after_any_history",
     "tests/test_samplers.py::test_without_replacement_every_row_comes_once",
+    "tests/test_index.py::test_item_of_priority_zero_is_not_drawn_until_it_has_one_again",
     "tests/test_storage.py::test_columns_come_back_as_they_went_in",
     "tests/test_replay.py::test_at_the_ring_seam_no_row_is_mixed",
     "tests/test_live.py::test_slots_are_found_in_the_order_of_their_age",

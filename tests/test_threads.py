@@ -5,15 +5,16 @@ import threading
 import numpy as np
 import pytest
 from tests.reference import FIELDS
-from tests.soak.threads import SAMPLERS, Threads
+from tests.soak.threads import SAMPLERS, SequenceThreads, Threads
 
 import prioritized_replay as per
 
 
 @pytest.mark.parametrize("name", ["proportional", "rank"])
+@pytest.mark.parametrize("kind", [Threads, SequenceThreads])
 @pytest.mark.slow
-def test_rows_are_whole_and_counts_add_up(name):
-    threads = Threads(SAMPLERS[name], capacity=500)
+def test_rows_are_whole_and_counts_add_up(kind, name):
+    threads = kind(SAMPLERS[name], capacity=500)
     threads.run(steps=1500)
     assert threads.counts["batches"] > 0
     assert threads.counts["others"] > 0
@@ -143,6 +144,10 @@ class Guarded:
     def __setattr__(self, name, value):
         setattr(self._part, name, value)
 
+    def __call__(self, *arguments):
+        assert self._lock.locked(), "called without the lock"
+        return self._part(*arguments)
+
 
 OTHER_CALLS = {
     "clear": lambda r, ask: r.clear(),
@@ -172,3 +177,46 @@ def test_what_is_behind_a_buffer_is_used_with_the_lock_held(name, num_envs):
             replay.add(obs, [1, 2], [0.0, 0.0], obs, [end, end], mark=[0.0, 0.0], td_error=[1, 2])
     else:
         ({**CALLS, **OTHER_CALLS})[name](replay, lambda value: value)
+
+
+SEQUENCE_CALLS = {
+    "add": lambda r, ask: r.add(
+        ask(np.zeros(2)), ask(1), ask(1.0), ask(np.zeros(2)), ask(True), ask(False),
+        mark=ask(2.0), memory=ask(np.ones(2))),
+    "add_episode": lambda r, ask: r.add_episode(
+        ask(np.zeros((4, 2))), ask(np.zeros(3, int)), ask(np.ones(3)), ask([False, False, True]),
+        ask(np.zeros(3, bool)), mark=ask(np.zeros(3)), memory=ask(np.ones((3, 2)))),
+    "update_priorities": lambda r, ask: r.update_priorities(ask([0, 2]), ask(np.ones(2))),
+    "update_priorities by steps": lambda r, ask: r.update_priorities(
+        ask([0, 2]), ask(np.ones((2, 2)))),
+    "get": lambda r, ask: r.get(ask([0, 2]), beta=ask(0.5)),
+    "priorities": lambda r, ask: r.priorities(ask([0, 2])),
+    "sample": CALLS["sample"], "alpha": CALLS["alpha"],
+}  # fmt: skip
+
+
+def of_sequences():
+    fields = {**FIELDS, "mark": per.Field((), "float64")}
+    fields["memory"] = per.Field((2,), per_sequence=True)
+    replay = per.ReplayBuffer(10, fields, sequence=per.Sequence(2))
+    replay.add_episode(
+        np.zeros((5, 2)), np.zeros(4, int), np.ones(4), False, mark=np.zeros(4),
+        memory=np.ones((4, 2)),
+    )  # fmt: skip
+    return replay
+
+
+@pytest.mark.parametrize("name", SEQUENCE_CALLS)
+def test_no_lock_is_held_while_a_value_of_sequences_is_converted(name):
+    _ask_in(SEQUENCE_CALLS[name], of_sequences())
+
+
+@pytest.mark.parametrize("name", [*SEQUENCE_CALLS, *OTHER_CALLS])
+def test_what_is_behind_a_buffer_of_sequences_is_used_with_the_lock_held(name):
+    replay = of_sequences()
+    for part, free in {
+        "_sampler": (), "_transitions": (), "_blocks": (), "_uniforms": (), "_rows": (),
+        "_sequences": (), "_streams": ("named", "accept", "of_episode", "num_envs"),
+    }.items():  # fmt: skip
+        setattr(replay, part, Guarded(getattr(replay, part), replay._lock, free))
+    ({**SEQUENCE_CALLS, **OTHER_CALLS})[name](replay, lambda value: value)

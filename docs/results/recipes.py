@@ -48,6 +48,11 @@ class Measured(NamedTuple):
 
 
 SMALL = "--env-id HalfCheetah-v5 --steps 100000 --hidden-size 128 --batch-size 128"
+WITH_MEMORY = {
+    "proportional": "--sampler proportional",
+    "uniform": "--sampler uniform",
+    "feed-forward": "--sampler proportional --network feed-forward",
+}
 MEASURED = [
     Measured(
         "sac",
@@ -86,6 +91,21 @@ MEASURED = [
         seeds=10,
         x_label="groups drawn",
         y_label="useful groups per 1,000",
+    ),
+    Measured(
+        "r2d2",
+        "cartpole",
+        "--task cartpole --steps 100000",
+        WITH_MEMORY,
+        seeds=5,
+    ),
+    Measured(
+        "r2d2",
+        "recall",
+        "--task recall --steps 30000",
+        WITH_MEMORY,
+        seeds=5,
+        y_label="share of right answers",
     ),
     Measured(
         "rainbow",

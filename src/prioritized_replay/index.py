@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from prioritized_replay import forking
 from prioritized_replay.batches import _batch_kernels as kernels
 from prioritized_replay.batches.builder import no_such_slot
-from prioritized_replay.batches.drawing import DrawCall, fused_draw_alone
+from prioritized_replay.batches.drawing import DrawCall, FusedDraw, fused_draw_alone
 from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.checkpoint.loading import NOT_DESCRIBED, Reader, read_checkpoint
 from prioritized_replay.checkpoint.manifest import Contents, Piece
@@ -37,7 +37,7 @@ NO_MARKS = np.zeros(0, np.uint8)
 NO_COUNT = np.zeros(1)  # of uniforms: nobody looks at it
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Draw:
     """What one call of :meth:`.PrioritizedIndex.sample` has drawn: B items.
 
@@ -257,29 +257,47 @@ class PrioritizedIndex(Sampled):
     def _sample(self, batch_size: int, beta: float) -> Draw:
         if self._note.work is not None:
             self._note.settle()
-        sampler, uniforms = self._sampler, self._uniforms
-        if not sampler.size:
+        if not self._sampler.size:
             raise ValueError("sample needs an index with at least one item, got an empty one")
-        fused = self._fused if batch_size <= uniforms.left else None
-        if fused is not None:
-            sampler.prepare()
-            draw, call = self._new_draw(batch_size, beta)
-            numbers = uniforms.block_for(batch_size)
-            strange = fused(sampler.distribution, numbers, sampler.stratified, call)
-        else:  # uniforms are used up before the draw is complete
-            outer = self._note.begin(partial(self._undo_draw, uniforms.moment(), self._last.draws))
-            draw, call = self._new_draw(batch_size, beta)
-            try:
-                draw.ids[:] = sampler.draw(batch_size, uniforms, draw.probabilities)
-            except ValueError:
-                self._note.settle()  # nothing was drawn
-                raise
-            strange = kernels.complete_draw(NO_COUNT, *call)
-        if strange:
-            raise no_such_slot(draw.ids[strange - 1], strange - 1, self._capacity)
-        if fused is None:
-            self._note.end(outer)
+        uniforms, fused = self._uniforms, self._fused
+        numbers = uniforms.at_hand(batch_size)
+        if fused is not None and numbers is not None:  # one compiled call changes everything
+            return self._drawn(fused, batch_size, beta, numbers)
+        # Uniforms are used up before the draw is complete.
+        outer = self._note.begin(partial(self._undo_draw, uniforms.moment(), self._last.draws))
+        try:
+            if fused is not None:
+                draw = self._drawn(fused, batch_size, beta, uniforms.block_for(batch_size))
+            else:
+                draw = self._drawn_apart(batch_size, beta)
+        except ValueError:
+            self._note.settle()  # nothing was drawn
+            raise
+        self._note.end(outer)
         return draw
+
+    def _drawn(self, fused: FusedDraw, count: int, beta: float, numbers: Floats) -> Draw:
+        """Return a draw of B items that takes its uniforms from a block of numbers."""
+        sampler = self._sampler
+        sampler.prepare()
+        draw, call = self._new_draw(count, beta)
+        strange = fused(sampler.distribution, numbers, sampler.stratified, call)
+        if strange:
+            raise self._refused(draw, strange)
+        return draw
+
+    def _drawn_apart(self, count: int, beta: float) -> Draw:
+        """Return a draw of B items whose slots are drawn first."""
+        draw, call = self._new_draw(count, beta)
+        draw.ids[:] = self._sampler.draw(count, self._uniforms, draw.probabilities)
+        strange = kernels.complete_draw(NO_COUNT, *call)
+        if strange:
+            raise self._refused(draw, strange)
+        return draw
+
+    def _refused(self, draw: Draw, strange: int) -> RuntimeError:
+        """Return the error for a draw that a kernel has refused: a slot that no item has."""
+        return no_such_slot(draw.ids[strange - 1], strange - 1, self._capacity)
 
     def _new_draw(self, count: int, beta: float) -> tuple[Draw, DrawCall]:
         """Return a draw of B items, unwritten, and the call that completes it."""

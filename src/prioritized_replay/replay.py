@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
 from typing import Any, Self, TypedDict, Unpack
@@ -533,7 +534,16 @@ class ReplayBuffer(Sampled):
 
     @property
     def sequence(self) -> SequenceSpecification | None:
-        """What is drawn, if not single transitions."""
+        """What is drawn, if not single transitions; else None.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> fields = {"obs": per.Field(), "action": per.Field(), "reward": per.Field()}
+        >>> replay = per.ReplayBuffer(100, fields, sequence=per.Sequence(20, burn_in=5))
+        >>> replay.sequence.length, per.ReplayBuffer(100, fields).sequence
+        (20, None)
+        """
         return self._sequence
 
     @property
@@ -553,6 +563,9 @@ class ReplayBuffer(Sampled):
     def bytes_when_full(self, stack: int = 1) -> int:
         """Return about how many bytes :attr:`nbytes` will be when the buffer is full.
 
+        Of columns that are kept once for a sequence it counts those of long episodes: many that are
+        shorter than ``length - overlap`` have more sequences.
+
         Parameters
         ----------
         stack : int
@@ -568,7 +581,10 @@ class ReplayBuffer(Sampled):
         >>> replay.bytes_when_full() // replay.bytes_when_full(stack=4)
         3
         """
-        return self._memory.nbytes + self._transitions.bytes_to_come(stack)
+        to_come = self._transitions.bytes_to_come(stack)
+        if self._sequences is not None:
+            to_come += self._sequences.bytes_to_come()
+        return self._memory.nbytes + to_come
 
     def add(
         self,
@@ -788,6 +804,9 @@ class ReplayBuffer(Sampled):
         ------
         ValueError
             If ``env`` names a stream that is not there or twice.
+        MemoryError
+            If ``max_bytes`` would be passed by columns that are kept once for a sequence. Nothing
+            changes then.
 
         Examples
         --------
@@ -912,14 +931,16 @@ class ReplayBuffer(Sampled):
             True,
         )  # fmt: skip
         fused = self._fused if batch_size <= uniforms.size else None
-        at_once = fused is not None and batch_size <= uniforms.left
+        numbers = None if fused is None else uniforms.at_hand(batch_size)
+        at_once = numbers is not None
         outer = None
         if not at_once:  # uniforms are used up before the batch is drawn
             outer = self._note.begin(partial(self._undo_draw, uniforms.moment(), self._last.draws))
         try:
             if fused is not None:
                 sampler.prepare()
-                numbers = uniforms.block_for(batch_size)
+                if numbers is None:
+                    numbers = uniforms.block_for(batch_size)
                 strange = fused(sampler.distribution, numbers, sampler.stratified, call)
                 if strange:
                     raise self._drawn.refused(strange, call)
@@ -1345,7 +1366,7 @@ class ReplayBuffer(Sampled):
             "gamma": self._gamma,
             "num_envs": self._streams.num_envs,
             "autoreset": self._streams.autoreset,
-            "sequence": None if self._sequence is None else self._sequence.plain(),
+            "sequence": None if self._sequence is None else asdict(self._sequence),
         }
         return self._contents_of(description)
 
@@ -1529,7 +1550,7 @@ class ReplayBuffer(Sampled):
         if sequences.states is not None:
             columns = {name: episode.columns[name] for name in sequences.states.fields}
             given = sequences.states.packed(columns)
-        sequences.make_room(episode.steps)
+        sequences.make_room(episode.steps, of_one_stream=True)
         follow = partial(
             sequences.follow, given, sampler.entry_priority(), stream=episode.stream,
             ended=episode.ended, steps=episode.steps,
@@ -1553,13 +1574,17 @@ class ReplayBuffer(Sampled):
         sequences = self._sequences
         if sequences is not None:
             sequences.make_room(self._streams.count)
-            end = partial(sequences.end, streams, self._sampler.entry_priority())
+            end = partial(self._end_sequences, sequences, streams, self._sampler.entry_priority())
             outer = self._note.begin(end)
-            self._transitions.interrupt(streams, 0.0)
             ids = end()
             self._note.end(outer)
             return ids
         return self._latest_ids(self._transitions.interrupt(streams, self._entry_priority()))
+
+    def _end_sequences(self, sequences: Sequences, streams: Ints | None, entry: float) -> Ints:
+        """End the episodes of these streams, all if None; a second call does nothing."""
+        self._transitions.interrupt(streams, 0.0)
+        return sequences.end(streams, entry)
 
     def _require_live(self, ids: Ints) -> None:
         super()._require_live(ids)
@@ -1622,7 +1647,7 @@ def _described_sequence(plain: Any) -> SequenceSpecification | None:
     if plain is None:
         return None
     sequence = SequenceSpecification(**plain)
-    if sequence.plain() != plain:
+    if asdict(sequence) != plain:
         raise ValueError(f"a sequence must be described in full, got {plain}")
     return sequence
 

@@ -25,6 +25,7 @@ CASES = [
     Case("frames", "proportional", 3, "same_step"),
     Case("rows", "rank", 3),
     Case("found", "uniform", 1),
+    Case("nested", "proportional", 1, "next_step", sequence="overlapping"),
 ]
 SMALL_PIECE = 12_000  # bytes: many files, so that a kill has something to come between
 LONGEST = 0.5  # seconds from the first save of a process to its end
@@ -119,7 +120,8 @@ def main() -> None:
             total += kills
             how = "flush" if flushing else "save"
             streams = World(case).count
-            what = f"{case.storage}, {case.sampler}, n_step {case.n_step}, {streams} stream(s)"
+            each = f"n_step {case.n_step}" if case.sequence is None else "sequences"
+            what = f"{case.storage}, {case.sampler}, {each}, {streams} stream(s)"
             print(f"{what}, {how}: {kills} kills, {steps} steps, all reopened", flush=True)
     print(f"{total} kills survived")
 

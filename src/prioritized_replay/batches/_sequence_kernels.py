@@ -23,6 +23,8 @@ from prioritized_replay.jit.intrinsics import EIGHT, ONE, ZERO, Place, prefetch,
 from prioritized_replay.sampling._draw_kernels import COUNT, DRAWS, RECORD
 from prioritized_replay.storage.marks import BEGINS, DRAWN
 
+LARGE, SCALE = 2.0**900, 2.0**-100
+
 
 @inner
 def fetch_steps(rows, layout, ahead, starts, steps):
@@ -145,7 +147,7 @@ def mix_errors(slots, td_errors, burn_in, mix, errors):
 
     Those of real steps after the burn-in count; of a sequence that has none, those of all its real
     steps. `slots`, int64[B, T], is -1 where a step is not real. A sequence that is gone has no real
-    step, and the error 0.
+    step, and the error 0. One that is not finite stands for the sequence.
     """
     for b in range(td_errors.shape[0]):
         steps = 0
@@ -153,14 +155,19 @@ def mix_errors(slots, td_errors, burn_in, mix, errors):
             steps += 1
         first = burn_in if steps > burn_in else 0
         largest = 0.0
-        total = 0.0
+        strange = -1
         for t in range(first, steps):
             error = abs(td_errors[b, t])
+            if not error < np.inf:
+                strange = t
+                break
             largest = max(largest, error)
-            total += error
-        error = 0.0
-        if steps:
-            error = mix * largest + (1.0 - mix) * (total / (steps - first))
-            if total != total:  # max() may have passed over it
-                error = total
-        errors[b] = error
+        if strange >= 0:
+            errors[b] = td_errors[b, strange]
+            continue
+        scale = SCALE if largest > LARGE else 1.0  # the sum must not overflow
+        total = 0.0
+        for t in range(first, steps):
+            total += scale * abs(td_errors[b, t])
+        mean = total / max(steps - first, 1) / scale
+        errors[b] = mix * largest + (1.0 - mix) * mean

@@ -19,6 +19,8 @@ from prioritized_replay.sampling.uniform import UniformDistribution
 
 __all__ = ["DrawCall", "FusedDraw", "fused_draw", "fused_draw_alone"]
 
+INT32 = np.dtype(np.int32)
+
 FusedDraw = Callable[[Any, Floats, bool, Any], int]
 """From a distribution, a block of uniforms as from :meth:`UniformStream.block_for`, whether the
 draw is stratified, and a call, that a kernel completes, to 0, or to one more than the place of a
@@ -72,7 +74,7 @@ def _by_rank(kernel: Any, alone: bool) -> FusedDraw:
     ) -> int:
         law = distribution.law
         # A block of a batch has room for what the search notes.
-        scratch = (np.empty(3 * call[-1].size, np.int32),) if alone else ()
+        scratch = (np.empty(3 * call[-1].size, INT32),) if alone else ()
         strange: int = kernel(
             *distribution.order.arrays, law.alpha, law.constant, law.table, *scratch,
             numbers, stratified, *call,

@@ -11,15 +11,26 @@ if TYPE_CHECKING:
     from prioritized_replay.dqn.convolutions import ConvNetwork
     from prioritized_replay.dqn.dqn import DQN
     from prioritized_replay.dqn.networks import QNetwork, make_network
+    from prioritized_replay.dqn.td import td_error, td_loss, td_target
+    from prioritized_replay.dqn.td_sequences import (
+        n_step_targets,
+        rescaled,
+        sequence_loss,
+        unrescaled,
+    )
 
 __all__ = [
     "DQN",
     "ConvNetwork",
     "QNetwork",
     "make_network",
+    "n_step_targets",
+    "rescaled",
+    "sequence_loss",
     "td_error",
     "td_loss",
     "td_target",
+    "unrescaled",
 ]
 
 _MODULE = {
@@ -27,9 +38,13 @@ _MODULE = {
     "ConvNetwork": "dqn.convolutions",
     "QNetwork": "dqn.networks",
     "make_network": "dqn.networks",
+    "n_step_targets": "dqn.td_sequences",
+    "rescaled": "dqn.td_sequences",
+    "sequence_loss": "dqn.td_sequences",
     "td_error": "dqn.td",
     "td_loss": "dqn.td",
     "td_target": "dqn.td",
+    "unrescaled": "dqn.td_sequences",
 }
 
 

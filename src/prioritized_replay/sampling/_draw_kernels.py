@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prioritized_replay.jit.compiling import inner, kernel
+from prioritized_replay.jit.intrinsics import words_as
 from prioritized_replay.jit.power import power
 from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, checked_update, count_update
 
@@ -102,8 +103,13 @@ def draw_ring(counters, capacity, uniforms, stratified, slots, probabilities):
 
 
 @kernel
-def check_update(counters, ids, td_errors, capacity, slots, priorities):
-    """Look at an update of rows that have no priorities, and count what came too late."""
+def check_update(counters, ids, td_errors, capacity, scratch):
+    """Look at an update of rows that have no priorities, and count what came too late.
+
+    `scratch` is int64[2 B]. Returns what :func:`checked_update` does.
+    """
+    slots = scratch[: ids.size]
+    priorities = words_as(scratch[ids.size :], np.float64)
     live = checked_update(counters, ids, td_errors, 0.0, 0.0, np.inf, capacity, slots, priorities)
     if live >= 0:
         count_update(counters, ids.size - live, 0.0)

@@ -78,7 +78,7 @@ MOST = np.iinfo(np.int32).max
 NOT_A_COUNT, NO_ROWS = np.int32(MOST), np.int32(0)
 IN_LEAF = np.int32(LEAF_WIDTH - 1)  # a mask: no other way to bound an entry takes so little time
 LOWEST, HIGHEST = np.int64(-1), np.int64(MOST)  # below and above every slot
-HURT = np.int64(-(2**62))  # what `update_rows` returns for a tree that is damaged
+HURT = -(2**62)  # what `update_rows` returns for a tree that is damaged
 ZERO, ONE = np.int64(0), np.int64(1)  # plain 0 and 1 as arguments would be types of their own
 
 

@@ -155,5 +155,5 @@ def forget_drawn(marks, first, count, capacity):
     """Forget that the slots of these ids were drawn: `count` of them, from `first` on."""
     slot = first % capacity
     for _ in range(count):
-        marks[Place(slot) >> THREE] &= np.uint8(~(1 << (slot & 7)))
+        marks[Place(slot) >> THREE] &= np.uint8(0xFF ^ (1 << (slot & 7)))
         slot = slot + 1 if slot + 1 < capacity else 0

@@ -16,13 +16,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HUGE", "TINY", "Distribution", "Fused"]
+__all__ = ["HUGE", "INT64", "TINY", "Distribution", "Fused"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TINY = float(np.finfo(np.float64).tiny)
 HUGE = float(np.finfo(np.float64).max)
+INT64 = np.dtype(np.int64)  # NumPy looks for it each time where it is given the type
 
 
 class Distribution(Protocol):

@@ -13,7 +13,7 @@ from prioritized_replay.note import Note
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling import _tree_kernels as tree_kernels
 from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights, require_common
-from prioritized_replay.sampling.distribution import HUGE, TINY, Floats, Ints
+from prioritized_replay.sampling.distribution import HUGE, INT64, TINY, Floats, Ints
 from prioritized_replay.sampling.sum_tree import MinTree, SumTree
 
 __all__ = ["Proportional", "ProportionalDistribution"]
@@ -133,6 +133,8 @@ class ProportionalDistribution:
         self.most = self._largest_for(alpha)
         self._priorities = np.zeros(capacity)
         self._masses = SumTree(capacity)
+        self.arrays = self._masses.arrays
+        """What kernels take as `tree` and `starts`."""
         self._least = MinTree(capacity) if track_least else None  # of positive masses
         self._largest = MinTree(capacity) if track_largest else None  # of negated priorities
         self._tracking = track_least or track_largest
@@ -142,11 +144,6 @@ class ProportionalDistribution:
         """Bytes held."""
         trees = (self._masses, self._least, self._largest)
         return self._priorities.nbytes + sum(tree.nbytes for tree in trees if tree is not None)
-
-    @property
-    def arrays(self) -> tuple[Floats, Ints]:
-        """What kernels take as `tree` and `starts`."""
-        return self._masses.arrays
 
     def set_alpha(self, alpha: float, slots: Ints, largest: float) -> None:
         """Recompute every mass. O(N)."""
@@ -166,16 +163,14 @@ class ProportionalDistribution:
     def set(self, slots: Ints, priorities: Floats) -> None:
         """Set masses and recompute what they are part of. O(B log N)."""
         tree_kernels.set_priorities(
-            *self._masses.arrays, self._priorities, slots, priorities.copy(), self.alpha, np.inf
+            *self.arrays, self._priorities, slots, priorities.copy(), self.alpha, np.inf
         )
         self._track(slots)
 
     def tell(self, counters: Ints, entering: Floats) -> None:
         """Set the masses of new rows. O(rows + log N)."""
         if not self._tracking:
-            tree_kernels.tell_masses(
-                *self._masses.arrays, self._priorities, counters, entering, self.alpha
-            )
+            tree_kernels.tell_masses(*self.arrays, self._priorities, counters, entering, self.alpha)
             return
         issued = int(counters[ring.ISSUED])
         ids = np.arange(max(int(counters[ring.TOLD]), issued - self._capacity), issued)
@@ -186,11 +181,11 @@ class ProportionalDistribution:
         self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
     ) -> int:
         """Set masses from errors. O(B log N)."""
-        scratch = np.empty(2 * ids.size, np.int64)
+        scratch = np.empty(2 * ids.size, INT64)
         tracked = partial(self._track, ids % self._capacity) if self._tracking else None
         outer = None if tracked is None else self._note.begin(tracked)
         live: int = tree_kernels.update_masses(
-            *self._masses.arrays, self._priorities, counters, self.alpha, self.most,
+            *self.arrays, self._priorities, counters, self.alpha, self.most,
             ids, td_errors, eps, min_priority, scratch,
         )  # fmt: skip
         if self._tracking:

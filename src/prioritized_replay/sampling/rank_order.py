@@ -22,6 +22,7 @@ from prioritized_replay.sampling._rank_kernels import (
     Floats,
     Longs,
 )
+from prioritized_replay.sampling.distribution import INT64
 from prioritized_replay.sampling.power_law import PowerLaw
 from prioritized_replay.sampling.rank_check import check_tree
 
@@ -39,7 +40,7 @@ def most_nodes(capacity: int) -> int:
 
 def scratch_for(count: int, columns: int = 0) -> Longs:
     """Return what kernels want besides for an update of B rows, with room for further columns."""
-    return np.empty((6 + columns) * count + BLOCK + 1, np.int64)
+    return np.empty((6 + columns) * count + BLOCK + 1, INT64)
 
 
 class RankOrder:
@@ -66,7 +67,7 @@ class RankOrder:
     array([0.182, 0.545, 0.273])
     """
 
-    __slots__ = ("_tree", "capacity")
+    __slots__ = ("arrays", "capacity")
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -74,30 +75,26 @@ class RankOrder:
         bytes_ = np.empty((most_nodes(capacity) + 1) * ROW * 8 + 64, np.uint8)
         bytes_ = bytes_[-bytes_.ctypes.data % 64 :][: len(bytes_) - 64]  # whole cache lines
         keys = bytes_.view(np.float64).reshape(-1, ROW)
-        self._tree = rank_kernels.Tree(keys, keys.view(np.int32), np.zeros(capacity, np.int32))
+        self.arrays = rank_kernels.Tree(keys, keys.view(np.int32), np.zeros(capacity, np.int32))
+        """What kernels take as `keys`, `cells` and `leaf_of`."""
         self._start()
 
     def __len__(self) -> int:
-        return int(self._tree.cells[0, ROWS])
-
-    @property
-    def arrays(self) -> rank_kernels.Tree:
-        """What kernels take as `keys`, `cells` and `leaf_of`."""
-        return self._tree
+        return self.arrays.cells.item(0, ROWS)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, whether the system has given their pages memory yet or not."""
-        return self._tree.keys.nbytes + self._tree.leaf_of.nbytes
+        return self.arrays.keys.nbytes + self.arrays.leaf_of.nbytes
 
     def clear(self) -> None:
         """Forget all rows."""
-        self._tree.leaf_of[:] = 0
+        self.arrays.leaf_of[:] = 0
         self._start()
 
     def _start(self) -> None:
         """Make the tree of no rows."""
-        keys, cells, _ = self._tree
+        keys, cells, _ = self.arrays
         cells[0] = 0  # `may_be_small` looks at it as the parent of a root
         cells[0, [ROOT, FRESH, WIDTH]] = 1, 2, INNER_WIDTH
         cells[1, [SIZE, PARENT, PLACE, LEVEL]] = 0
@@ -124,7 +121,7 @@ class RankOrder:
             If the memory of the order was damaged.
         """
         scratch = scratch_for(slots.size)
-        largest = float(rank_kernels.place_rows(*self._tree, slots, priorities, scratch))
+        largest = float(rank_kernels.place_rows(*self.arrays, slots, priorities, scratch))
         if largest < 0.0:
             raise self.damage()
         return largest
@@ -158,7 +155,7 @@ class RankOrder:
         """
         scratch = np.empty(3 * len(uniforms), np.int32)
         damaged = rank_kernels.draw_rows(
-            *self._tree,
+            *self.arrays,
             uniforms,
             stratified,
             law.alpha,
@@ -188,14 +185,14 @@ class RankOrder:
     def _ranges(self, slots: Longs) -> tuple[Longs, Longs]:
         starts = np.empty(len(slots), np.int64)
         stops = np.empty(len(slots), np.int64)
-        if rank_kernels.row_ranges(*self._tree, slots, starts, stops):
+        if rank_kernels.row_ranges(*self.arrays, slots, starts, stops):
             raise self.damage()
         return starts, stops
 
     def priorities(self, slots: Longs) -> Floats:
         """Priorities of these slots (int64[B], all present): float64[B]."""
         priorities = np.empty(len(slots))
-        if rank_kernels.row_priorities(*self._tree, slots, priorities):
+        if rank_kernels.row_priorities(*self.arrays, slots, priorities):
             raise self.damage()
         return priorities
 
@@ -206,7 +203,7 @@ class RankOrder:
     def _slot_at(self, position: int) -> int:
         if len(self) == 0:
             raise ValueError("an empty order has no highest and no lowest priority")
-        slot = int(rank_kernels.slot_at(*self._tree, position))
+        slot = int(rank_kernels.slot_at(*self.arrays, position))
         if slot < 0:
             raise self.damage()
         return slot
@@ -225,4 +222,4 @@ class RankOrder:
 
     def check(self) -> None:
         """Raise AssertionError, with the numbers, where the tree breaks one of its rules. O(N)."""
-        check_tree(self._tree, most_nodes(self.capacity))
+        check_tree(self.arrays, most_nodes(self.capacity))

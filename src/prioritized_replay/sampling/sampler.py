@@ -23,7 +23,7 @@ from prioritized_replay.sampling import _draw_kernels as draw_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, TOLD
 from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights
-from prioritized_replay.sampling.distribution import HUGE, TINY, Distribution, Fused
+from prioritized_replay.sampling.distribution import HUGE, INT64, TINY, Distribution, Fused
 from prioritized_replay.sampling.live import Live, RingSlots, SomeSlots
 from prioritized_replay.sampling.mixture import Mixture
 from prioritized_replay.sampling.specifications import Specification
@@ -36,7 +36,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-INT64 = np.dtype(np.int64)
 LEAST_ROOM = 4096  # rows that may wait until the distribution receives them
 MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int64 too
 

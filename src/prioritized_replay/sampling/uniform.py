@@ -11,7 +11,7 @@ from prioritized_replay.sampling import _draw_kernels as draw_kernels
 from prioritized_replay.sampling import _live_kernels as live_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling.choices import DrawMode, require_choice
-from prioritized_replay.sampling.distribution import HUGE, Floats, Ints
+from prioritized_replay.sampling.distribution import HUGE, INT64, Floats, Ints
 from prioritized_replay.sampling.live import SomeSlots
 
 __all__ = ["Uniform", "UniformDistribution", "UniformOverSome"]
@@ -83,10 +83,8 @@ class UniformDistribution:
         self, counters: Ints, ids: Ints, td_errors: Floats, eps: float, min_priority: float
     ) -> int:
         """Check ids and errors, and count ids of overwritten rows. O(B)."""
-        slots, priorities = np.empty(ids.size, np.int64), np.empty(ids.size)
-        live: int = draw_kernels.check_update(
-            counters, ids, td_errors, self.capacity, slots, priorities
-        )
+        scratch = np.empty(2 * ids.size, INT64)
+        live: int = draw_kernels.check_update(counters, ids, td_errors, self.capacity, scratch)
         return live
 
     def draw(self, uniforms: Floats, stratified: bool, slots: Ints, probabilities: Floats) -> None:

@@ -107,10 +107,10 @@ class UniformStream:
         block[0] += count
         return block[first : first + count]
 
-    @property
-    def left(self) -> int:
-        """How many uniforms of the present block are not used up."""
-        return self.size - int(self._block.item(0))
+    def at_hand(self, count: int) -> NDArray[np.float64] | None:
+        """Return what :meth:`block_for` would, if that needs no new numbers, else None."""
+        block = self._block
+        return block if block.item(0) + count <= self.size else None
 
     def block_for(self, count: int) -> NDArray[np.float64]:
         """Return an array that holds the next ``count`` uniforms, to be counted by who takes them.
@@ -125,18 +125,19 @@ class UniformStream:
         More than a block at once are an array of their own. If what is done with them may be
         interrupted, the caller notes first that the stream has to :meth:`go_back`.
         """
-        block = self._block
-        if block.item(0) + count <= self.size:
+        block = self.at_hand(count)
+        if block is not None:
             return block
-        bits = self.generator.bit_generator
-        before, old = bits.state, block
+        bits, old = self.generator.bit_generator, self._block
+        before = bits.state
 
         def undo() -> None:
             if self._block is old:  # the new numbers are lost: they will be drawn again
                 bits.state = before
 
         outer = self._note.begin(undo)
-        block = np.zeros(1 + max(count, self.size))
+        block = np.empty(1 + max(count, self.size))
+        block[0] = 0.0
         self.generator.random(out=block[1:])
         if count <= self.size:
             self._block = block

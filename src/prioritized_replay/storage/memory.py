@@ -149,7 +149,7 @@ class Memory:
         Parameters
         ----------
         name : str
-            What they are for.
+            What they are for. Of a name that is known, this many in the place of those before.
         nbytes : int
             How many.
 
@@ -158,7 +158,7 @@ class Memory:
         OverLimit
             If ``max_bytes`` would be passed.
         """
-        self._require(nbytes)
+        self._require(nbytes - self._held.get(name, 0))
         self._held[name] = nbytes
 
     def release(self, name: str) -> None:

@@ -24,6 +24,7 @@ __all__ = ["States"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
+INT64 = np.dtype(np.int64)
 FIRST_ROOM = 64  # sequences for which there is room at first
 
 
@@ -58,6 +59,7 @@ class States:
         memory: Memory,
     ) -> None:
         self._memory = memory
+        self._capacity = capacity
         self.fields = dict(fields)
         """Schema of the values."""
         self._of_call = Rows(streams, fields)
@@ -66,7 +68,8 @@ class States:
         self._start()
 
     def _start(self) -> None:
-        pool, free = Rows(FIRST_ROOM, self.fields), _all_free(FIRST_ROOM)
+        size = min(FIRST_ROOM, self._capacity)
+        pool, free = Rows(size, self.fields), _all_free(size)
         self._count_bytes(pool.nbytes + free.nbytes)
         self._kept = pool, free
 
@@ -91,7 +94,7 @@ class States:
         return Rows.packed(self._of_call, values, 0)
 
     def make_room(self, count: int) -> None:
-        """Make room for so many further sequences.
+        """Make room for so many further sequences, but not for more than there can be.
 
         Raises
         ------
@@ -99,10 +102,10 @@ class States:
             If there is none; nothing has changed then.
         """
         pool, free = self._kept
-        if free[0] >= count:
-            return
         before = len(pool)
-        size = max(2 * before, before + count)
+        if free[0] >= count or before == self._capacity:  # no two begin at the same slot
+            return
+        size = min(max(2 * before, before + count), self._capacity)
         larger, more = Rows(size, self.fields), _all_free(size)
         self._count_bytes(larger.nbytes + more.nbytes)
         larger.words[: pool.words.size] = pool.words
@@ -111,6 +114,14 @@ class States:
         more[1 + added : 1 + added + free[0]] = free[1 : 1 + free[0]]
         more[0] = added + free[0]
         self._kept = larger, more
+
+    def bytes_to_come(self, sequences: int) -> int:
+        """Return how many more bytes are held once there are so many sequences."""
+        pool, _ = self._kept
+        size = len(pool)
+        while size < min(sequences, self._capacity):  # as `make_room` does, step by step
+            size = min(2 * size, self._capacity)
+        return (size - len(pool)) * (pool.row_size + INT64.itemsize)
 
     def columns_of(self, slots: Ints) -> dict[str, Array]:
         """Return the values of the sequences that begin at these slots, array[B, ...]."""

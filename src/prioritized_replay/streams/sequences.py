@@ -7,7 +7,7 @@ which sequences enter, nor what a step consists of. Steps have been kept when it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -89,14 +89,17 @@ class Sequence:
     boundaries: Boundaries = "stop"
 
     def __post_init__(self) -> None:
-        arguments.integer("length", self.length)
+        length = arguments.integer("length", self.length)
+        values = {"length": length}
         for name in ("burn_in", "overlap"):
-            value = arguments.integer(name, getattr(self, name), 0)
-            if value >= self.length:
+            values[name] = value = arguments.integer(name, getattr(self, name), 0)
+            if value >= length:
                 raise ValueError(
-                    f"{name} must be <= length - 1, which is {self.length - 1}, got {value}"
+                    f"{name} must be <= length - 1, which is {length - 1}, got {value}"
                 )
-        arguments.number("priority_mix", self.priority_mix, 1.0)
+        mix = arguments.number("priority_mix", self.priority_mix, 1.0)
+        for name, plain in {**values, "priority_mix": mix}.items():
+            object.__setattr__(self, name, plain)  # a small integer of NumPy would overflow
         require_choice("boundaries", self.boundaries, Boundaries)
 
     @property
@@ -104,13 +107,7 @@ class Sequence:
         """Steps from the beginning of a sequence to that of the next, >= 1."""
         return self.length - self.overlap
 
-    def plain(self) -> dict[str, Any]:
-        """Return it in plain values that JSON has."""
-        values = {name: int(value) for name, value in asdict(self).items() if name in WHOLE}
-        return {**values, "priority_mix": float(self.priority_mix), "boundaries": self.boundaries}
 
-
-WHOLE = ("length", "burn_in", "overlap")
 assert get_args(Boundaries)[0] == Sequence.boundaries
 
 
@@ -182,7 +179,7 @@ class Sequences:
         lines[:, kernels.NEWEST] = -1
         lines[:, kernels.FRESH] = 1
 
-    def make_room(self, steps: int) -> None:
+    def make_room(self, steps: int, *, of_one_stream: bool = False) -> None:
         """Make room for what so many steps may bring.
 
         Raises
@@ -190,9 +187,21 @@ class Sequences:
         OverLimit, MemoryError
             If there is none; nothing has changed then.
         """
-        self._sampler.make_room(2 * steps)
+        self._sampler.make_room(2 * min(steps, self._capacity))  # of more, the last stay
         if self.states is not None:
-            self.states.make_room(steps)
+            most = steps
+            if of_one_stream:  # one with every so many steps, and one at the end
+                most = min(steps, steps // self.specification.stride + 2)
+            self.states.make_room(most)
+
+    def bytes_to_come(self) -> int:
+        """Return about how many more bytes there are once all slots are taken.
+
+        That is so where episodes are much longer than sequences.
+        """
+        if self.states is None:
+            return 0
+        return self.states.bytes_to_come(-(-self._capacity // self.specification.stride))
 
     def follow(
         self,

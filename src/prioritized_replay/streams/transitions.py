@@ -582,6 +582,9 @@ class Transitions:
         if self.shared and count:
             encoded = self._encoded(np.array([stream]), columns)
             columns = {**columns, **encoded}
+        elif self.shared:  # it was a reset step alone
+            none = [(name, part.references) for part in self.shared for name in part.names]
+            columns = columns | {n: np.zeros((0, *f.shape), f.dtype) for n, f in none}
         before: dict[str, Array] = {}
         places = self.windows.places_to_come(stream, count)
         latest: dict[str, Array] = {}
