@@ -416,9 +416,10 @@ _OF_STEPS = {
     for kept in sequence_measures.KEPT
 }
 _STACK_TIMES = (stack_measures.ADD, stack_measures.SAMPLE, stack_measures.LOOP)
+_SEQUENCE_DRAWS = (sequence_measures.DRAW, sequence_measures.ADD_AND_DRAW)
 _SEQUENCES = (
-    sequence_measures.UPDATE, sequence_measures.CYCLE, sequence_measures.DRAW,
-    sequence_measures.ADD_AND_DRAW, *map(sequence_measures.copied, sequence_measures.WIDTHS),
+    sequence_measures.UPDATE, sequence_measures.CYCLE, *_SEQUENCE_DRAWS,
+    *map(sequence_measures.copied, sequence_measures.WIDTHS),
 )  # fmt: skip
 _ADDING = (measures.ADD, measures.ADD_WITH_ERROR, measures.EXTEND, measures.LOOP)
 _PRIORITIZED = ("proportional", "rank")
@@ -450,7 +451,7 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "episodes": episodes,
     "episode targets": lambda results: some_targets(results, EPISODE_TARGETS),
     "sequences": lambda results: times(results, _SEQUENCES, _PRIORITIZED),
-    "uniform sequences": lambda results: times(results, _SEQUENCES, ("uniform",)),
+    "uniform sequences": lambda results: times(results, _SEQUENCE_DRAWS, ("uniform",)),
     "sequence bytes": sequence_bytes,
     "sequence targets": lambda results: some_targets(results, SEQUENCE_TARGETS),
     "starts": starts,

@@ -103,9 +103,6 @@ def measure_sequences(
         for size in sizes:
             if law == "proportional" or size <= LARGEST_OF_PEERS:
                 _measure_draws(session, group, size, sizes[0])
-        for size in sizes:
-            if size <= LARGEST_OF_PEERS:
-                _measure_adding(session, group, size)
     _measure_updates(session, [kind for kind in kinds if kind.law != "uniform"], some)
     for width in WIDTHS:
         _measure_copies(session, width, min(COPY_STEPS, some))
@@ -199,7 +196,7 @@ def check_update(memory: SequenceMemory) -> str:
 def _measure_draws(
     session: Session, kinds: Sequence[type[SequenceMemory]], size: int, smallest: int
 ) -> None:
-    """Time draws, and how they grow from the smallest memory to this one."""
+    """Time draws, alone and after additions, and how they grow from the smallest memory on."""
     there = _filled(session, kinds, size, DRAW_LENGTH)
     if not there or not isinstance(there[0], OursSequences):
         return  # ours does not fit
@@ -216,15 +213,16 @@ def _measure_draws(
         session.results.ratios.append(
             Ratio(GROWTH, size, DRAW_BATCH, at(smallest), NAME, of.median, of.low, of.high)
         )
+    if size <= LARGEST_OF_PEERS:
+        _measure_adding(session, there, size)
 
 
 def _drawing(memory: SequenceMemory) -> Entry:
     return Entry(list, lambda _: memory.sample(DRAW_BATCH))
 
 
-def _measure_adding(session: Session, kinds: Sequence[type[SequenceMemory]], size: int) -> None:
+def _measure_adding(session: Session, there: Sequence[SequenceMemory], size: int) -> None:
     """Time draws that each come after an addition, as those of a training do."""
-    there = _filled(session, kinds, size, DRAW_LENGTH)
     calls, added = 2, size
 
     def steps(_: int) -> list[Steps]:

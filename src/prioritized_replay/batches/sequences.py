@@ -63,6 +63,7 @@ class SequenceBuilder(BatchBuilder):
         self._axes = (length,)
         self._length, self._stop, self._ahead = length, stop, ahead
         self._states, self._once = dict(states), once
+        self._nested = bool(states) or not all(s.plain for s in structures.values())
         self.plain = False  # there are columns besides those of rows
 
     def complete(self, call: BatchCall, slots: Ints) -> None:
@@ -84,9 +85,8 @@ class SequenceBuilder(BatchBuilder):
         """Return the batch that was completed last, with all of its columns."""
         real, first = self._flags
         shape = real.shape
-        leaves = {name: batch[name] for name in batch}
-        padding = ~real
-        padded = bool(padding.any())
+        leaves = dict(batch)
+        padded = bool(self._shared) and not real.all()
         for shared in self._shared:
             obs, next_obs = (
                 leaves[name].reshape(real.size, *leaves[name].shape[2:]) for name in shared.names
@@ -96,16 +96,18 @@ class SequenceBuilder(BatchBuilder):
                 decoded = decoded.reshape(*shape, *decoded.shape[1:])
                 if padded:  # a copy, as frames of both may be the same memory
                     decoded = np.array(decoded)
-                    decoded[padding] = 0
+                    decoded[~real] = 0
                 leaves[name] = decoded
-        leaves |= self._once(batch.ids % self._capacity) if self._states else {}
-        columns = {
-            name: structure.put_together(map(leaves.__getitem__, structure.leaves))
-            for name, structure in (self._structures | self._states).items()
-        }
-        columns |= {"mask": real, "is_first": first}
-        for name in COMPUTED:
-            columns[name] = leaves[name]
+        columns = leaves
+        if self._nested:
+            leaves |= self._once(batch.ids % self._capacity) if self._states else {}
+            columns = {
+                name: structure.put_together(map(leaves.__getitem__, structure.leaves))
+                for name, structure in (self._structures | self._states).items()
+            }
+        columns["mask"], columns["is_first"] = real, first
+        for name in COMPUTED:  # they come last
+            columns[name] = leaves.pop(name)
         return Batch(columns)
 
     def steps_of(self, starts: Ints, newest: int) -> Ints:
