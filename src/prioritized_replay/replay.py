@@ -760,7 +760,8 @@ class ReplayBuffer(Sampled):
         O(T n). A mode of ``autoreset`` counts as in :meth:`add`, but that the last observation is
         always the final one: ``"same_step"`` needs no ``info``, and with ``"next_step"`` a first
         step that begins where the last episode of the stream ended, without a reward, is a reset
-        step and no transition.
+        step and no transition. All sequences of one call enter at the same priority, also with
+        ``max_priority="current"``: the largest one when it begins.
 
         Examples
         --------
