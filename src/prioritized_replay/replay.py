@@ -39,6 +39,7 @@ from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.marks import DRAWN, TRUNCATED, UNRELATED
 from prioritized_replay.storage.memory import WORD, Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.storage.rows import Rows
+from prioritized_replay.streams._sequence_kernels import RECENT
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,
@@ -1401,7 +1402,7 @@ class ReplayBuffer(Sampled):
             states = Schema(options["fields"], sequences=True).states.values()
             leaves = {name: field for part in states for name, field in part.leaves.items()}
             waiting = (streams or 1) * sequence.length
-            reader.require("lines", np.int64, ((streams or 1) * (3 + sequence.length),))
+            reader.require("lines", np.int64, ((streams or 1) * (RECENT + sequence.length),))
             if leaves:
                 words = waiting * Rows(1, leaves).row_size // WORD
                 reader.require("states_waiting", np.uint64, (words,))
