@@ -20,7 +20,13 @@ from rich.console import Console
 import prioritized_replay as per
 from prioritized_replay.cli import main
 from prioritized_replay.inspection import findings as rules
-from prioritized_replay.inspection.charts import histogram, histogram_chart, line_chart, number
+from prioritized_replay.inspection.charts import (
+    _scale,
+    histogram,
+    histogram_chart,
+    line_chart,
+    number,
+)
 from prioritized_replay.inspection.findings import NAMES, findings
 from prioritized_replay.inspection.pictures import picture_of, png
 from prioritized_replay.inspection.portrait import portrait_of
@@ -339,7 +345,7 @@ def test_the_page_of_a_buffer_of_images(images):
     page = Page((folder / "page.html").read_text(encoding="utf-8"))
     page.check()
     pictures = [value for name, value in page.attributes if name == "src"]
-    assert len(pictures) == 2 * 20  # obs and next_obs of the 20 highest
+    assert len(pictures) == 2 * 20  # obs and next_obs of the 20 highest; none was drawn
     assert page.count["svg"] == 4
     # the highest is the first: its newest frame, and that of the observation after it
     assert (decoded(pictures[0]) == frames[2]).all()
@@ -469,6 +475,31 @@ def test_what_is_a_picture_and_what_is_shown_of_it():
     assert decoded(picture_of(np.zeros((500, 9)))).shape == (250, 5)
     for none in (np.zeros(4), np.zeros((4, 4)), np.zeros((2, 3, 20, 30)), np.zeros((0, 9))):
         assert picture_of(none) is None
+
+
+def test_where_new_rows_are_the_highest_those_drawn_are_shown_too(tmp_path):
+    index = per.PrioritizedIndex(100, seed=0)
+    index.append(50)
+    drawn = np.unique(index.sample(32).ids)
+    index.update_priorities(drawn, 1.0 / (1.0 + drawn))
+    portrait = portrait_of(index)
+    places = portrait.highest_drawn(5)
+    assert portrait.census.ids[places].tolist() == drawn[:5].tolist()
+    index.save(tmp_path / "index")
+    inspected(tmp_path / "index", "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.index("The 20 highest priorities") < page.index("highest of those that were drawn")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale"),
+    [(0, 32, [0, 10, 20, 30, 40]), (0, 1, [0, 0.25, 0.5, 0.75, 1]), (-200, 0, None), (0, 0, None)],
+)
+def test_scales_are_round_and_hold_everything(low, high, scale):
+    found = _scale(low, high)
+    assert found[0] <= low < found[-1] >= high
+    assert 2 <= len(found) <= 7
+    assert scale is None or found == pytest.approx(scale)
 
 
 def test_histograms_count_every_value():

@@ -58,47 +58,45 @@ def histogram_chart(title: str, found: Histogram, unit: str) -> str:
     low, high = (math.log10(edge) for edge in (found.edges[0], found.edges[-1]))
     scale = (_WIDTH - _LEFT - _RIGHT) / (high - low)
     places = [_LEFT + (math.log10(edge) - low) * scale for edge in found.edges.tolist()]
-    top = float(found.counts.max())
-    marks = _bars(places, found.counts / top)
+    scale_y = _scale(0.0, float(found.counts.max()))
+    marks = _bars(places, found.counts / scale_y[-1])
     first, last = math.ceil(low), math.floor(high)
     step = max(1, (last - first) // _TICKS + 1)
     decades = [(_LEFT + (k - low) * scale, 10.0**k) for k in range(first, last + 1, step)]
     if len(decades) < 2:
         decades = [(places[0] + 8, found.edges[0]), (places[-1] - 8, found.edges[-1])]
     ticks = [_tick_x(x, number(value)) for x, value in decades]
-    return _chart(title, unit, [*_grid(0.0, top), *ticks, *marks])
+    return _chart(title, unit, [*_grid(scale_y), *ticks, *marks])
 
 
 def bar_chart(title: str, heights: Sequence[float], labels: Sequence[str], unit: str) -> str:
     """Draw a bar for each of some shares; labels stand below the first, the middle and the last."""
-    top = max(*heights, 1e-12)
+    scale = _scale(0.0, max(heights) or 1.0)
     width = (_WIDTH - _LEFT - _RIGHT) / len(heights)
     places = [_LEFT + k * width for k in range(len(heights) + 1)]
     named = {0: labels[0], len(heights) // 2: labels[1], len(heights) - 1: labels[2]}
     ticks = [_tick_x(places[k] + width / 2, label) for k, label in named.items()]
-    marks = _bars(places, np.array(heights) / top)
-    return _chart(title, unit, [*_grid(0.0, top), *ticks, *marks])
+    marks = _bars(places, np.array(heights) / scale[-1])
+    return _chart(title, unit, [*_grid(scale), *ticks, *marks])
 
 
-def line_chart(
-    title: str, x: Floats, lines: Mapping[str, Floats], unit: str, top: float | None = None
-) -> str | None:
-    """Draw lines over x, with gaps where they are not finite; None if no line has two points."""
+def line_chart(title: str, x: Floats, lines: Mapping[str, Floats], unit: str) -> str | None:
+    """Draw lines over x, with gaps where they are not finite; None if there are no two points."""
     every = -(-x.size // _MOST_POINTS)
     x, lines = x[::every], {name: values[::every] for name, values in lines.items()}
     known = np.concatenate([values[np.isfinite(values)] for values in lines.values()])
     if known.size < 2 or x[-1] <= x[0]:
         return None
-    low, high = min(0.0, float(known.min())), float(known.max() if top is None else top)
-    high = high if high > low else low + 1.0
+    scale = _scale(min(0.0, float(known.min())), max(0.0, float(known.max())))
+    low, high = scale[0], scale[-1]
     across = (_WIDTH - _LEFT - _RIGHT) / (x[-1] - x[0])
     up = (_HEIGHT - _TOP - _BOTTOM) / (high - low)
-    parts = _grid(low, high)
+    parts = _grid(scale)
     parts += [
         _tick_x(_LEFT + (place - x[0]) * across, number(float(place)))
         for place in (x[0], x[0] + (x[-1] - x[0]) / 2, x[-1])
     ]
-    for order, (name, values) in enumerate(lines.items()):
+    for order, values in enumerate(lines.values()):
         path, pen = [], "M"
         for at, value in zip(x.tolist(), values.tolist(), strict=True):
             if not math.isfinite(value):
@@ -108,29 +106,36 @@ def line_chart(
             path.append(f"{pen}{_LEFT + (at - x[0]) * across:.1f} {y:.1f}")
             pen = "L"
         parts.append(f'<path class="line line{order}" d="{"".join(path)}"/>')
-        if len(lines) > 1:
-            parts.append(
-                f'<text class="legend legend{order}" x="{_WIDTH - _RIGHT}" y="{_TOP + 10}" '
-                f'dy="{14 * order}" text-anchor="end">{escape(name)}</text>'
-            )
-    return _chart(title, unit, parts)
+    return _chart(title, unit, parts, list(lines) if len(lines) > 1 else [])
 
 
-def _chart(title: str, unit: str, parts: Sequence[str]) -> str:
+def _chart(title: str, unit: str, parts: Sequence[str], legend: Sequence[str] = ()) -> str:
     drawn = "".join(parts)
+    named = "".join(
+        f' <span class="legend{order}">{escape(name)}</span>' for order, name in enumerate(legend)
+    )
     return (
-        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f"<figure><figcaption>{escape(title)}{named}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'role="img" aria-label="{escape(title)}">{drawn}'
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 3}" text-anchor="middle">'
         f"{escape(unit)}</text></svg></figure>"
     )
 
 
-def _grid(low: float, high: float) -> list[str]:
+def _scale(low: float, high: float) -> list[float]:
+    """Return round numbers at equal distances, from low or below to high or above."""
+    span = high - low or 1.0
+    step = 10.0 ** math.floor(math.log10(span / _TICKS))
+    step *= next(k for k in (1.0, 2.0, 2.5, 5.0, 10.0) if span / (k * step) <= _TICKS + 0.5)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [k * step for k in range(first, max(last, first + 1) + 1)]
+
+
+def _grid(scale: Sequence[float]) -> list[str]:
     parts = []
-    for k in range(_TICKS + 1):
-        value = low + (high - low) * k / _TICKS
-        y = _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * k / _TICKS
+    for k, value in enumerate(scale):
+        y = _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * k / (len(scale) - 1)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
         parts.append(
             f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>'

@@ -8,12 +8,15 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from rich.console import Console
 
 from prioritized_replay.inspection.findings import Finding, findings
-from prioritized_replay.inspection.page import page_of
+from prioritized_replay.inspection.page import Rows, page_of
 from prioritized_replay.inspection.portrait import (
     HIGHEST,
+    Memory,
+    Portrait,
     columns_of,
     load_memory,
     portrait_of,
@@ -22,6 +25,8 @@ from prioritized_replay.inspection.record import checkpoint_in, is_run, read_rec
 from prioritized_replay.inspection.summary import say_summary
 from prioritized_replay.runs.console import say
 from prioritized_replay.runs.files import replace_text
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +70,23 @@ def inspect(options: InspectOptions, console: Console) -> list[Finding]:
             highest = np.searchsorted(portrait.census.ids, memory.highest(HIGHEST))
     say_summary(console, path, portrait, record, found, highest.tolist())
     if html is not None:
-        columns = []
+        tables = []
         if memory is not None and portrait is not None:
-            columns = columns_of(memory, portrait.census.ids[highest])
-        text = page_of(path, portrait, record, found, highest.tolist(), columns)
+            tables = _tables(memory, portrait, highest)
+        text = page_of(path, portrait, record, found, tables)
         replace_text(html, text)
         say(console, f"\n{html}: the page, {len(text) / 1024:,.0f} KiB")
     return found
+
+
+def _tables(memory: Memory, portrait: Portrait, highest: Ints) -> list[Rows]:
+    """Return the highest rows, and where these are new ones, the highest that were drawn."""
+    chosen = {f"The {highest.size} highest priorities": highest}
+    if not portrait.census.drawn[highest].all():
+        drawn = portrait.highest_drawn(HIGHEST)
+        chosen[f"The {drawn.size} highest of those that were drawn"] = drawn
+    return [
+        Rows(title, places.tolist(), columns_of(memory, portrait.census.ids[places]))
+        for title, places in chosen.items()
+        if places.size
+    ]

@@ -253,7 +253,8 @@ def _last_weights(portrait: Portrait) -> Iterator[Finding]:
     """Look for a batch of which all weights are equal, although probabilities are not."""
     census, stats = portrait.census, portrait.stats
     # What an index draws may need no weights, as levels of a curriculum; LAP goes without by design
-    if portrait.kind != "ReplayBuffer" or getattr(portrait.sampler, "min_priority", 0.0):
+    least = float(getattr(portrait.sampler, "min_priority", 0.0))
+    if portrait.kind != "ReplayBuffer" or least > 0.0:
         return
     if census.last_batch < LEAST_ROWS or stats["weight_min"] != stats["weight_max"]:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,7 +44,9 @@ svg { display: block; width: 100%; height: auto; max-width: 42rem; }
 svg text { fill: var(--faint); font: 11px system-ui, sans-serif; }
 .bar { fill: var(--mark); } .grid { stroke: var(--rule); fill: none; }
 .line { fill: none; stroke: var(--mark); stroke-width: 1.8; } .line1 { stroke: var(--other); }
-svg text.legend0 { fill: var(--mark); } svg text.legend1 { fill: var(--other); }
+.legend0, .legend1 { font-weight: 400; margin-left: 0.6rem; white-space: nowrap; }
+.legend0::before, .legend1::before { content: "\\2014\\00a0"; font-weight: 700; }
+.legend0 { color: var(--mark); } .legend1 { color: var(--other); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: right; vertical-align: top; padding: 0.25rem 0.6rem;
   border-bottom: 1px solid var(--rule); font-variant-numeric: tabular-nums; }
@@ -58,13 +61,22 @@ td figcaption { font-weight: 400; color: var(--faint); font-size: 0.85rem; }
 """
 
 
+class Rows(NamedTuple):
+    """Rows of a memory that are looked at one by one."""
+
+    title: str
+    places: Sequence[int]
+    """Where they are in the census."""
+    columns: Sequence[Sequence[Leaf]]
+    """What they hold."""
+
+
 def page_of(
     path: Path,
     portrait: Portrait | None,
     record: Record | None,
     found: Sequence[Finding],
-    highest: Sequence[int],
-    columns: Sequence[Sequence[Leaf]],
+    tables: Sequence[Rows],
 ) -> str:
     """Return the page.
 
@@ -75,10 +87,8 @@ def page_of(
     portrait, record
         What there is of both.
     found : sequence of Finding
-    highest : sequence of int
-        Places in the census of the highest priorities, the highest first.
-    columns : sequence of sequence of Leaf
-        What the rows at these places hold.
+    tables : sequence of Rows
+        The rows to look at one by one.
     """
     parts = [*_head(path, portrait, record), *_findings(found), "<h2>In numbers</h2>"]
     rows = numbers.of_run(record) if record else []
@@ -91,8 +101,9 @@ def page_of(
     elif portrait.size:
         parts += _section("What is held", _memory_charts(portrait))
         parts.append(f'<p class="faint">{escape(HOW_OFTEN)}</p>')
-        parts.append(f"<h2>The {len(highest)} highest priorities</h2>")
-        parts.append(_rows(portrait, highest, columns))
+        for rows_of_table in tables:
+            parts.append(f"<h2>{escape(rows_of_table.title)}</h2>")
+            parts.append(_rows(portrait, rows_of_table.places, rows_of_table.columns))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -142,14 +153,10 @@ def _run_charts(record: Record) -> list[str | None]:
     if step.size < 2:
         return []
     chart = charts.line_chart
-    ess = metrics["effective_sample_size"]
+    title = f"Effective sample size of a batch of {record.batch_size}"
     return [
-        chart(
-            f"Effective sample size of a batch of {record.batch_size}",
-            *(step, {"effective sample size": ess}, unit),
-            top=max(float(record.batch_size), float(np.nan_to_num(ess).max())),
-        ),
-        chart("Exponent of the weights, beta", step, {"beta": metrics["beta"]}, unit, top=1.0),
+        chart(title, step, {"": metrics["effective_sample_size"]}, unit),
+        chart("Exponent of the weights, beta", step, {"": metrics["beta"]}, unit),
         chart("Mean absolute error of the rows drawn", step, {"": metrics["td_error"]}, unit),
         chart(
             "Return of an episode",
@@ -171,7 +178,7 @@ def _joined(metrics: dict[str, charts.Floats]) -> charts.Floats:
 
 def _memory_charts(portrait: Portrait) -> list[str | None]:
     census, things = portrait.census, portrait.things
-    drawn = []
+    drawn: list[str | None] = []
     priorities = charts.histogram(census.priorities)
     if priorities is not None:
         zero = f", and {priorities.zeros:,} of 0" if priorities.zeros else ""

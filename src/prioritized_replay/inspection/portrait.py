@@ -73,6 +73,16 @@ class Portrait:
         ages: Array = self.issued - 1 - self.census.ids
         return ages
 
+    def highest_drawn(self, k: int) -> Array:
+        """Return the places in the census of the highest priorities that an error may have given.
+
+        New rows enter with the largest priority so far, and are often all of the highest.
+        """
+        drawn = np.flatnonzero(self.census.drawn)
+        order = np.lexsort((-drawn, -self.census.priorities[drawn]))
+        places: Array = drawn[order[:k]]
+        return places
+
     @property
     def summary(self) -> str:
         """One line: what it is and how much is in it."""

@@ -71,7 +71,10 @@ def say_summary(
     if portrait.size:
         say(console, "")
         _say_shape(console, portrait)
-        console.print(_table(portrait, highest[:_ROWS]))
+        console.print(_table("highest priorities", portrait, highest[:_ROWS]))
+        drawn = portrait.highest_drawn(_ROWS).tolist()
+        if drawn and not portrait.census.drawn[list(highest[:_ROWS])].all():
+            console.print(_table("highest of those that were drawn", portrait, drawn))
         say(console, HOW_OFTEN)
 
 
@@ -94,12 +97,12 @@ def _blocks(heights: np.ndarray) -> str:
     return "".join(_BLOCKS[place] for place in places)
 
 
-def _table(portrait: Portrait, highest: Sequence[int]) -> Table:
+def _table(title: str, portrait: Portrait, places: Sequence[int]) -> Table:
     census = portrait.census
-    table = Table(title="highest priorities", title_justify="left")
+    table = Table(title=title, title_justify="left")
     for heading in ("id", "age", "priority", "probability", "drawn"):
         table.add_column(heading, justify="right")
-    for place in highest:
+    for place in places:
         table.add_row(
             str(census.ids[place]),
             f"{portrait.ages[place]:,}",
