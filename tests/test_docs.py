@@ -22,6 +22,7 @@ from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
 from prioritized_replay.experiments.imbalanced.command import ImbalancedConfig
+from prioritized_replay.inspection.command import InspectOptions
 from prioritized_replay.runs.metrics import COLUMNS
 from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
 
@@ -187,6 +188,7 @@ def test_every_column_of_a_comparison_is_defined():
     [
         ("per train", TrainOptions),
         ("per evaluate", EvaluateOptions),
+        ("per inspect", InspectOptions),
         ("per compare", CompareConfig),
         ("per reproduce cliffwalk", CliffwalkConfig),
         ("per reproduce imbalanced", ImbalancedConfig),

@@ -253,10 +253,14 @@ def draw_ahead(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
     return lambda: replay._sample_ahead(4, 0.5, waiting) if len(replay) >= 4 else None
 
 
+def highest(replay: per.ReplayBuffer, world: World) -> Callable[[], Any]:
+    return lambda: replay.highest(5)
+
+
 CALLS = [
     *(add, add_with_error, add_ending, add_subset, extend, extend_beyond, end_episode, end_one),
     *(update, alpha, clear, sample, sample_beyond_a_block, draw_ahead),
-    *(add_episode, add_whole_ring, add_open_episode, update_sequences),
+    *(add_episode, add_whole_ring, add_open_episode, update_sequences, highest),
 ]
 
 

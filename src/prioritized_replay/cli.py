@@ -31,6 +31,7 @@ Prioritized experience replay: train with it, judge the result, reproduce the pa
 commands:
   train ENV_ID         train a Double DQN; tuned for CartPole-v1, LunarLander-v3, ALE/Pong-v5, ...
   evaluate RUN         play with a trained model: mean return, IQM, 95 % interval, a GIF
+  inspect PATH         what a checkpoint or a run holds, and what is wrong with it; a page
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
   reproduce imbalanced  digits with rare classes: prioritized, uniform, weighted by class
@@ -212,6 +213,20 @@ def _evaluate(words: Sequence[str]) -> int:
     return 0
 
 
+def _inspect(words: Sequence[str]) -> int:
+    _need("tyro", "rich")
+    with _refusing():
+        from prioritized_replay.inspection.command import InspectOptions, inspect
+        from prioritized_replay.inspection.record import is_run
+
+        about = "Say what a checkpoint or a run holds, and what is wrong with it."
+        options = _parse(InspectOptions, words, "per inspect", description=about)
+        if is_run(options.path):
+            _need("torch", "gymnasium")
+        inspect(options, _console())
+    return 0
+
+
 def _compare(words: Sequence[str]) -> int:
     _need("torch", "gymnasium", "tyro", "rich", "matplotlib")
     if not words:
@@ -262,6 +277,7 @@ def _imbalanced(words: Sequence[str]) -> int:
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "inspect": _inspect,
     "compare": _compare,
     "reproduce": _reproduce,
 }

@@ -31,6 +31,7 @@ __all__ = ["Draw", "PrioritizedIndex"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 INT64, FLOAT32 = np.dtype(np.int64), np.dtype(np.float32)
 NO_MARKS = np.zeros(0, np.uint8)
@@ -366,12 +367,11 @@ class PrioritizedIndex(Sampled):
         >>> index.stats()["size"], index.stats()["never_drawn"]
         (5, 1.0)
         """
-        with self._lock: return self._stats()  # fmt: skip
+        with self._lock: return self._statistics()  # fmt: skip
 
-    def _stats(self) -> dict[str, float]:
-        self._note.settle()
-        slots = self._sampler.live_slots()
-        return self._statistics(slots, (self._marks[slots >> 3] >> (slots & 7)) & 1 != 0)
+    def _were_drawn(self, slots: Ints) -> Flags:
+        drawn: Flags = (self._marks[slots >> 3] >> (slots & 7)) & 1 != 0
+        return drawn
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
         """Save everything to a folder, so that :meth:`load` continues where this index was.

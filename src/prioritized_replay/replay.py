@@ -59,6 +59,7 @@ __all__ = ["Batch", "ReplayBuffer"]
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 STEP = ("obs", "action", "reward", "next_obs")  # what every call of `add` names
 INT64 = np.dtype(np.int64)
@@ -1455,11 +1456,18 @@ class ReplayBuffer(Sampled):
 
     def _stats(self) -> dict[str, float]:
         self._note.settle()
-        slots = self._sampler.live_slots()
         more = {"open_windows": len(self._transitions.windows)}
         if self._sequences is not None:
             more["steps"] = self._sampler.rows
-        return self._statistics(slots, self._rows.marked(DRAWN, slots), **more)
+        return self._statistics(**more)
+
+    def _were_drawn(self, slots: Ints) -> Flags:
+        return self._rows.marked(DRAWN, slots)
+
+    def _rewards(self) -> Array | None:
+        slots = np.arange(*self._live_ids()) % self._capacity
+        rewards: Array = self._rows.columns["reward"][slots]
+        return rewards
 
     def _add(self, steps: Steps, errors: Floats | None) -> Ints:
         """Add steps of any streams. All checks come before the first change."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,10 +25,28 @@ from prioritized_replay.sampling.sampler import Sampler
 from prioritized_replay.sampling.statistics import LastBatch, quantiles
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 
-__all__ = ["Sampled", "no_room"]
+__all__ = ["Census", "Sampled", "census", "no_room"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+class Census(NamedTuple):
+    """All S things that can be drawn, the oldest first, as they were at one moment."""
+
+    ids: Ints
+    """int64[S]"""
+    priorities: Floats
+    """float64[S]"""
+    probabilities: Floats
+    """float64[S], the chance of each in one draw."""
+    drawn: Flags
+    """bool[S], whether it has been in a batch since it came."""
+    last_batch: int
+    """How many things the latest batch held, 0 without one."""
+    rewards: NDArray[Any] | None
+    """Of every row that is kept, array[rows, ...], the oldest first; None where there are none."""
 
 
 class Sampled:
@@ -237,6 +255,59 @@ class Sampled:
         self._require_live(wanted)
         return self._sampler.priorities(wanted % self._capacity)
 
+    def highest(self, k: int) -> Ints:
+        """Return the ids of the highest priorities.
+
+        Parameters
+        ----------
+        k : int
+            How many, >= 0; all, where there are fewer.
+
+        Returns
+        -------
+        int64[min(k, S)]
+            Of the S that can be drawn, those with the highest priorities: the highest first, and
+            of equal ones the newest first. So for uniform sampling they are the newest.
+
+        Raises
+        ------
+        ValueError
+            If k is no integer >= 0.
+
+        Notes
+        -----
+        O(N + k log k). It reads only: nothing counts as drawn.
+
+        Examples
+        --------
+        >>> import prioritized_replay as per
+        >>> index = per.PrioritizedIndex(100)
+        >>> ids = index.append(td_errors=[0.5, -8.0, 0.5, 2.0])
+        >>> index.highest(3)
+        array([1, 3, 2])
+        """
+        k = arguments.integer("k", k, 0)
+        with self._lock: return self._highest(k)  # fmt: skip
+
+    def _highest(self, k: int) -> Ints:
+        self._note.settle()
+        slots = self._sampler.live_slots()
+        k = min(k, slots.size)
+        if not k:
+            return np.zeros(0, np.int64)
+        priorities = self._sampler.priorities(slots)
+        least = np.partition(priorities, slots.size - k)[slots.size - k]
+        above = np.flatnonzero(priorities > least)
+        equal = np.flatnonzero(priorities == least)[above.size - k :]  # the newest of these
+        places = np.concatenate([above, equal])
+        order = np.lexsort((-places, -priorities[places]))
+        return self._ids_of(slots[places[order]])
+
+    def _ids_of(self, slots: Ints) -> Ints:
+        """Return the ids of live slots, int64[B]."""
+        newest = self._sampler.issued - 1
+        return newest - (newest - slots) % self._capacity
+
     def clear(self) -> None:
         """Remove everything; open windows too. Ids continue where they were. O(N).
 
@@ -261,9 +332,19 @@ class Sampled:
         self._sampler.clear()
         self._last.clear()
 
-    def _statistics(self, slots: Ints, drawn: NDArray[np.bool_], **more: float) -> dict[str, float]:
-        """Return the numbers of `stats`, of live slots and whether each has been drawn."""
+    def _were_drawn(self, slots: Ints) -> Flags:
+        """Return which of these live slots have been drawn since they were filled, bool[B]."""
+        raise NotImplementedError
+
+    def _rewards(self) -> NDArray[Any] | None:
+        """Return the rewards of all rows, the oldest first, if there are any."""
+        return None
+
+    def _statistics(self, **more: float) -> dict[str, float]:
+        """Return the numbers of `stats`. The caller holds the lock."""
+        self._note.settle()
         sampler = self._sampler
+        slots = sampler.live_slots()
         return {
             "size": sampler.size,
             "ids_issued": sampler.issued,
@@ -272,8 +353,17 @@ class Sampled:
             "largest_priority": sampler.entry_priority(),
             "stale_updates": sampler.stale,
             **self._last.statistics(),
-            "never_drawn": 1.0 - float(np.mean(drawn)) if slots.size else 0.0,
+            "never_drawn": 1.0 - float(np.mean(self._were_drawn(slots))) if slots.size else 0.0,
         }
+
+    def _census(self) -> Census:
+        self._note.settle()
+        slots = self._sampler.live_slots()
+        return Census(
+            self._ids_of(slots), self._sampler.priorities(slots),
+            self._sampler.probabilities(slots), self._were_drawn(slots), self._last.ids.size,
+            self._rewards(),
+        )  # fmt: skip
 
     def _undo_draw(self, moment: Moment, draws: int) -> None:
         """Give back the uniforms of a draw, unless its batch has become the last one."""
@@ -331,6 +421,14 @@ class Sampled:
     def __reduce_ex__(self, protocol: Any) -> Any:
         name = type(self).__name__
         raise TypeError(f"a {name} cannot be copied or pickled: use save and {name}.load instead")
+
+
+def census(memory: Sampled) -> Census:
+    """Return what there is to know of everything that can be drawn, as of one moment.
+
+    It reads only: nothing counts as drawn. O(N log N).
+    """
+    with memory._lock: return memory._census()  # fmt: skip
 
 
 def no_room(capacity: int, error: MemoryError) -> MemoryError:
