@@ -85,7 +85,7 @@ class SequenceBuilder(BatchBuilder):
         """Return the batch that was completed last, with all of its columns."""
         real, first = self._flags
         shape = real.shape
-        leaves = dict(batch)
+        leaves: dict[str, Any] = dict(batch.items())
         padded = bool(self._shared) and not real.all()
         for shared in self._shared:
             obs, next_obs = (
