@@ -57,7 +57,8 @@ td img { width: 84px; height: auto; image-rendering: pixelated; display: block; 
 td figure { display: inline-block; margin: 0 0.5rem 0.3rem 0; text-align: left; }
 td figcaption { font-weight: 400; color: var(--faint); font-size: 0.85rem; }
 @media (max-width: 34rem) { body { padding: 0.8rem; font-size: 0.95rem; }
-  th, td { padding: 0.2rem 0.35rem; } .numbers td:last-child { font-size: 0.88em; } }
+  th, td { padding: 0.2rem 0.35rem; } table:not(.numbers) td.text { min-width: 11rem; }
+  .numbers td:last-child { font-size: 0.88em; } }
 """
 
 
