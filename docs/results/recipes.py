@@ -102,7 +102,7 @@ MEASURED = [
     Measured(
         "r2d2",
         "recall",
-        "--task recall --steps 30000",
+        "--task recall --steps 30000 --evaluate-every 2000",
         WITH_MEMORY,
         seeds=5,
         y_label="share of right answers",
