@@ -493,7 +493,7 @@ HOSTILE = {
     "state": put("state", "more", 1),
     "no state": lambda manifest: manifest.pop("state"),
     "a list of state": put("state", []),
-    **{f"version {value!r}": put("version", value) for value in (0, 2, 4, "3", None)},
+    **{f"version {value!r}": put("version", value) for value in (0, 3, 5, "4", None)},
     "format": put("format", "another"),
 }  # fmt: skip
 

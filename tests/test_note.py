@@ -1,6 +1,7 @@
 """A note of what is left to do: a change within a change never makes the larger one forgotten."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ class Stopping(ProportionalDistribution):
     stops = False
 
     def set(self, slots, priorities):
-        outer = self._note.begin(self._recompute)
+        outer = self._note.begin(partial(super().set, slots, priorities.copy()))
         super().set(slots, priorities)
         self._note.end(outer)
         self.stop()
@@ -140,9 +141,7 @@ class Specification:
     eps: float = 0.01
 
     def distribution(self, capacity, counters, note):
-        return Stopping(
-            capacity, self.alpha, counters, note, track_least=False, track_largest=False
-        )
+        return Stopping(capacity, self.alpha, note, track_least=False, track_largest=False)
 
 
 CHANGES = {

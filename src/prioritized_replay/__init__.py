@@ -34,7 +34,8 @@ __version__ = "0.1.0"
 
 _WINGS = (
     *("streams", "batches", "offline", "sampling", "storage", "fields", "checkpoint", "jit"),
-    *("dqn", "envs", "training", "runs", "experiments", "conformance", "integrations"),
+    *("dqn", "envs", "training", "runs", "experiments", "conformance", "inspection"),
+    "integrations",
 )
 
 
