@@ -929,7 +929,7 @@ class ReplayBuffer(Sampled):
         sampler, uniforms = self._sampler, self._uniforms
         issued = sampler.issued
         if not sampler.size:
-            got = "an empty one" if self._sequence is None else f"{sampler.rows} steps"
+            got = "an empty one" if self._sequence is None else f"none, steps kept: {sampler.rows}"
             raise ValueError(f"sample needs a buffer with at least one {self._thing}, got {got}")
         batch, call = self._drawn.new(
             batch_size, issued - 1, beta, sampler.weight_bounds(), self._last.room_for(batch_size),
