@@ -37,9 +37,7 @@ from prioritized_replay.sampling.specifications import describe_sampler, describ
 from prioritized_replay.sampling.uniforms import Seed, UniformStream
 from prioritized_replay.schedules import Schedule
 from prioritized_replay.storage.marks import DRAWN, TRUNCATED, UNRELATED
-from prioritized_replay.storage.memory import WORD, Memory, OverLimit, memory_limit, reopened
-from prioritized_replay.storage.rows import Rows
-from prioritized_replay.streams._sequence_kernels import RECENT
+from prioritized_replay.storage.memory import Memory, OverLimit, memory_limit, reopened
 from prioritized_replay.streams.autoreset import (
     Autoreset,
     chosen_mode,
@@ -50,7 +48,7 @@ from prioritized_replay.streams.autoreset import (
 from prioritized_replay.streams.environments import fields_of_spaces, known_of
 from prioritized_replay.streams.episodes import Episode, accept_episode
 from prioritized_replay.streams.sequences import Sequence as SequenceSpecification
-from prioritized_replay.streams.sequences import Sequences
+from prioritized_replay.streams.sequences import Sequences, require_pieces
 from prioritized_replay.streams.streams import Streams
 from prioritized_replay.streams.transitions import Steps, Transitions
 
@@ -68,7 +66,6 @@ MOST_IDS = 2**62  # that a checkpoint may have given out: those to come are int6
 LEAST_BYTES = 19  # of memory per transition that has a priority, with what finds it again
 MOST_STEPS = 1 << 20
 EXPORTED = 1 << 24  # bytes of rows that are copied at a time, or a single row
-NO_STATES = np.zeros(0, np.uint64)
 FEW = 16  # rows with priorities of their own that wait rather than enter at once
 
 
@@ -252,10 +249,9 @@ class ReplayBuffer(Sampled):
         """Make what follows the steps and lets sequences be drawn."""
         self._thing = "sequence"
         states = self._columns.states
-        fields = {name: field for part in states.values() for name, field in part.leaves.items()}
         self._sequences = sequences = Sequences(
-            sequence, self._capacity, self._streams.count, fields, self._memory, self._transitions,
-            self._sampler,
+            sequence, self._capacity, self._streams.count, self._columns.leaves_of_states,
+            self._memory, self._transitions, self._sampler,
         )  # fmt: skip
         self._drawn = SequenceBuilder(
             self._rows, self._capacity, self._structures, self._transitions.shared,
@@ -1400,13 +1396,8 @@ class ReplayBuffer(Sampled):
         options["sampler"] = described_sampler(options["sampler"], SPECIFICATIONS)
         options["sequence"] = sequence = _described_sequence(options["sequence"])
         if sequence is not None:
-            states = Schema(options["fields"], sequences=True).states.values()
-            leaves = {name: field for part in states for name, field in part.leaves.items()}
-            waiting = (streams or 1) * sequence.length
-            reader.require("lines", np.int64, ((streams or 1) * (RECENT + sequence.length),))
-            if leaves:
-                words = waiting * Rows(1, leaves).row_size // WORD
-                reader.require("states_waiting", np.uint64, (words,))
+            states = Schema(options["fields"], sequences=True).leaves_of_states
+            require_pieces(reader, sequence, streams or 1, states)
         needed = 0 if isinstance(options["sampler"], Uniform) else LEAST_BYTES * capacity
         if needed > reader.most_bytes:
             raise reader.error(
@@ -1487,9 +1478,9 @@ class ReplayBuffer(Sampled):
                 "give errors to update_priorities"
             )
         sequences.make_room(steps.number)
-        given = self._given_once(sequences, steps)
         named = steps.streams is not None
-        follow = partial(sequences.follow, given, self._sampler.entry_priority(), named=named)
+        given, entry = sequences.staged(steps), self._sampler.entry_priority()
+        follow = partial(sequences.follow, given, entry, named=named)
         outer = self._note.begin(follow)
         try:
             self._transitions.add(steps, self._not_rows[: steps.number], 0.0)
@@ -1499,14 +1490,6 @@ class ReplayBuffer(Sampled):
         ids = follow()
         self._note.end(outer)
         return ids
-
-    def _given_once(self, sequences: Sequences, steps: Steps) -> Array:
-        """Return the columns of steps that are kept once for a sequence, as sequences take them."""
-        states = sequences.states
-        if states is None:
-            return NO_STATES
-        values = steps.values[len(steps.values) - len(states.fields) :]
-        return states.staged(dict(zip(states.fields, values, strict=True)), steps.number)
 
     def _add_whole(
         self, values: list[Any], ends: tuple[Any, Any], errors: Floats | None
@@ -1558,14 +1541,11 @@ class ReplayBuffer(Sampled):
 
     def _add_episode_to_sequences(self, sequences: Sequences, episode: Episode) -> Ints:
         """Add the steps of an episode, and let the sequences that they complete be drawn."""
-        sampler, given = self._sampler, NO_STATES
-        if sequences.states is not None:
-            columns = {name: episode.columns[name] for name in sequences.states.fields}
-            given = sequences.states.packed(columns)
+        sampler = self._sampler
         sequences.make_room(episode.steps, of_one_stream=True)
         follow = partial(
-            sequences.follow, given, sampler.entry_priority(), stream=episode.stream,
-            ended=episode.ended, steps=episode.steps,
+            sequences.follow, sequences.packed(episode), sampler.entry_priority(),
+            stream=episode.stream, ended=episode.ended, steps=episode.steps,
         )  # fmt: skip
 
         def entering(priorities: Floats, calls: Ints) -> Callable[[int], None]:
@@ -1601,9 +1581,11 @@ class ReplayBuffer(Sampled):
     def _require_live(self, ids: Ints) -> None:
         super()._require_live(ids)
         some = self._sampler.some
-        if some is not None and not some.present[ids % self._capacity].all():
-            wrong = ids[some.present[ids % self._capacity] == 0][0]
-            raise KeyError(f"ids must name sequences, got {wrong}, at which none begins")
+        if some is None:
+            return
+        none = some.present[ids % self._capacity] == 0
+        if none.any():
+            raise KeyError(f"ids must name sequences, got {ids[none][0]}, at which none begins")
 
     def _update_sequences(self, wanted: Ints, errors: Floats) -> int:
         """Set the priorities of sequences from one error each, or one of each step."""
@@ -1622,7 +1604,7 @@ class ReplayBuffer(Sampled):
         if errors.ndim == 2:
             assert isinstance(self._drawn, SequenceBuilder)
             steps = self._drawn.steps_of(np.where(live, slots, -1), issued - 1)
-            errors = mixed_errors(steps, errors, sequence.burn_in, float(sequence.priority_mix))
+            errors = mixed_errors(steps, errors, sequence.burn_in, sequence.priority_mix)
         return sampler.update(wanted, errors)
 
     def _extend(self, columns: dict[str, Array], errors: Floats | None) -> Ints:

@@ -301,12 +301,7 @@ class Sampled:
         equal = np.flatnonzero(priorities == least)[above.size - k :]  # the newest of these
         places = np.concatenate([above, equal])
         order = np.lexsort((-places, -priorities[places]))
-        return self._ids_of(slots[places[order]])
-
-    def _ids_of(self, slots: Ints) -> Ints:
-        """Return the ids of live slots, int64[B]."""
-        newest = self._sampler.issued - 1
-        return newest - (newest - slots) % self._capacity
+        return self._sampler.ids_of(slots[places[order]])
 
     def clear(self) -> None:
         """Remove everything; open windows too. Ids continue where they were. O(N).
@@ -360,7 +355,7 @@ class Sampled:
         self._note.settle()
         slots = self._sampler.live_slots()
         return Census(
-            self._ids_of(slots), self._sampler.priorities(slots),
+            self._sampler.ids_of(slots), self._sampler.priorities(slots),
             self._sampler.probabilities(slots), self._were_drawn(slots), self._last.ids.size,
             self._rewards(),
         )  # fmt: skip

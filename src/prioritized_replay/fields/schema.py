@@ -51,6 +51,8 @@ class Schema:
         Every column of a row, in the order in which they are kept.
     states : dict of str to Structure
         The columns that are kept once for a sequence.
+    leaves_of_states : dict of str to Field
+        Their leaves, in that order.
     leaves : dict of str to Field
         Their leaves, in that order.
     extra : list of str
@@ -99,6 +101,9 @@ class Schema:
             name: part
             for name, part in structures.items()
             if _once(part, name in further, sequences)
+        }
+        self.leaves_of_states = {
+            name: field for part in self.states.values() for name, field in part.leaves.items()
         }
         self.structures = {n: part for n, part in structures.items() if n not in self.states}
         self.extra = [n for n in further if n in self.structures] + list(self.states)

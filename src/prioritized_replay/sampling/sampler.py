@@ -21,7 +21,7 @@ from prioritized_replay.checkpoint.manifest import Piece
 from prioritized_replay.note import Note
 from prioritized_replay.sampling import _draw_kernels as draw_kernels
 from prioritized_replay.sampling import _ring_kernels as ring
-from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, TOLD
+from prioritized_replay.sampling._ring_kernels import ISSUED, TOLD
 from prioritized_replay.sampling.choices import DrawMode, MaxPriority, Weights
 from prioritized_replay.sampling.distribution import HUGE, INT64, TINY, Distribution, Fused
 from prioritized_replay.sampling.live import Live, RingSlots, SomeSlots
@@ -112,7 +112,8 @@ class Sampler:
         self.distribution: Distribution = specification.distribution(capacity, self.counters, note)
         self.log: Floats = np.zeros((2, 0))
         self.some: SomeSlots | None = None
-        self._live: Live = RingSlots(capacity, self.counters)
+        self._ring = RingSlots(capacity, self.counters)
+        self._live: Live = self._ring
         if gaps:
             self._leave_gaps(capacity)
         if self.min_priority > self.most:
@@ -165,14 +166,12 @@ class Sampler:
     @property
     def size(self) -> int:
         """Number of rows that can be drawn."""
-        return self.rows if self.some is None else self.some.size
+        return self._live.size
 
     @property
     def rows(self) -> int:
         """Number of live rows."""
-        counters = self.counters
-        live = counters.item(ISSUED) - counters.item(FIRST)
-        return live if live < self._capacity else self._capacity
+        return self._ring.size
 
     @property
     def stale(self) -> int:
@@ -225,6 +224,11 @@ class Sampler:
     def nbytes(self) -> int:
         """Bytes held."""
         return self.distribution.nbytes + (0 if self.some is None else self.some.nbytes)
+
+    def ids_of(self, slots: Ints) -> Ints:
+        """Return the ids of live rows, int64[B]."""
+        newest = self.issued - 1
+        return newest - (newest - slots) % self._capacity
 
     def live_slots(self) -> Ints:
         """Return the slots that can be drawn, oldest first, int64[size]."""
@@ -591,8 +595,6 @@ class Sampler:
             yield f"priorities-{number:06d}", first, min(first + each, size)
 
     def _slots_between(self, first: int, stop: int) -> Ints:
-        if self.some is not None:
-            return self._live.all()[first:stop]
         return self._live.at(np.arange(first, stop))
 
     def _priorities_between(self, first: int, stop: int) -> Floats:

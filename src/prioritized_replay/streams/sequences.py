@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from prioritized_replay.sampling import _ring_kernels as ring
 from prioritized_replay.sampling.choices import require_choice
 from prioritized_replay.sampling.sampler import Sampler
 from prioritized_replay.storage.memory import WORD, Memory
+from prioritized_replay.storage.rows import Rows
 from prioritized_replay.storage.states import States
 from prioritized_replay.streams import _sequence_kernels as kernels
-from prioritized_replay.streams.transitions import Transitions
+from prioritized_replay.streams.episodes import Episode
+from prioritized_replay.streams.transitions import Steps, Transitions
 
-__all__ = ["Boundaries", "Sequence", "Sequences"]
+__all__ = ["Boundaries", "Sequence", "Sequences", "require_pieces"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -106,9 +108,6 @@ class Sequence:
     def stride(self) -> int:
         """Steps from the beginning of a sequence to that of the next, >= 1."""
         return self.length - self.overlap
-
-
-assert get_args(Boundaries)[0] == Sequence.boundaries
 
 
 class Sequences:
@@ -203,6 +202,21 @@ class Sequences:
             return 0
         return self.states.bytes_to_come(-(-self._capacity // self.specification.stride))
 
+    def staged(self, steps: Steps) -> Array:
+        """Return the columns of steps that are kept once, for :meth:`follow`."""
+        states = self.states
+        if states is None:
+            return NOTHING
+        values = steps.values[len(steps.values) - len(states.fields) :]
+        return states.staged(dict(zip(states.fields, values, strict=True)), steps.number)
+
+    def packed(self, episode: Episode) -> Array:
+        """Return the columns of an episode that are kept once, for :meth:`follow`."""
+        states = self.states
+        if states is None:
+            return NOTHING
+        return states.packed({name: episode.columns[name] for name in states.fields})
+
     def follow(
         self,
         given: Array,
@@ -218,7 +232,7 @@ class Sequences:
         Parameters
         ----------
         given : array
-            The columns of these steps that are kept once, see :class:`.States`.
+            The columns of these steps that are kept once, from :meth:`staged` or :meth:`packed`.
         entry : float
             The priority with which sequences enter.
         named : bool
@@ -270,9 +284,7 @@ class Sequences:
         if counters.item(ring.LOGGED) == logged:  # as after most steps
             return np.empty(0, np.int64)
         slots, priorities = self._sampler.log[:, logged : counters.item(ring.LOGGED)]
-        newest = counters.item(ring.ISSUED) - 1
-        begun: Ints = slots[priorities >= 0.0].astype(np.int64)
-        return newest - (newest - begun) % self._capacity
+        return self._sampler.ids_of(slots[priorities >= 0.0].astype(np.int64))
 
     def clear(self) -> None:
         """Forget all sequences. It may be called again if interrupted."""
@@ -313,3 +325,27 @@ class Sequences:
             self.ahead[:written] = reader.array("ahead", np.uint32, (written,))
         if self.states is not None:
             self.states.restore(reader, self._some.all())
+
+
+def require_pieces(
+    reader: Reader, sequence: Sequence, streams: int, states: Mapping[str, Field]
+) -> None:
+    """Check the sizes of what :meth:`Sequences.restore` will read, before memory is taken for it.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the checkpoint.
+    sequence, streams, states
+        As for :class:`Sequences`; they are from the checkpoint, and may be any.
+
+    Raises
+    ------
+    CheckpointError
+        If a piece is missing or has another size.
+    """
+    length = sequence.length
+    reader.require("lines", np.int64, (streams * (kernels.RECENT + length),))
+    if states:
+        words = streams * length * Rows(1, states).row_size // WORD
+        reader.require("states_waiting", np.uint64, (words,))
