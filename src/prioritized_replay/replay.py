@@ -248,6 +248,7 @@ class ReplayBuffer(Sampled):
     def _build_sequences(self, sequence: SequenceSpecification) -> None:
         """Make what follows the steps and lets sequences be drawn."""
         self._thing = "sequence"
+        self._accept_errors = partial(arguments.errors_of_steps, steps=sequence.length)
         states = self._columns.states
         self._sequences = sequences = Sequences(
             sequence, self._capacity, self._streams.count, self._columns.leaves_of_states,
@@ -1106,50 +1107,12 @@ class ReplayBuffer(Sampled):
         truncated, unrelated = (self._rows.marked(m, slots) for m in (TRUNCATED, UNRELATED))
         return Block(first, batch, truncated, unrelated)
 
-    def update_priorities(self, ids: Any, td_errors: Any) -> int:
-        """Set priorities from new TD errors.
-
-        Parameters
-        ----------
-        ids : int64[B]
-            Ids of a batch. Those overwritten since are skipped; of duplicates the last wins.
-        td_errors : float[B] or float[B, 1]
-            Signed errors, as arrays or tensors of any floating dtype and device. Absolute
-            value, eps and alpha are applied inside. Of sequences also float[B, T], an error of each
-            step: those of real steps after the burn-in make one of the sequence, see
-            ``priority_mix`` of :class:`Sequence`. The others may be anything.
-
-        Returns
-        -------
-        int
-            How many of the B were applied: those that are still there.
-
-        Raises
-        ------
-        ValueError
-            If an error that counts is not finite, the lengths differ, an id was never issued, or no
-            sequence begins there. Nothing changes then.
-
-        Notes
-        -----
-        O(B log N), and O(B T) for errors of steps.
-
-        Examples
-        --------
-        >>> import prioritized_replay as per
-        >>> fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
-        >>> replay = per.ReplayBuffer(3, fields)
-        >>> ids = [int(replay.add(k, 0, 1.0, k + 1, False)[0]) for k in range(4)]
-        >>> replay.update_priorities(ids, [1.0, -2.0, 3.0, 0.0])  # the first row is gone
-        3
-        >>> replay.priorities(ids[1:])
-        array([2.01, 3.01, 0.01])
-        """
-        if self._sequence is None:
-            return super().update_priorities(ids, td_errors)
-        wanted = arguments.ids(ids)
-        errors = arguments.errors_of_steps(td_errors, wanted.size, self._sequence.length)
-        with self._lock: return self._update_sequences(wanted, errors)  # fmt: skip
+    def _update(self, wanted: Ints, errors: Floats) -> int:
+        if self._note.work is not None:
+            self._note.settle()
+        if self._sequence is not None:
+            errors = self._errors_of_sequences(self._sequence, wanted, errors)
+        return self._sampler.update(wanted, errors)
 
     def _largest_waiting(self) -> float:
         return self._transitions.windows.largest_entry()
@@ -1587,25 +1550,30 @@ class ReplayBuffer(Sampled):
         if none.any():
             raise KeyError(f"ids must name sequences, got {ids[none][0]}, at which none begins")
 
-    def _update_sequences(self, wanted: Ints, errors: Floats) -> int:
-        """Set the priorities of sequences from one error each, or one of each step."""
-        self._note.settle()
-        sampler, some, sequence = self._sampler, self._sampler.some, self._sequence
+    def _errors_of_sequences(
+        self, sequence: SequenceSpecification, wanted: Ints, errors: Floats
+    ) -> Floats:
+        """Return one error for each sequence, float64[B], of one each or one of each step.
+
+        Raises
+        ------
+        ValueError
+            If an id is that of a step at which no sequence begins.
+        """
+        sampler, some = self._sampler, self._sampler.some
         assert some is not None
-        assert sequence is not None
-        issued, first = sampler.issued, sampler.issued - sampler.rows
-        live = (wanted >= first) & (wanted < issued)
+        live = (wanted >= sampler.issued - sampler.rows) & (wanted < sampler.issued)
         slots = np.where(live, wanted % self._capacity, 0)
         none = live & (some.present[slots] == 0)
         if none.any():
             raise ValueError(
                 f"ids must name sequences, got {wanted[none][0]}, at which none begins"
             )
-        if errors.ndim == 2:
-            assert isinstance(self._drawn, SequenceBuilder)
-            steps = self._drawn.steps_of(np.where(live, slots, -1), issued - 1)
-            errors = mixed_errors(steps, errors, sequence.burn_in, sequence.priority_mix)
-        return sampler.update(wanted, errors)
+        if errors.ndim == 1:
+            return errors
+        assert isinstance(self._drawn, SequenceBuilder)
+        steps = self._drawn.steps_of(np.where(live, slots, -1), sampler.issued - 1)
+        return mixed_errors(steps, errors, sequence.burn_in, sequence.priority_mix)
 
     def _extend(self, columns: dict[str, Array], errors: Floats | None) -> Ints:
         self._note.settle()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +70,8 @@ class Sampled:
 
     _thing = "thing"
     """What an id stands for, in messages."""
+    _accept_errors: Callable[[Any, int], Floats] = staticmethod(arguments.errors)
+    """Turns errors of B things into float64[B], or into a row of them for each."""
 
     def __init__(self, capacity: int, sampler: Specification | None, seed: Seed) -> None:
         # Never held while foreign code may run.
@@ -185,7 +188,9 @@ class Sampled:
             Ids of a batch. Those overwritten since are skipped; of duplicates the last wins.
         td_errors : float[B] or float[B, 1]
             Signed errors, as arrays or tensors of any floating dtype and device. Absolute
-            value, eps and alpha are applied inside.
+            value, eps and alpha are applied inside. Of sequences also float[B, T], an error of each
+            step: those of real steps after the burn-in make one of the sequence, see
+            ``priority_mix`` of :class:`Sequence`. The others may be anything.
 
         Returns
         -------
@@ -195,12 +200,12 @@ class Sampled:
         Raises
         ------
         ValueError
-            If an error is not finite, the lengths differ, or an id was never issued. Nothing
-            changes then.
+            If an error that counts is not finite, the lengths differ, an id was never issued, or no
+            sequence begins there. Nothing changes then.
 
         Notes
         -----
-        O(B log N).
+        O(B log N), and O(B T) for errors of steps.
 
         Examples
         --------
@@ -213,7 +218,7 @@ class Sampled:
         array([2.01, 3.01, 0.01])
         """
         wanted = arguments.ids(ids)
-        errors = arguments.errors(td_errors, wanted.size)
+        errors = self._accept_errors(td_errors, wanted.size)
         with self._lock: return self._update(wanted, errors)  # fmt: skip
 
     def _update(self, wanted: Ints, errors: Floats) -> int:
