@@ -1212,3 +1212,20 @@ def test_frames_of_steps_are_kept_once_and_let_go(kind):
     plain.clear()
     used = [one._transitions.shared[0]._frames.used for one in (pair.replay, plain)]
     assert used[0] == used[1]
+
+
+def test_each_sequence_keeps_its_own_state_however_often_places_are_used_again():
+    fields = {
+        "obs": per.Field(), "action": per.Field(), "reward": per.Field(),
+        "state": per.Field((), "float64", per_sequence=True),
+    }  # fmt: skip
+    replay = per.ReplayBuffer(11, fields, sequence=per.Sequence(3, overlap=1), seed=0)
+    rng = np.random.default_rng(3)
+    began: list[int] = []
+    for step in range(600):
+        ends = bool(rng.random() < 0.25)
+        began += replay.add(step, 0, 0.0, step + 1, ends, state=float(step)).tolist()
+        began = [one for one in began if one > step - replay.capacity]
+        if began:
+            batch = replay.get(began)
+            assert batch.state.tolist() == batch.obs[:, 0].tolist() == began
