@@ -9,10 +9,15 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from prioritized_replay.experiments.compare.arms import Arm
 from prioritized_replay.experiments.compare.results import Result
 from prioritized_replay.runs.console import say
-from prioritized_replay.training.config import Replay
-from prioritized_replay.training.statistics import Estimate, bootstrap, mean
+from prioritized_replay.training.statistics import (
+    Estimate,
+    bootstrap,
+    mean,
+    probability_of_improvement,
+)
 
 
 def summarize(results: list[Result], console: Console) -> None:
@@ -20,7 +25,7 @@ def summarize(results: list[Result], console: Console) -> None:
 
     Differences are seed by seed, over the seeds that both arms have finished.
     """
-    arms = {arm: [r for r in results if r.arm == arm] for arm in get_args(Replay)}
+    arms = {arm: [r for r in results if r.arm == arm] for arm in get_args(Arm)}
     arms = {arm: sorted(rows, key=lambda r: r.seed) for arm, rows in arms.items() if rows}
     first = results[0]
     goal = "" if math.isnan(first.threshold) else f"{first.threshold:g}"
@@ -69,6 +74,12 @@ def summarize(results: list[Result], console: Console) -> None:
             ours, other = (_values(side, name) for side in zip(*pairs, strict=True))
             parts.append(f"{label} {_interval(bootstrap(ours - other, mean), form='+.1f')}")
         say(console, f"{arm} minus {baseline}, {len(pairs)} pairs: {'; '.join(parts)}")
+        better = probability_of_improvement(_values(rows, "area"), _values(arms[baseline], "area"))
+        say(
+            console,
+            f"  a run of {arm} has the higher mean of the curve with probability "
+            f"{_interval(better, form='.2f')}",
+        )
 
 
 def _values(rows: Iterable[Result], name: str) -> npt.NDArray[np.float64]:
