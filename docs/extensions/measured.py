@@ -159,6 +159,7 @@ class MeasuredTable(Measured):
         "value": directives.unchanged_required,
         "where": directives.unchanged,  # name=value, more of them separated by spaces
         "order": directives.unchanged,  # the columns in this order, separated by spaces
+        "otherwise": directives.unchanged,  # the text where no row is wanted
     }
 
     def run(self) -> list[nodes.Node]:
@@ -167,6 +168,8 @@ class MeasuredTable(Measured):
             return self.absent()
         wanted = dict(pair.split("=", 1) for pair in self.options.get("where", "").split())
         runs = [run for run in runs_in(path) if wanted.items() <= run.items()]
+        if not runs and "otherwise" in self.options:
+            return self.parse_text_to_nodes(self.options["otherwise"])
         if not runs:
             raise self.error(f"{self.arguments[0]} has no row with {wanted}")
         order = self.options.get("order", "").split()
