@@ -235,12 +235,20 @@ def test_a_line_of_the_table_of_environments(monkeypatch):
 
     def line(threshold, *finals):
         columns = ("env_id", "steps", "final_mean", "threshold", "reached")
-        reached = [str(int(threshold != "" and final >= 0.7)) for final in finals]
-        cells = [("Lake", "1000", str(f), threshold, r) for f, r in zip(finals, reached)]
+        cells = [
+            ("Lake", "1000", str(final), threshold, str(int(threshold != "" and final >= 0.7)))
+            for final in finals
+        ]
         runs = [dict(zip(columns, cell, strict=True)) for cell in cells]
         return [cell.replace("\xa0", " ") for cell in measured.environment(runs)]
 
-    assert line("0.7", 0.74, 0.25, 0.705) == ["Lake", "1,000", "0.705 (0.25 to 0.74)", "0.7", "2 of 3"]
+    assert line("0.7", 0.74, 0.25, 0.705) == [
+        "Lake",
+        "1,000",
+        "0.705 (0.25 to 0.74)",
+        "0.7",
+        "2 of 3",
+    ]
     assert line("", -13.0) == ["Lake", "1,000", "-13", "", ""]
     assert len(line("", -13.0)) == len(measured.ENVIRONMENTS)
 
@@ -250,7 +258,7 @@ def test_a_line_of_the_table_of_environments(monkeypatch):
     [("FrozenLake-v1", 100, "0.74"), ("CliffWalking-v1", 1_000, "-13"), ("Taxi-v4", 200, "7.93")],
 )
 def test_the_best_return_that_results_name(env_id, limit, best):
-    """Values are iterated in the table of the rules, then the policy is played for so many steps."""
+    """By value iteration in the table of the rules; the policy then plays so many steps."""
     env = gymnasium.make(env_id).unwrapped
     most = max(len(outcomes) for actions in env.P.values() for outcomes in actions.values())
     chances, rewards, goes_on = np.zeros((3, len(env.P), len(env.P[0]), most))
