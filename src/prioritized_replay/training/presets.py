@@ -26,10 +26,10 @@ _QUICK: dict[str, dict[str, Any]] = {
         "train_every": 2,
         "eval_episodes": 40,
     },
-    # Each step costs 1 until the first arrival, and random actions do not arrive in 200 steps. So the
-    # network explores: values begin near 0, too high, and what was tried looks worse than what was
-    # not. With a step size of 1e-3 and slower schedules, 60,000 steps brought no arrival. Ten rewards
-    # at a time carry the first arrivals back.
+    # Each step costs 1 until the first arrival, and random actions do not arrive in 200 steps. So
+    # the network explores: values begin near 0, too high, and what was tried looks worse than what
+    # was not. With a step size of 1e-3 and slower schedules, 60,000 steps brought no arrival. Ten
+    # rewards at a time carry the first arrivals back.
     "MountainCar-v0": {
         "steps": 50_000,
         "hidden_sizes": (64, 64),
