@@ -22,7 +22,7 @@ from prioritized_replay.experiments.compare.results import (
     Result,
     ResultFiles,
 )
-from prioritized_replay.experiments.compare.summary import summarize
+from prioritized_replay.experiments.compare.summary import decimals, summarize
 from prioritized_replay.experiments.compare.trials import Outcome, train_all
 from prioritized_replay.runs.console import say
 from prioritized_replay.runs.evaluate import say_default_limit
@@ -222,8 +222,9 @@ def _threshold_of(config: TrainConfig) -> float:
 def _line(result: Result) -> str:
     known = not math.isnan(result.threshold)
     verdict = ("reached" if result.reached else "not reached") if known else ""
+    final = f"{result.final_mean:{decimals(result.final_mean)}}"
     return (
-        f"{result.arm:<12} seed {result.seed:<4} return {result.final_mean:8.1f}  {verdict:<11}  "
+        f"{result.arm:<12} seed {result.seed:<4} return {final:>8}  {verdict:<11}  "
         f"{result.wall_seconds:6.1f} s"
     )
 
