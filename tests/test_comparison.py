@@ -215,7 +215,7 @@ def test_an_unknown_environment_is_refused_before_anything_is_written(tmp_path):
     assert not output.exists()
 
 
-def fake_training(monkeypatch, end=None):
+def fake_training(monkeypatch, end=None, outcome=OUTCOME):
     """Let every run finish at once, and note which; raise `end` after the first."""
     trained = []
 
@@ -223,7 +223,7 @@ def fake_training(monkeypatch, end=None):
         for config in configs:
             trained.append((config.replay, config.seed))
             yield config, 0
-            yield config, OUTCOME
+            yield config, outcome
             if end is not None:
                 raise end
 
@@ -353,6 +353,16 @@ def test_summary_counts_intervals_and_pairs(tmp_path, monkeypatch, capsys):
     assert "3 of 3" in said
     assert "rank minus uniform, 3 pairs: final return +0.0 (+0.0 to +0.0)" in said
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+
+def test_small_returns_have_decimals(tmp_path, monkeypatch, capsys):
+    fake_training(monkeypatch, outcome=dataclasses.replace(OUTCOME, final_mean=0.71))
+
+    compare(CompareConfig(env_id="CartPole-v1", seeds=2, arms=("rank", "uniform"), output=tmp_path))
+
+    said = capsys.readouterr().out
+    assert "return    0.710" in said
+    assert "rank minus uniform, 2 pairs: final return +0.000 (+0.000 to +0.000)" in said
 
 
 def test_a_run_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys):

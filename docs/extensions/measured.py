@@ -2,8 +2,9 @@
 
 ``measured-figure`` shows a picture. ``measured-table`` reads a CSV with one row per run and shows
 one cell per group of runs: their median, and in brackets the smallest and the largest.
-``comparison-table`` reads the results of ``per compare`` and shows what that command prints. Where
-the file is not there, they say which command makes it.
+``comparison-table`` reads the results of ``per compare`` and shows what that command prints.
+``environments-table`` shows one line for each of several such results. Where a file is not there,
+they say which command makes it.
 
 .. code:: rst
 
@@ -35,6 +36,9 @@ from sphinx.util.docutils import SphinxDirective
 from prioritized_replay.training.statistics import Estimate, bootstrap, mean
 
 Run = dict[str, str]
+
+
+ENVIRONMENTS = ["environment", "steps", "final return", "solved at", "runs that reach it"]
 
 
 def number(text: str) -> float | str:
@@ -121,8 +125,21 @@ def comparison(runs: list[Run]) -> list[list[str]]:
     return table
 
 
+def environment(runs: list[Run]) -> list[str]:
+    """What the runs of one comparison got to, as a line of a table with ENVIRONMENTS above it."""
+    threshold = runs[0]["threshold"]  # empty where the environment names none
+    reached = sum(int(run["reached"]) for run in runs)
+    return [
+        runs[0]["env_id"],
+        f"{int(runs[0]['steps']):,}",
+        summary([float(run["final_mean"]) for run in runs]),
+        shown(float(threshold)) if threshold else "",
+        f"{reached} of {len(runs)}" if threshold else "",
+    ]
+
+
 class Measured(SphinxDirective):
-    """What the two directives share: where the file is, and what to say when it is not."""
+    """What the directives share: where the file is, and what to say when it is not."""
 
     def file(self) -> Path:
         name, path = self.env.relfn2path(self.arguments[0])
@@ -188,6 +205,28 @@ class ComparisonTable(Measured):
         return [table_of(comparison(runs_in(path)))] if path.exists() else self.absent()
 
 
+class EnvironmentsTable(SphinxDirective):
+    has_content = True  # the results of several comparisons, one file a line
+    option_spec: ClassVar = {"command": directives.unchanged_required, "arm": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        cells = [ENVIRONMENTS]
+        absent = []
+        for line in self.content:
+            name, path = self.env.relfn2path(line.strip())
+            self.env.note_dependency(name)
+            if not Path(path).exists():
+                absent.append(line.strip())
+                continue
+            runs = runs_in(Path(path))
+            cells.append(environment([r for r in runs if r["arm"] == self.options["arm"]]))
+        made: list[nodes.Node] = [table_of(cells)]
+        if absent:
+            text = f"Not in this checkout: {', '.join(absent)}; ``{self.options['command']}``."
+            made += self.parse_text_to_nodes(text)
+        return made
+
+
 def table_of(cells: list[list[str]]) -> nodes.table:
     group = nodes.tgroup(cols=len(cells[0]))
     group += [nodes.colspec(colwidth=1) for _ in cells[0]]
@@ -205,4 +244,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("measured-figure", MeasuredFigure)
     app.add_directive("measured-table", MeasuredTable)
     app.add_directive("comparison-table", ComparisonTable)
+    app.add_directive("environments-table", EnvironmentsTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,7 +24,7 @@ from prioritized_replay.experiments.compare.results import (
     Result,
     ResultFiles,
 )
-from prioritized_replay.experiments.compare.summary import summarize
+from prioritized_replay.experiments.compare.summary import decimals, summarize
 from prioritized_replay.experiments.compare.trials import Outcome, train_all
 from prioritized_replay.experiments.compare.tuning import FIRST_SEED, TUNING, StepSizes
 from prioritized_replay.runs.console import say
@@ -303,7 +303,8 @@ def _name(run: Run) -> str:
 def _line(result: Result) -> str:
     known = not math.isnan(result.threshold)
     verdict = ("reached" if result.reached else "not reached") if known else ""
-    return f"return {result.final_mean:8.1f}  {verdict:<11}  {result.wall_seconds:6.1f} s"
+    final = f"{result.final_mean:{decimals(result.final_mean)}}"
+    return f"return {final:>8}  {verdict:<11}  {result.wall_seconds:6.1f} s"
 
 
 def _repeats(values: tuple[Any, ...]) -> bool:

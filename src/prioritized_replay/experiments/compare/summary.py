@@ -28,6 +28,7 @@ def summarize(results: list[Result], console: Console) -> None:
     arms = {arm: [r for r in results if r.arm == arm] for arm in get_args(Arm)}
     arms = {arm: sorted(rows, key=lambda r: r.seed) for arm, rows in arms.items() if rows}
     first = results[0]
+    places = decimals(max(abs(row.final_mean) for row in results))
     goal = "" if math.isnan(first.threshold) else f"{first.threshold:g}"
     table = Table(
         title=f"{first.env_id}, {first.steps:,} steps: IQM over seeds, 95 % interval below",
@@ -53,8 +54,8 @@ def summarize(results: list[Result], console: Console) -> None:
             arm,
             reached,
             steps,
-            _interval(bootstrap(_values(rows, "final_mean")), "\n"),
-            _interval(bootstrap(_values(rows, "area")), "\n"),
+            _interval(bootstrap(_values(rows, "final_mean")), "\n", places),
+            _interval(bootstrap(_values(rows, "area")), "\n", places),
         )
     console.print(table)
     if goal and any(row.censored for row in results):
@@ -72,7 +73,7 @@ def summarize(results: list[Result], console: Console) -> None:
         parts = []
         for label, name in (("final return", "final_mean"), ("mean of the curve", "area")):
             ours, other = (_values(side, name) for side in zip(*pairs, strict=True))
-            parts.append(f"{label} {_interval(bootstrap(ours - other, mean), form='+.1f')}")
+            parts.append(f"{label} {_interval(bootstrap(ours - other, mean), ' ', '+' + places)}")
         say(console, f"{arm} minus {baseline}, {len(pairs)} pairs: {'; '.join(parts)}")
         better = probability_of_improvement(_values(rows, "area"), _values(arms[baseline], "area"))
         say(
@@ -82,9 +83,20 @@ def summarize(results: list[Result], console: Console) -> None:
         )
 
 
+def decimals(value: float) -> str:
+    """Return the format of returns that are as large as this one.
+
+    Examples
+    --------
+    >>> f"{-105.512:{decimals(-105.512)}}", f"{0.7138:{decimals(0.7138)}}"
+    ('-105.5', '0.714')
+    """
+    return ".3f" if abs(value) <= 1.0 else ".1f"
+
+
 def _values(rows: Iterable[Result], name: str) -> npt.NDArray[np.float64]:
     return np.array([getattr(row, name) for row in rows], np.float64)
 
 
-def _interval(estimate: Estimate, gap: str = " ", form: str = ".1f") -> str:
+def _interval(estimate: Estimate, gap: str, form: str) -> str:
     return f"{estimate.value:{form}}{gap}({estimate.low:{form}} to {estimate.high:{form}})"
