@@ -234,6 +234,8 @@ class Adapter:
         Makes a memory with the settings wanted, or raises :class:`NotClaimed`. Often a class.
     eps : float or None
         What it adds to abs(td_error), where the library does not let its users choose.
+    draw : {"stratified", "independent", "without_replacement"}
+        How it draws where a scenario does not ask for a way.
     not_claimed : mapping of str to str
         Groups or names of scenarios that the library's documentation does not promise, each with
         the reason. Everything else is claimed.
@@ -247,6 +249,7 @@ class Adapter:
     law: Law
     make: Callable[[Wanted], Memory]
     eps: float | None = None
+    draw: DrawMode = "independent"
     not_claimed: Mapping[str, str] = field(default_factory=dict)
     settings: str = ""
 

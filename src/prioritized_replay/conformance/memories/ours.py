@@ -1,4 +1,4 @@
-"""This library's own memories for ``per check``: ``proportional``, ``rank`` and ``uniform``."""
+"""Our own memories for ``per check``: ``proportional``, ``rank`` and ``uniform``."""
 
 from __future__ import annotations
 
@@ -101,6 +101,7 @@ _PROPORTIONAL = Adapter(
     version=per.__version__,
     law="proportional",
     make=lambda wanted: _Ours("proportional", wanted),
+    draw="stratified",
     settings="ReplayBuffer(sampler=Proportional(...)), stratified draws, the default",
 )
 
