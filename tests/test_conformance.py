@@ -186,7 +186,8 @@ class Broken(plain.PlainMemory):
 def test_a_call_that_never_returns_is_a_failure():
     adapter = plain.plain("proportional", Endless)
     result = judge(BY_NAME["the-first-row-can-be-drawn"], adapter, patience=0.2)
-    assert (result.outcome, result.seen) == ("fail", "a call did not return within 0.2 seconds")
+    assert result.outcome == "fail"
+    assert result.seen == "a call did not return within 0.2 seconds of processor time"
 
 
 def test_an_exception_is_a_failure_with_its_text():
