@@ -108,6 +108,98 @@ def test_another_seed_finds_nothing_wrong_either():
     assert not [(line.name, line.seen) for line in report.failures]
 
 
+class LastRowNeverDrawn(plain.PlainMemory):
+    def places(self, batch_size, masses):
+        masses = np.append(masses[:-1], 0.0) if masses.size > 1 else masses
+        return super().places(batch_size, masses)
+
+
+class MixedStreams(plain.PlainMemory):
+    def follow(self, stream, step):
+        super().follow(0, step)
+
+
+class KeepsResets(plain.PlainMemory):
+    def add_vector(self, step):
+        self.ended = [False] * len(self.windows)
+        super().add_vector(step)
+
+
+class NextObsOfTheNextEpisode(plain.PlainMemory):
+    def add_vector(self, step):
+        super().add_vector(replace(step, info={}))
+
+
+class DoneAtAnyEnd(plain.PlainMemory):
+    def follow(self, stream, step):
+        super().follow(stream, replace(step, terminated=step.terminated or step.truncated))
+
+
+class Float32(plain.PlainMemory):
+    def store(self, row):
+        super().store(row._replace(obs=np.float32(row.obs), next_obs=np.float32(row.next_obs)))
+
+
+class FirstErrorCounts(plain.PlainMemory):
+    def update(self, ids, td_errors):
+        return super().update(ids[::-1], td_errors[::-1])
+
+
+class ConstantEntry(plain.PlainMemory):
+    largest = property(lambda self: 1.0, lambda self, value: None)
+
+
+class TakesNaN(plain.PlainMemory):
+    def update(self, ids, td_errors):
+        return super().update(ids, np.nan_to_num(td_errors))
+
+
+class NoCopies(plain.PlainMemory):
+    def add(self, step):
+        self.store(plain.Row(step.obs, step.action, step.reward, step.next_obs, self.wanted.gamma))
+
+
+class GlobalGenerator(plain.PlainMemory):
+    def places(self, batch_size, masses):
+        return np.random.choice(masses.size, batch_size, p=masses / masses.sum())  # noqa: NPY002
+
+
+class ForgetsErrors(plain.PlainMemory):
+    def load(self, folder):
+        super().load(folder)
+        self.errors = type(self.errors)([self.largest] * len(self.errors), self.errors.maxlen)
+
+
+class WeightsOfTheCapacity(plain.PlainMemory):
+    def sample(self, batch_size, beta):
+        drawn = super().sample(batch_size, beta)
+        return replace(drawn, weights=(self.wanted.capacity * drawn.probabilities) ** -beta)
+
+
+MORE_FAULTS = {
+    LastRowNeverDrawn: "the-newest-row-can-be-drawn",
+    MixedStreams: "each-stream-has-its-windows",
+    KeepsResets: "reset-steps-are-no-rows",
+    NextObsOfTheNextEpisode: "truncation-with-resets-in-the-same-step",
+    DoneAtAnyEnd: "truncated-steps-bootstrap",
+    Float32: "float64-keeps-its-precision",
+    FirstErrorCounts: "of-repeated-ids-the-last-error-counts",
+    ConstantEntry: "new-rows-enter-at-the-maximum",
+    TakesNaN: "nan-is-refused",
+    NoCopies: "the-callers-arrays-are-copied",
+    GlobalGenerator: "global-generators-are-left-alone",
+    ForgetsErrors: "priorities-survive",
+    WeightsOfTheCapacity: "n-is-the-number-of-rows",
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), MORE_FAULTS.items(), ids=MORE_FAULTS.values())
+def test_scenarios_of_every_group_can_fail(kind, name):
+    result = judge(BY_NAME[name], plain.plain("proportional", kind))
+    assert (result.outcome, "Error" in result.seen) == ("fail", False), result.seen
+    assert judge(BY_NAME[name], plain.proportional()).outcome == "pass"
+
+
 # The means
 
 
