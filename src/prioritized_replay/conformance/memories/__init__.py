@@ -1,0 +1,1 @@
+"""Adapters for ``per check``, one module for each library, named ``MODULE:FACTORY``."""
