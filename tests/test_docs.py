@@ -18,10 +18,13 @@ import torch
 import prioritized_replay
 from benchmarks.options import BenchConfig
 from prioritized_replay import dqn, envs, sampling, training
+from prioritized_replay.experiments.chain.command import ChainConfig
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
 from prioritized_replay.experiments.imbalanced.command import ImbalancedConfig
+from prioritized_replay.experiments.memory.command import MemoryConfig
+from prioritized_replay.experiments.noise.command import NoiseConfig
 from prioritized_replay.inspection.command import InspectOptions
 from prioritized_replay.runs.metrics import COLUMNS
 from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
@@ -192,6 +195,9 @@ def test_every_column_of_a_comparison_is_defined():
         ("per compare", CompareConfig),
         ("per reproduce cliffwalk", CliffwalkConfig),
         ("per reproduce imbalanced", ImbalancedConfig),
+        ("per reproduce chain", ChainConfig),
+        ("per reproduce noise", NoiseConfig),
+        ("per reproduce memory", MemoryConfig),
         ("python -m benchmarks", BenchConfig),
     ],
 )

@@ -155,6 +155,11 @@ class Learner:
         return values
 
 
+def diverged(td_error: Floats) -> bool:
+    """Return whether errors are so large that there is nothing to be learnt any more."""
+    return not np.abs(td_error).max() <= DIVERGED  # NaN is not
+
+
 def replay(learner: Learner, rows: Rows, index: PrioritizedIndex, beta: float) -> bool:
     """Draw a batch, learn from it, give its errors back; False if the values have diverged.
 
@@ -162,7 +167,7 @@ def replay(learner: Learner, rows: Rows, index: PrioritizedIndex, beta: float) -
     """
     draw = index.sample(BATCH_SIZE, beta)
     td_error = learner.learn(rows, draw.ids, draw.weights)
-    if not np.isfinite(td_error).all() or np.abs(td_error).max() > DIVERGED:
+    if diverged(td_error):
         return False
     index.update_priorities(draw.ids, td_error)
     return True

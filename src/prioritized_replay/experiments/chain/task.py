@@ -92,7 +92,10 @@ class Chain:
         )
 
     def memory(self, rng: np.random.Generator) -> Rows:
-        """Return the first walk that arrives at all, of :attr:`transitions` steps."""
+        """Return the first walk of :attr:`transitions` steps that arrives at all.
+
+        Another action may be missing: its value is then what its neighbours' values make of it.
+        """
         while True:
             rows = self.walk(self.transitions, rng)
             if rows.reward.any():
@@ -176,6 +179,5 @@ def tuned_step_size(n: int, arm: Arm) -> float:
     return best_step_size(partial(_tried, n, arm), STEP_SIZES, TUNING_SEEDS)
 
 
-def _tried(n: int, arm: Arm, step_size: float, seed: int) -> float:
-    # No run of a good step size is cut off by this: it is what uniform replay needs twice over.
-    return updates_to_learn(n, arm, seed, step_size, limit=PATIENCE * n / 2).values or np.inf
+def _tried(n: int, arm: Arm, step_size: float, seed: int, limit: float) -> float:
+    return updates_to_learn(n, arm, seed, step_size, limit).values or np.inf

@@ -52,7 +52,7 @@ class MemoryConfig:
     """Ways to keep priorities young. After each update none is refreshed, the 32 or 256 oldest are,
     or all; 64 rows are drawn, not 32; by rank, rows that wait gain a bonus for each epoch."""
 
-    capacities: tuple[int, ...] = (256, 512, 1_024, 4_096)
+    capacities: tuple[int, ...] = (256, 512, 1_024)
     """Rows that the small memories hold. A random walk finds a reward in about 1,056 steps."""
 
     rules: tuple[Rule, ...] = get_args(Rule)

@@ -5,10 +5,9 @@ Knows rows and intervals; knows nothing of learning.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from prioritized_replay.experiments.measures import median_of
 from prioritized_replay.experiments.memory.task import PATIENCE
@@ -105,7 +104,9 @@ def measures(
         group = [run for run in staleness if (run.law, run.refresh) == (law, refresh)]
         plain = [run for run in staleness if (run.law, run.refresh) == (law, "none")]
         numbers = _numbers(group, plain)
-        numbers["elsewhere"] = 100.0 * float(np.nanmean([run.elsewhere for run in group]))
+        looked = [run.elsewhere for run in group if not math.isnan(run.elsewhere)]
+        if looked:
+            numbers["elsewhere"] = 100.0 * sum(looked) / len(looked)
         found += [
             MemoryMeasure("staleness", law, refresh, name, round(x, 2))
             for name, x in numbers.items()

@@ -22,6 +22,7 @@ from prioritized_replay.experiments.chain.learner import (
     Ints,
     Learner,
     Rows,
+    diverged,
     replay,
 )
 from prioritized_replay.experiments.chain.task import CHECKED_EVERY, Chain, Progress
@@ -33,7 +34,7 @@ Rule = Literal["oldest", "random", "lowest", "inverse"]
 STATES = 40  # of the chain whose memory holds everything, for staleness
 STEP_SIZE = 8.0  # which both laws choose on chains of 32 and 64 states, of those that were tried
 PATIENCE = 10_000  # updates before a run is given up
-COMPARED_EVERY = 50  # updates between two looks at how old the priorities are
+COMPARED_EVERY = 100  # updates between two looks at how old the priorities are
 
 SHORT = 32  # states of the chain whose memory is small, for eviction: a reward in 1,056 steps
 SHORT_STEP_SIZE = 4.0  # with 8, the values of the smallest memory are never right
@@ -79,7 +80,7 @@ class _Priorities:
         """Make one update; False if the values have diverged."""
         draw = self._index.sample(self._batch, self._way.beta)
         td_error = self._learner.learn(self._rows, draw.ids, draw.weights)
-        if not np.isfinite(td_error).all():
+        if diverged(td_error):
             return False
         self._index.update_priorities(draw.ids, np.abs(td_error) + self._handicap())
         self._written[draw.ids] = self._learner.updates
@@ -170,8 +171,10 @@ class _SmallMemory:
             rows.discount[:capacity].copy(),
             rows.next_obs[:capacity].copy(),
         )
-        self.index = PrioritizedIndex(capacity, WAYS["proportional"].sampler, seed=rng)
-        self.index.append(capacity)
+        law = WAYS["proportional"].sampler
+        self.index = PrioritizedIndex(capacity, law, seed=rng)
+        self.index.append(td_errors=np.ones(capacity))
+        self._eps = getattr(law, "eps", 0.0)
         self._places = np.arange(capacity)
 
     def add(self, count: int) -> None:
@@ -181,7 +184,7 @@ class _SmallMemory:
         for mine, theirs in zip(self.rows, self._stream, strict=True):
             mine[places] = theirs[self._next : self._next + count]
         self._next += count
-        self.index.update_priorities(places, np.full(count, priorities.max()))
+        self.index.update_priorities(places, np.full(count, priorities.max() - self._eps))
 
     def _given_up(self, priorities: Floats, count: int) -> Ints:
         """Return the places of the rows that are overwritten."""

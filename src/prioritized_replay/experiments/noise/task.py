@@ -176,5 +176,7 @@ def tuned_step_size(sigma: float, arm: Arm, updates: int = UPDATES) -> float:
     return best_step_size(partial(_error_after, sigma, arm, updates), STEP_SIZES, TUNING_SEEDS)
 
 
-def _error_after(sigma: float, arm: Arm, updates: int, step_size: float, seed: int) -> float:
+def _error_after(
+    sigma: float, arm: Arm, updates: int, step_size: float, seed: int, limit: float
+) -> float:
     return mistakes_after(sigma, arm, seed, step_size, updates).error
