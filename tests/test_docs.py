@@ -234,6 +234,19 @@ def test_tables_hold_what_the_file_says(monkeypatch):
     ]
 
 
+def test_a_number_in_a_sentence_is_the_one_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    import measured
+
+    file = tmp_path / "a.csv"
+    file.write_text("arm,measure,value\nrank,low,1234.4\nrank,high,0.25\n")
+    assert measured.number_in(file, "value", ["arm=rank", "measure=low"]) == "1,234"
+    assert measured.number_in(file, "value", ["measure=high"]) == "0.25"
+    with pytest.raises(ValueError, match="too many values"):
+        measured.number_in(file, "value", ["arm=rank"])
+    assert measured.number_in(tmp_path / "b.csv", "value", []) == "(not measured)"
+
+
 def test_the_map_shows_the_imports_of_the_code(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
     import architecture

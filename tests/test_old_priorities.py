@@ -228,5 +228,5 @@ def test_measured_results_are_those_of_this_code():
             found = learn_with_refresh(run.law, run.refresh, 0)
             assert found.updates == run.updates, why
     for run in read_rows(MEASURED / "eviction.csv", EvictionRun):
-        if run.seed == 0 and run.capacity == 512:
-            assert learn_with_eviction(run.rule, 512, 0) == run.updates, why
+        if run.seed == 0 and run.capacity == 1_024:
+            assert learn_with_eviction(run.rule, 1_024, 0) == run.updates, why

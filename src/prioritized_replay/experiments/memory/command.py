@@ -38,7 +38,7 @@ from prioritized_replay.runs.files import replace_file
 FIGURE = "memory.png"
 
 # How long runs take, in those that refresh nothing. For the progress bar only.
-_WORK = {"all": 8.0}
+_WORK = {"all": 5.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class MemoryConfig:
     """Ways to keep priorities young. After each update none is refreshed, the 32 or 256 oldest are,
     or all; 64 rows are drawn, not 32; by rank, rows that wait gain a bonus for each epoch."""
 
-    capacities: tuple[int, ...] = (256, 512, 1_024)
+    capacities: tuple[int, ...] = (256, 1_024)
     """Rows that the small memories hold. A random walk finds a reward in about 1,056 steps."""
 
     rules: tuple[Rule, ...] = get_args(Rule)

@@ -31,13 +31,11 @@ Law = Literal["proportional", "rank"]
 Refresh = Literal["none", "32", "256", "all", "batch-64", "bonus-0.01", "bonus-0.1"]
 Rule = Literal["oldest", "random", "lowest", "inverse"]
 
-STATES = 40  # of the chain whose memory holds everything, for staleness
-STEP_SIZE = 8.0  # which both laws choose on chains of 32 and 64 states, of those that were tried
+STATES = 32  # of the chain; a random walk finds its reward in 1,056 steps
+STEP_SIZE = 8.0  # which both laws choose there, of those that were tried
+SMALL_STEP_SIZE = 4.0  # with 8, the values of the smallest memory are hardly ever right
 PATIENCE = 10_000  # updates before a run is given up
 COMPARED_EVERY = 100  # updates between two looks at how old the priorities are
-
-SHORT = 32  # states of the chain whose memory is small, for eviction: a reward in 1,056 steps
-SHORT_STEP_SIZE = 4.0  # with 8, the values of the smallest memory are never right
 STEPS_PER_UPDATE = 4
 
 
@@ -228,9 +226,9 @@ def learn_with_eviction(rule: Rule, capacity: int, seed: int, limit: int = PATIE
     """
     if rule not in get_args(Rule):
         raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
-    chain, way = Chain(SHORT), WAYS["proportional"]
-    rng = np.random.default_rng([SHORT, seed])
-    learner = Learner(SHORT, SHORT_STEP_SIZE, way.clip, rng)
+    chain, way = Chain(STATES), WAYS["proportional"]
+    rng = np.random.default_rng([STATES, seed])
+    learner = Learner(STATES, SMALL_STEP_SIZE, way.clip, rng)
     truth = chain.true_values()
     memory = _SmallMemory(rule, chain.walk(capacity + STEPS_PER_UPDATE * limit, rng), capacity, rng)
     progress = Progress()
