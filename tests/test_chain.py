@@ -225,6 +225,35 @@ def test_measured_results_are_complete_and_so_is_their_summary():
     assert read_rows(MEASURED / "chain-summary.csv", ChainMeasure) == measures(runs)
 
 
+def test_the_words_beside_the_table_are_what_was_measured():
+    rows = read_rows(MEASURED / "chain-summary.csv", ChainMeasure)
+    found = {(m.n, m.arm, m.measure): m.value for m in rows}
+    longest = {(arm, measure): value for (n, arm, measure), value in found.items() if n == 64}
+    values, policy = longest["uniform", "values"], longest["uniform", "policy"]
+    for arm in ("proportional", "rank"):
+        unweighted = f"{arm}-unweighted"
+        assert longest[unweighted, "values-high"] < longest["uniform", "values-low"]
+        assert 0.5 * values < longest[unweighted, "values"] < longest[arm, "values"] < 0.8 * values
+        assert 0.9 * policy < longest[unweighted, "policy"] < 1.1 * policy
+        assert longest[arm, "policy"] > 1.2 * policy
+    for n in (8, 16, 32, 64):
+        assert found[n, "lap", "values"] == found[n, "uniform", "values"]
+    assert longest["lap-scaled", "values"] > 1.2 * values
+
+
+def test_seeds_that_no_arm_learns_lack_an_action():
+    runs = read_rows(MEASURED / "chain.csv", ChainRun)
+    late = {
+        (run.n, run.seed)
+        for run in runs
+        if run.values is None and run.n <= 16 and run.arm != "lap-scaled"
+    }
+    assert late
+    for n, seed in late:
+        rows = Chain(n).memory(np.random.default_rng([n, seed]))
+        assert not np.bincount(rows.pair, minlength=2 * n).all()
+
+
 def test_measured_results_are_those_of_this_code():
     for run in read_rows(MEASURED / "chain.csv", ChainRun):
         if run.n == 16 and run.seed == 0:
