@@ -169,6 +169,35 @@ def test_measured_results_are_complete_and_so_is_their_summary():
     assert repr(summary) == repr(measures(runs))
 
 
+def test_the_words_beside_the_tables_are_what_was_measured():
+    rows = read_rows(MEASURED / "noise-summary.csv", NoiseMeasure)
+    found = {(m.sigma, m.arm, m.measure): m.value for m in rows}
+
+    def no_difference(sigma, arm):
+        return found[sigma, arm, "least"] <= 0.0 <= found[sigma, arm, "most"]
+
+    sigmas = NoiseConfig().sigmas
+    for sigma in sigmas:
+        for arm in NOISE_WAYS:
+            if arm not in ("uniform", "lap"):
+                assert found[sigma, arm, "most"] >= 0.0  # not shown to be better
+    for sigma in (0.5, 1.0, 2.0, 4.0):
+        worst = max(NOISE_WAYS, key=lambda arm: found[sigma, arm, "error"])
+        assert worst == "rank-unweighted"
+        assert found[sigma, "rank-unweighted-mix", "least"] > 0.0
+        assert found[sigma, "rank-unweighted-mix", "error"] > 1.3 * found[sigma, "uniform", "error"]
+    assert found[0.5, "proportional-unweighted", "least"] > 0.0
+    assert no_difference(0.5, "proportional-unweighted-floor")
+    at_4 = [found[4.0, f"proportional-unweighted{end}", "error"] for end in ("", "-floor")]
+    assert at_4[1] > 0.9 * at_4[0]
+    for arm in ("proportional", "rank"):
+        assert no_difference(0.5, arm)
+        assert found[2.0, arm, "least"] > 0.0
+    assert no_difference(2.0, "proportional-corrected")
+    assert all(no_difference(sigma, "lap") for sigma in (0.0, 0.5, 1.0))
+    assert found[2.0, "lap", "most"] < 0.0
+
+
 @pytest.mark.slow
 def test_measured_results_are_those_of_this_code():
     for run in read_rows(MEASURED / "noise.csv", NoiseRun):
