@@ -194,6 +194,8 @@ def test_the_words_beside_the_tables_are_what_was_measured():
         assert no_difference(0.5, arm)
         assert found[2.0, arm, "least"] > 0.0
     assert no_difference(2.0, "proportional-corrected")
+    assert found[4.0, "proportional-corrected", "least"] > 0.0
+    assert all(no_difference(sigma, "rank-mix") for sigma in (0.5, 1.0, 2.0, 4.0))
     assert all(no_difference(sigma, "lap") for sigma in (0.0, 0.5, 1.0))
     assert found[2.0, "lap", "most"] < 0.0
 
