@@ -50,7 +50,8 @@ class MemoryConfig:
 
     refresh: tuple[Refresh, ...] = get_args(Refresh)
     """Ways to keep priorities young. After each update none is refreshed, the 32 or 256 oldest are,
-    or, where draws are proportional, all; 64 rows are drawn, not 32; by rank, rows that wait gain a bonus for each epoch."""
+    or, where draws are proportional, all; 64 rows are drawn, not 32; by rank, rows that wait gain a
+    bonus for each epoch."""
 
     capacities: tuple[int, ...] = (256, 1_024)
     """Rows that the small memories hold. A random walk finds a reward in about 1,056 steps."""
