@@ -227,6 +227,24 @@ def test_measured_results_are_complete_and_so_is_their_summary():
 
 
 @measured
+def test_the_words_beside_the_tables_are_what_was_measured():
+    rows = read_rows(MEASURED / "memory-summary.csv", MemoryMeasure)
+    found = {(m.part, m.case, m.way, m.measure): m.value for m in rows}
+    for law in ("proportional", "rank"):
+        for way in ("32", "256", "batch-64"):
+            assert found["staleness", law, way, "most"] < 0.0
+    rank = {way: found["staleness", "rank", way, "updates"] for way in ("none", "32", "batch-64")}
+    assert rank["32"] < rank["batch-64"] < 1.1 * rank["32"] < rank["none"]
+    assert abs(found["staleness", "rank", "bonus-0.01", "difference"]) < 0.05 * rank["none"]
+    assert found["staleness", "rank", "bonus-0.1", "least"] > 0.0
+    for capacity in ("256", "1024"):
+        assert found["eviction", capacity, "lowest", "most"] < 0.0
+        assert found["eviction", capacity, "inverse", "most"] < 0.0
+        random = [found["eviction", capacity, "random", end] for end in ("least", "most")]
+        assert random[0] < 0.0 < random[1]
+
+
+@measured
 @pytest.mark.slow
 def test_measured_results_are_those_of_this_code():
     why = "made by other code: run `per reproduce memory --output docs/results/memory` again"
