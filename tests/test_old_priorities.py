@@ -25,11 +25,6 @@ from prioritized_replay.experiments.tables import read_rows
 
 MEASURED = Path(__file__).parent.parent / "docs" / "results" / "memory"
 
-measured = pytest.mark.skipif(
-    not (MEASURED / "memory-summary.csv").exists(),
-    reason="not measured yet: run `per reproduce memory --output docs/results/memory`",
-)
-
 
 def priorities_of(law, refresh, updates):
     """Return the priorities of a chain of 8 states after some updates, and its learner."""
@@ -204,7 +199,6 @@ def test_nonsense_is_named(wrong, message):
 # --- the results in the docs ----------------------------------------------------------------------
 
 
-@measured
 def test_measured_results_are_complete_and_so_is_their_summary():
     config = MemoryConfig()
     staleness = read_rows(MEASURED / "staleness.csv", StalenessRun)
@@ -226,7 +220,6 @@ def test_measured_results_are_complete_and_so_is_their_summary():
     assert summary == measures(staleness, eviction)
 
 
-@measured
 def test_the_words_beside_the_tables_are_what_was_measured():
     rows = read_rows(MEASURED / "memory-summary.csv", MemoryMeasure)
     found = {(m.part, m.case, m.way, m.measure): m.value for m in rows}
@@ -244,7 +237,6 @@ def test_the_words_beside_the_tables_are_what_was_measured():
         assert random[0] < 0.0 < random[1]
 
 
-@measured
 @pytest.mark.slow
 def test_measured_results_are_those_of_this_code():
     why = "made by other code: run `per reproduce memory --output docs/results/memory` again"

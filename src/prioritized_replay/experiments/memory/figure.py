@@ -56,6 +56,8 @@ def _draw_staleness(axes: Axes, value: _Values) -> None:
 
 
 def _draw_eviction(axes: Axes, value: _Values) -> None:
+    axes.set(xscale="log", xlabel="rows in memory")
+    axes.minorticks_off()
     for rule, colour in _RULES.items():
         sizes = sorted(
             int(case) for part, case, way, m in value
@@ -70,8 +72,7 @@ def _draw_eviction(axes: Axes, value: _Values) -> None:
         axes.fill_between(sizes, low, high, color=colour, alpha=0.12, lw=0)
         axes.plot(sizes, middle, "o-", color=colour, lw=1.6, ms=4, label=rule)
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.set(xscale="log", yscale="log", xlabel="rows in memory")
-    axes.set_xticks([], minor=True)
+    axes.set_ylim(bottom=0)
     axes.set_title("Which row gives way", loc="left")
     axes.legend(frameon=False)
     tidy(axes)
