@@ -20,10 +20,13 @@ import prioritized_replay
 from benchmarks.options import BenchConfig
 from prioritized_replay import dqn, envs, sampling, training
 from prioritized_replay.conformance.command import CheckOptions
+from prioritized_replay.experiments.chain.command import ChainConfig
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
 from prioritized_replay.experiments.imbalanced.command import ImbalancedConfig
+from prioritized_replay.experiments.memory.command import MemoryConfig
+from prioritized_replay.experiments.noise.command import NoiseConfig
 from prioritized_replay.inspection.command import InspectOptions
 from prioritized_replay.runs.metrics import COLUMNS
 from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
@@ -195,6 +198,9 @@ def test_every_column_of_a_comparison_is_defined():
         ("per compare", CompareConfig),
         ("per reproduce cliffwalk", CliffwalkConfig),
         ("per reproduce imbalanced", ImbalancedConfig),
+        ("per reproduce chain", ChainConfig),
+        ("per reproduce noise", NoiseConfig),
+        ("per reproduce memory", MemoryConfig),
         ("python -m benchmarks", BenchConfig),
     ],
 )
@@ -283,6 +289,19 @@ def test_the_best_return_that_results_name(env_id, limit, best):
         returns = np.take_along_axis(action_values(returns, 1.0), greedy, 1)[:, 0]
     assert f"{env.initial_state_distrib @ returns:.3g}" == best
     assert f"{best} " in TEXT["docs/results.rst"] or f"{best}," in TEXT["docs/results.rst"]
+
+
+def test_a_number_in_a_sentence_is_the_one_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    import measured
+
+    file = tmp_path / "a.csv"
+    file.write_text("arm,measure,value\nrank,low,1234.4\nrank,high,0.25\n")
+    assert measured.number_in(file, "value", ["arm=rank", "measure=low"]) == "1,234"
+    assert measured.number_in(file, "value", ["measure=high"]) == "0.25"
+    with pytest.raises(ValueError, match="too many values"):
+        measured.number_in(file, "value", ["arm=rank"])
+    assert measured.number_in(tmp_path / "b.csv", "value", []) == "(not measured)"
 
 
 def test_the_map_shows_the_imports_of_the_code(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@
 one cell per group of runs: their median, and in brackets the smallest and the largest.
 ``comparison-table`` reads the results of ``per compare`` and shows what that command prints.
 ``environments-table`` shows one line for each of several such results. Where a file is not there,
-they say which command makes it.
+they say which command makes it. The role ``measured`` is one number of a file, in a sentence.
 
 .. code:: rst
 
@@ -14,6 +14,8 @@ they say which command makes it.
       :columns: replay
       :value: updates
       :where: features=tabular
+
+   after :measured:`results/chain/chain-summary.csv value n=64 arm=rank measure=values` updates
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from docutils.parsers.rst import directives
 from docutils.parsers.rst.directives.images import Figure
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from prioritized_replay.training.statistics import Estimate, bootstrap, mean
 
@@ -227,6 +229,25 @@ class EnvironmentsTable(SphinxDirective):
         return made
 
 
+class MeasuredNumber(SphinxRole):
+    """The file, the column, and name=value of the one row: ``file.csv column name=value ...``."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        file, column, *wanted = self.text.split()
+        name, path = self.env.relfn2path(file)
+        self.env.note_dependency(name)
+        return [nodes.Text(number_in(Path(path), column, wanted))], []
+
+
+def number_in(path: Path, column: str, wanted: list[str]) -> str:
+    """The one cell of a file that is meant; where there is no file, that it is not measured."""
+    if not path.exists():
+        return "(not measured)"
+    cells = dict(pair.split("=", 1) for pair in wanted)
+    (row,) = [run for run in runs_in(path) if cells.items() <= run.items()]
+    return shown(float(row[column]))
+
+
 def table_of(cells: list[list[str]]) -> nodes.table:
     group = nodes.tgroup(cols=len(cells[0]))
     group += [nodes.colspec(colwidth=1) for _ in cells[0]]
@@ -245,4 +266,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("measured-table", MeasuredTable)
     app.add_directive("comparison-table", ComparisonTable)
     app.add_directive("environments-table", EnvironmentsTable)
+    app.add_role("measured", MeasuredNumber())
     return {"parallel_read_safe": True, "parallel_write_safe": True}
