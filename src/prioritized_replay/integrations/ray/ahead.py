@@ -1,5 +1,4 @@
-"""Batches drawn ahead: several in one call, and further calls on their way. It draws none itself.
-"""
+"""Batches drawn ahead: several in one call, and further calls on their way. It draws none."""
 
 from __future__ import annotations
 
