@@ -181,7 +181,9 @@ def test_ids_name_one_row_for_ever_also_over_restarts():
         assert (new % 5 == 2).all()
         issued += 100
     again = Numbering.of(2, 5, numbering.segments)
-    np.testing.assert_array_equal(again.global_ids(np.arange(170)), numbering.global_ids(np.arange(170)))
+    np.testing.assert_array_equal(
+        again.global_ids(np.arange(170)), numbering.global_ids(np.arange(170))
+    )
     lost = (np.arange(30, 100)) * 5 + 2  # of generation 0, after its checkpoint
     assert (numbering.numbers(lost) == -1).all()
     assert numbering.numbers(np.array([(GENERATION + 150) * 5 + 2])) == -1

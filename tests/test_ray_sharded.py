@@ -240,9 +240,7 @@ def test_save_and_load_continue_bit_for_bit(tmp_path, monkeypatch):
                     each.update_priorities(one.ids, one.reward)
                     ids = each.add(900.0, 0, 1.0, 901.0, True)
                     ids = each.end_episode()
-                np.testing.assert_array_equal(
-                    replay.get(ids).reward, again.get(ids).reward
-                )
+                np.testing.assert_array_equal(replay.get(ids).reward, again.get(ids).reward)
         # A save that ends before its last step leaves the one before in force.
         replay.extend(_with_discount(np.arange(20.0)))
         monkeypatch.setattr(manifest, "write_manifest", _no_room)
