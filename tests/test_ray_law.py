@@ -11,14 +11,15 @@ import prioritized_replay as per
 
 pytest.importorskip("ray")
 
-from prioritized_replay.integrations.ray.allocation import (  # noqa: E402
+from tests.sharding import Sharded
+
+from prioritized_replay.integrations.ray.allocation import (
     Chances,
     allocate,
     importance_weights,
     shares,
 )
-from prioritized_replay.sampled import Totals  # noqa: E402
-from tests.sharding import Sharded  # noqa: E402
+from prioritized_replay.sampled import Totals
 
 LAWS = [
     per.Uniform(),

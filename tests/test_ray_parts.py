@@ -10,14 +10,15 @@ import prioritized_replay as per
 
 pytest.importorskip("ray")
 
-from prioritized_replay.integrations.ray.coordinator import Coordinator  # noqa: E402
-from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting  # noqa: E402
-from prioritized_replay.integrations.ray.leveling import spread  # noqa: E402
-from prioritized_replay.integrations.ray.limiter import Limiter  # noqa: E402
-from prioritized_replay.integrations.ray.numbering import GENERATION, Numbering  # noqa: E402
-from prioritized_replay.integrations.ray.shard import Blueprint, Shard  # noqa: E402
-from prioritized_replay.integrations.ray.writer import Rows, Writer  # noqa: E402
-from tests.sharding import FIELDS, Sharded, transitions  # noqa: E402
+from tests.sharding import FIELDS, Sharded, transitions
+
+from prioritized_replay.integrations.ray.coordinator import Coordinator
+from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting
+from prioritized_replay.integrations.ray.leveling import spread
+from prioritized_replay.integrations.ray.limiter import Limiter
+from prioritized_replay.integrations.ray.numbering import GENERATION, Numbering
+from prioritized_replay.integrations.ray.shard import Blueprint, Shard
+from prioritized_replay.integrations.ray.writer import Rows, Writer
 
 NESTED = {
     "obs": {"image": per.Field((2, 20, 20), "uint8"), "speed": per.Field((2,))},
@@ -312,7 +313,7 @@ def test_rows_of_a_late_shard_are_not_sent_twice():
     ids = insert.insert(columns(30), True, sharded.calls.deadline(), 300)
     assert np.count_nonzero(ids < 0) == 10
     assert insert.on_the_way == 10
-    with pytest.raises(TimeoutError, match="shard 1 has not answered for 0.2 s, and 10 rows"):
+    with pytest.raises(TimeoutError, match=r"shard 1 has not answered for 0\.2 s, and 10 rows"):
         insert.land(sharded.calls.deadline())
     for piece in insert._flying:
         piece.call.state = "done"
@@ -336,7 +337,7 @@ def test_no_shard_that_answers_is_an_error_in_time():
     sharded, insert = inserting()
     for shard in range(3):
         sharded.carrier.kill(shard)
-    with pytest.raises(TimeoutError, match="none of 3 shards has answered for 0.2 s"):
+    with pytest.raises(TimeoutError, match=r"none of 3 shards has answered for 0\.2 s"):
         insert.insert(columns(3), True, sharded.calls.deadline(), 300)
 
 

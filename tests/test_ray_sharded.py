@@ -16,6 +16,8 @@ import prioritized_replay as per
 
 ray = pytest.importorskip("ray")
 
+from tests.sharding import FIELDS, transitions  # noqa: E402
+
 from prioritized_replay.integrations.ray import (  # noqa: E402
     ShardedReplay,
     manifest,
@@ -23,7 +25,6 @@ from prioritized_replay.integrations.ray import (  # noqa: E402
     stop_ray,
 )
 from prioritized_replay.integrations.ray.cluster import _alive  # noqa: E402
-from tests.sharding import FIELDS, transitions  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
 
@@ -322,11 +323,12 @@ def _title(process):
 
 
 def test_its_processes_are_gone_after_close_also_after_an_error(tmp_path):
-    with pytest.raises(ZeroDivisionError), ShardedReplay(10, FIELDS, shards=2) as replay:
-        processes = [number for _, number in replay._processes.places(10.0)]
-        assert len(processes) == 3
-        assert all(map(_alive, processes))
-        1 / 0  # noqa: B018
+    replay = ShardedReplay(10, FIELDS, shards=2)
+    processes = [number for _, number in replay._processes.places(10.0)]
+    assert len(processes) == 3
+    assert all(map(_alive, processes))
+    with pytest.raises(ValueError, match="at least one transition"), replay:
+        replay.sample(1)
     assert not any(map(_alive, processes))
     replay.close()
     with pytest.raises(RuntimeError, match="was closed"):

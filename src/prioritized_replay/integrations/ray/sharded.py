@@ -84,7 +84,7 @@ class ShardedReplay:
     block : int
         Rows that :meth:`add` gathers before it sends them, >= 1.
     address : str, optional
-        Of a Ray cluster, where Ray is not initialised; see :func:`start_ray`. By default it is
+        Of a Ray cluster, where Ray is not initialised; see :func:`.start_ray`. By default it is
         started on this machine, and ends with the last :class:`ShardedReplay` of the process.
     ray_options : mapping, optional
         Options of the shards' actors, such as ``num_cpus``, ``memory`` or ``resources``. By
