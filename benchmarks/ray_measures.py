@@ -171,44 +171,30 @@ def _measure(session: Session, size: int, ray: Any) -> None:
         results.contenders.append(
             Participant(ALONE, "prioritized-replay", "proportional", {"class": "ReplayBuffer"})
         )
-        errors = np.linspace(-1.0, 1.0, ROWS)
         draws: dict[str, Entry] = {
             CALL: _each(lambda _: ray.get(empty.nothing.remote())),
             FROM: _each(lambda _: ray.get(empty.give.remote())),
             ALONE: _each(lambda _: alone.sample(ROWS, BETA)),
         }
         ahead = {FROM: _many(lambda: empty.give.remote(), ray)}
-        back, inserts = (
-            {},
-            {
-                TO: _waves(lambda rows: empty.take.remote(rows), ray),
-                ALONE: _each(lambda rows: alone.extend(rows)),
-            },
-        )
+        back: dict[str, Entry] = {}
+        inserts = {
+            TO: _waves(lambda rows: empty.take.remote(rows), ray),
+            ALONE: _each(lambda rows: alone.extend(rows)),
+        }
         iterators = {name: replay.batches(ROWS, BETA, ahead=2 * EACH)
                      for name, replay in ours.items()}  # fmt: skip
         for name, replay in ours.items():
-            draws[name] = _each(lambda _, replay=replay: replay.sample(ROWS, BETA))
-            ahead[name] = _each(lambda _, source=iterators[name]: next(source))
-            back[name] = _each(
-                lambda _, replay=replay, source=iterators[name]: replay.update_priorities(
-                    next(source).ids, errors, wait=False
-                )
-            )
-            inserts[name] = Entry(
-                lambda given: given,
-                lambda rows, replay=replay: replay.extend(rows, wait=False),
-                lambda replay=replay: replay.flush(),
-            )
+            draws[name], inserts[name] = _drawing(replay), _inserting(replay)
+            ahead[name], back[name] = _next(iterators[name]), _next(iterators[name], replay)
         for name, actor in peers.items():
-            draws[name] = _each(lambda _, actor=actor: ray.get(actor.draw.remote(1, ROWS)))
-            ahead[name] = _rounds(lambda actor=actor: actor.draw.remote(EACH, ROWS), ray)
-            inserts[name] = _waves(lambda rows, actor=actor: actor.extend.remote(rows), ray)
+            draws[name], inserts[name] = _drawing_of(actor, ray), _inserting_of(actor, ray)
+            ahead[name] = _rounds(actor, ray)
         for measure, entries, calls in (
             (AHEAD, ahead, 64), (BACK, back, 64), (DRAW, draws, 32), (INSERT, inserts, 32),
         ):  # fmt: skip
             given = [block] * calls
-            times = session.time(measure, size, ROWS, entries, lambda _, given=given: given, calls)
+            times = session.time(measure, size, ROWS, entries, _always(given), calls)
             session.compare(measure, size, ROWS, times, [name for name in ours if name in times])
         for source in iterators.values():
             source.close()
@@ -220,7 +206,7 @@ def _peers(session: Session, size: int, ray: Any) -> dict[str, Any]:
     """Start the peers that are there; note who is not."""
     actors, absent = {}, session.results.absent
     for name in PEERS:
-        reason = missing(TORCHRL) if name == TORCHRL else _missing(
+        reason = missing("torchrl") if name == TORCHRL else _missing(
             "ray.rllib.utils.replay_buffers.prioritized_replay_buffer"
         )  # fmt: skip
         if reason is None:
@@ -267,6 +253,35 @@ def _each(call: Callable[[Any], object]) -> Entry:
     return Entry(lambda given: given, call)
 
 
+def _always(given: list[Any]) -> Callable[[int], list[Any]]:
+    return lambda _: given
+
+
+def _drawing(replay: Any) -> Entry:
+    return _each(lambda _: replay.sample(ROWS, BETA))
+
+
+def _inserting(replay: Any) -> Entry:
+    """Return inserts that are waited for at the end of a round."""
+    return Entry(lambda given: given, lambda rows: replay.extend(rows, wait=False), replay.flush)
+
+
+def _next(source: Any, replay: Any = None) -> Entry:
+    """Return batches that are drawn ahead, and, with a replay, errors given back to it."""
+    if replay is None:
+        return _each(lambda _: next(source))
+    errors = np.linspace(-1.0, 1.0, ROWS)
+    return _each(lambda _: replay.update_priorities(next(source).ids, errors, wait=False))
+
+
+def _drawing_of(actor: Any, ray: Any) -> Entry:
+    return _each(lambda _: ray.get(actor.draw.remote(1, ROWS)))
+
+
+def _inserting_of(actor: Any, ray: Any) -> Entry:
+    return _waves(lambda rows: actor.extend.remote(rows), ray)
+
+
 def _many(call: Callable[[], Any], ray: Any) -> Entry:
     """Return calls of which four are always on their way."""
     flying: deque[Any] = deque()
@@ -279,14 +294,14 @@ def _many(call: Callable[[], Any], ray: Any) -> Entry:
     return Entry(lambda given: given, one)
 
 
-def _rounds(call: Callable[[], Any], ray: Any) -> Entry:
+def _rounds(actor: Any, ray: Any) -> Entry:
     """Return calls for several batches each, of which two are always on their way."""
     flying: deque[Any] = deque()
     ready: deque[Any] = deque()
 
     def one(_: Any) -> None:
         while len(flying) < 2:
-            flying.append(call())
+            flying.append(actor.draw.remote(EACH, ROWS))
         if not ready:
             ready.extend(ray.get(flying.popleft()))
         ready.popleft()

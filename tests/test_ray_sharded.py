@@ -17,6 +17,7 @@ import prioritized_replay as per
 ray = pytest.importorskip("ray")
 
 from tests.sharding import FIELDS, transitions  # noqa: E402
+from tests.soak.ray_kills import soak  # noqa: E402
 
 from prioritized_replay.integrations.ray import (  # noqa: E402
     ShardedReplay,
@@ -383,3 +384,10 @@ ShardedReplay(10, fields)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith(line), done.stderr
     assert "During handling" not in done.stderr
+
+
+def test_kills_at_random_moments_tear_no_row_and_lose_none_uncounted():
+    """The short form of ``python -m tests.soak.ray_kills``, of shards alone."""
+    found = soak(4, seed=1, of_writers=0.0, say=lambda line: None)
+    assert found["kills"] == found["restarts"] == 4
+    assert found["size"] + found["rows_lost"] == found["acknowledged"]

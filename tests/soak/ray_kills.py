@@ -41,6 +41,10 @@ class Writer:
         }  # fmt: skip
         return int(np.count_nonzero(self._replay.extend(rows) >= 0))
 
+    def settle(self):
+        """Say what this process knows of shards that died."""
+        self._replay.stats()
+
 
 def check(batch):
     """See that each row is of one piece."""
@@ -50,7 +54,7 @@ def check(batch):
     np.testing.assert_array_equal(batch.reward, batch.action)
 
 
-def soak(kills, seed=0, shards=2, say=print):
+def soak(kills, seed=0, shards=2, of_writers=0.15, say=print):
     """Return numbers of what happened; raise where something is wrong."""
     import ray
 
@@ -70,7 +74,7 @@ def soak(kills, seed=0, shards=2, say=print):
         while done < kills:
             calls = [writer.write.remote(int(generator.integers(1, 400))) for writer in writers]
             time.sleep(float(generator.random()) * 0.05)
-            if generator.random() < 0.15:  # a writer
+            if generator.random() < of_writers:  # a writer
                 k = int(generator.integers(2))
                 os.kill(processes[k], signal.SIGKILL)
                 done += 1
@@ -102,6 +106,7 @@ def soak(kills, seed=0, shards=2, say=print):
                 replay.save(timeout=120.0)
             if done % 10 == 0:
                 say(f"{done} kills, {len(replay)} rows, longest call {longest:.1f} s")
+        ray.get([writer.settle.remote() for writer in writers], timeout=2 * TIMEOUT)
         stats = replay.stats()
     if longest > 2 * TIMEOUT:  # a draw and an update
         raise AssertionError(f"a call took {longest:.1f} s")
