@@ -269,6 +269,18 @@ def test_nothing_to_draw_says_what_is_missing():
     assert (mixed.sample(4).reward == 1.0).all()
 
 
+def test_rows_that_only_an_absent_shard_has_are_waited_for_and_no_longer_than_allowed():
+    sharded = Sharded(LAWS[1], timeout=0.3)
+    sharded.extend(1, [1.0, 2.0])
+    sharded.carrier.kill(1)
+    with pytest.raises(TimeoutError, match=r"shard 1 of 4 has not answered for 0\.3 s, and the"):
+        sharded.sample(4)
+    sharded.carrier.restart(1)
+    sharded.calls._tried = [0.0] * 4
+    with pytest.raises(ValueError, match="got none in any shard"):
+        sharded.sample(4)
+
+
 def test_rows_that_nobody_has_reported_are_found_when_nothing_else_is_known():
     sharded = Sharded(per.Proportional())
     sharded.carrier.shards[3].extend(

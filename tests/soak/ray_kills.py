@@ -59,7 +59,7 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, say=print):
     import ray
 
     generator = np.random.default_rng(seed)
-    longest = acknowledged = unknown = died = 0
+    longest = acknowledged = unknown = died = late = 0
     with (
         tempfile.TemporaryDirectory() as folder,
         ShardedReplay(
@@ -96,6 +96,8 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, say=print):
                 except ValueError as error:  # everything was lost, and nothing is added yet
                     if "at least one transition" not in str(error):
                         raise
+                except TimeoutError:  # on a machine that takes so long to restart a process
+                    late += 1
                 longest = max(longest, time.monotonic() - begun)
             for call in calls:
                 try:
@@ -118,7 +120,7 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, say=print):
     return {
         "kills": done, "of writers": died, "longest": longest, "acknowledged": acknowledged,
         "size": stats["size"], "rows_lost": stats["rows_lost"], "restarts": stats["restarts"],
-        "unknown": unknown,
+        "unknown": unknown, "late": late,
     }  # fmt: skip
 
 

@@ -97,8 +97,14 @@ class Drawing:
             chances, most = self._known_chances(present)
             if chances.any() and (most is None or most.sum() >= batch_size):
                 return chances, most
-            if present.all() or time.monotonic() >= deadline:
+            if present.all():
                 raise self._nothing(batch_size, most)
+            if time.monotonic() >= deadline:
+                missing = ", ".join(map(str, np.flatnonzero(~present)))
+                raise TimeoutError(
+                    f"shard {missing} of {len(present)} has not answered for "
+                    f"{self._calls.timeout:g} s, and the others have too few rows to draw"
+                )
             time.sleep(0.02)
 
     def _known_chances(self, present: Flags) -> tuple[Floats, Ints | None]:
