@@ -176,6 +176,7 @@ def test_ids_name_one_row_for_ever_also_over_restarts():
             numbering.begin(restored, generation)
             issued = restored
         new = numbering.global_ids(np.arange(issued, issued + 100))
+        assert numbering.global_id(issued) == new[0]
         assert not given & set(new.tolist())
         given |= set(new.tolist())
         np.testing.assert_array_equal(numbering.numbers(new), np.arange(issued, issued + 100))

@@ -19,7 +19,7 @@ from prioritized_replay.sampled import Totals
 
 __all__ = ["Calls", "Gone", "Outcome"]
 
-NOTHING = Report(-1, 0, Totals(0, 0, 0.0, 0.0))
+NOTHING = Report(-1, 0, Totals(0, 0, 0.0, 0.0), 0)
 FRESH = 0.05  # seconds for which a shard that is not asked for anything need not report
 AGAIN = 0.2  # seconds between two attempts to reach a shard that is gone
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ __all__ = ["Inserting"]
 
 Ints = NDArray[np.int64]
 
+GATHERED = 8192
+"""Rows that are sent together where nobody waits for them."""
+SECONDS = 0.1  # after which gathered rows go with the next ones in any case
 SMALL = 4096  # rows of a shard
 IN_FLIGHT = 8
 """Pieces that may be on their way without an answer, before a further one waits."""
@@ -58,11 +62,14 @@ class Inserting:
         self._slack = each // 64 if each >= SMALL else 0
         self.written: Ints = np.zeros(len(calls), np.int64)
         self._flying: deque[Piece] = deque()
+        self._gathered: list[Rows] = []
+        self._since = 0.0
 
     @property
     def on_the_way(self) -> int:
-        """Rows that were sent and are not known to have arrived."""
-        return sum(len(piece.rows) for piece in self._flying)
+        """Rows that are not known to have arrived."""
+        flying = sum(len(piece.rows) for piece in self._flying)
+        return flying + sum(map(len, self._gathered))
 
     def insert(self, rows: Rows, wait: bool, deadline: float, most: int) -> Ints:
         """Send rows.
@@ -71,7 +78,8 @@ class Inserting:
         ----------
         rows : Rows
         wait : bool
-            Whether to wait until they have arrived.
+            Whether to wait until they have arrived. If not, blocks are gathered, and several are
+            sent in one call: a call costs more than its rows.
         deadline : float
             Until when.
         most : int
@@ -82,9 +90,27 @@ class Inserting:
         int64[B]
             Their ids if they were waited for, -1 of those whose shard is late; else none.
         """
+        if not wait:
+            if not self._gathered:
+                self._since = time.monotonic()
+            self._gathered.append(_copy(rows))
+            late = time.monotonic() - self._since > SECONDS
+            if late or sum(map(len, self._gathered)) >= GATHERED:
+                self.push(deadline, most)
+            return np.zeros(0, np.int64)
+        self.push(deadline, most)
+        return self._insert(rows, True, deadline, most)
+
+    def push(self, deadline: float, most: int | None = None) -> None:
+        """Send what was gathered."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            self._insert(_joined(gathered), False, deadline, most)
+
+    def _insert(self, rows: Rows, wait: bool, deadline: float, most: int | None) -> Ints:
         count = len(rows)
         ids = np.full(count, -1, np.int64)
-        step = min(most, self._most)
+        step = self._most if most is None else min(most, self._most)
         for first in range(0, count, step):
             part = _part(rows, first, min(first + step, count))
             self._allow(len(part), deadline)
@@ -100,6 +126,7 @@ class Inserting:
         TimeoutError
             If a shard is late.
         """
+        self.push(deadline)
         self._land(deadline, 0)
         if self._flying:
             raise self._late()
@@ -142,6 +169,40 @@ class Inserting:
             f"shard {self._flying[0].shard} has not answered for {self._calls.timeout:g} s, and "
             f"{self.on_the_way} rows are on their way to it"
         )
+
+
+def _copy(rows: Rows) -> Rows:
+    """Return rows that the caller cannot change any more."""
+    columns = {name: _together([column], np.array) for name, column in rows.columns.items()}
+    return Rows(columns, None if rows.errors is None else rows.errors.copy())
+
+
+def _joined(several: list[Rows]) -> Rows:
+    """Return the rows of several blocks as one block."""
+    columns = {
+        name: _together([rows.columns[name] for rows in several], _concatenated)
+        for name in several[0].columns
+    }
+    if all(rows.errors is None for rows in several):
+        return Rows(columns, None)
+    errors = [
+        np.full(len(rows), np.nan) if rows.errors is None else rows.errors for rows in several
+    ]
+    return Rows(columns, np.concatenate(errors))
+
+
+def _concatenated(*columns: Any) -> Any:
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+
+def _together(columns: list[Any], join: Callable[..., Any]) -> Any:
+    """Join the arrays of columns, nested ones too, one by one."""
+    first = columns[0]
+    if isinstance(first, Mapping):
+        return {n: _together([column[n] for column in columns], join) for n in first}
+    if isinstance(first, tuple):
+        return tuple(_together(list(parts), join) for parts in zip(*columns, strict=True))
+    return join(*columns)
 
 
 def _part(rows: Rows, first: int, stop: int) -> Rows:

@@ -85,6 +85,11 @@ class Numbering:
         result: Ints = local * self._shards + self._shard
         return result
 
+    def global_id(self, number: int) -> int:
+        """Return the global id of the row with this number, one of the last segment."""
+        local = number - int(self._starts[-1]) + int(self._locals[-1])
+        return local * self._shards + self._shard
+
     def numbers(self, ids: Ints) -> Ints:
         """Return the numbers of rows of the buffer, int64[B]; -1 for those it never had.
 

@@ -74,6 +74,8 @@ class Report(NamedTuple):
     issued: int
     """Rows that its buffer was ever given."""
     totals: Totals
+    next_id: int
+    """The global id that its next row will have."""
 
 
 class Reply(NamedTuple):
@@ -156,7 +158,9 @@ class Shard:
 
     def _reply(self, value: Any) -> Reply:
         buffer = self._buffer
-        return Reply(Report(self._generation, buffer.ids_issued, totals(buffer)), value)
+        issued = buffer.ids_issued
+        next_id = self._numbering.global_id(issued)
+        return Reply(Report(self._generation, issued, totals(buffer), next_id), value)
 
     def extend(self, columns: Mapping[str, Any], errors: Floats | None) -> Reply:
         """Add rows; NaN among their errors stands for none. The value is their ids."""

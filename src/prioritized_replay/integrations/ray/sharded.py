@@ -372,8 +372,9 @@ class ShardedReplay:
         transitions, td_errors
             As there.
         wait : bool
-            Whether to wait until the rows have arrived. If not, several calls are on their way at
-            once, and this returns no ids.
+            Whether to wait until the rows have arrived. If not, this returns no ids. Rows of
+            several calls are sent together: when there are many, or with the next call of this
+            handle after a tenth of a second. Call :meth:`flush` after the last one.
 
         Returns
         -------
@@ -418,15 +419,21 @@ class ShardedReplay:
 
     def _send_waiting(self) -> Ints:
         rows = self._writer.take()
-        return np.zeros(0, np.int64) if rows is None else self._insert(rows, True)
+        if rows is None:
+            self._inserting.push(self._calls.deadline(), self._most_at_once())
+            return np.zeros(0, np.int64)
+        return self._insert(rows, True)
 
     def _insert(self, rows: Rows, wait: bool) -> Ints:
         if not len(rows):
             return np.zeros(0, np.int64)
-        most = len(rows)
-        if self._limits is not None and np.isfinite(self._limits[1]):
-            most = max(1, int(self._limits[1] / self._limits[0]))
-        return self._inserting.insert(rows, wait, self._calls.deadline(), most)
+        return self._inserting.insert(rows, wait, self._calls.deadline(), self._most_at_once())
+
+    def _most_at_once(self) -> int:
+        """Return how many rows may be inserted before it is asked again whether more may."""
+        if self._limits is None or not np.isfinite(self._limits[1]):
+            return self.capacity
+        return max(1, int(self._limits[1] / self._limits[0]))
 
     def _allow_insert(self, rows: int, deadline: float) -> None:
         if self._limits is None:
@@ -667,10 +674,13 @@ class ShardedReplay:
             self._judge.update_priorities([0], [largest])
 
     def _require_issued(self, ids: Ints, deadline: float) -> None:
-        """Check that no id is one that was never given."""
+        """Check that no id is one that was never given; ask, where this is not known here."""
         if ids.min() < 0:
             raise ValueError(f"ids must be >= 0, got {ids.min()}")
         of = shards_of(ids, self.shards)
+        given = np.array([report.next_id for report in self._calls.reports])
+        if (ids < given[of]).all():
+            return
         asked = {}
         present = self._calls.present()
         for shard in np.unique(of).tolist():
