@@ -7,7 +7,7 @@ remembered: so any row that a library returns can be compared with what it shoul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, repeat
 from typing import Any, Literal
@@ -20,6 +20,8 @@ from prioritized_replay.conformance.memory import Array, Drawn, Step, VectorStep
 End = Literal["terminated", "truncated"]
 Episodes = Iterable[tuple[int, End]]
 
+COLUMNS = ("obs", "action", "reward", "discount", "next_obs")
+_ONLY_THERE = {"f8": 2.0**-20, "i4": 2**30, "i8": 2**60}
 _RELATIVE = 1e-5  # returns and discounts are float32 somewhere
 
 
@@ -52,6 +54,8 @@ class Walk:
         Shapes, dtypes, the discount, and what environments do after an end.
     episodes : iterable of (int, {"terminated", "truncated"}), or one for each environment
         Length and end of each episode in turn, over and over; by default they never end.
+    first : int
+        The number of the first step.
 
     Attributes
     ----------
@@ -70,9 +74,14 @@ class Walk:
     Window(reward=5.0, next_obs=2, discount=0.0, steps=2, whole=True)
     """
 
-    def __init__(self, wanted: Wanted, episodes: Episodes | list[Episodes] | None = None) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        episodes: Episodes | list[Episodes] | None = None,
+        first: int = 0,
+    ) -> None:
         self._wanted = wanted
-        self._steps, self._observations = 0, 0
+        self._steps, self._observations = first, 0
         scripts = _scripts(episodes, wanted.num_envs or 1)
         self._streams = [_Stream(script, self._begun()) for script in scripts]
         self._of_step: dict[int, tuple[Episode, int]] = {}
@@ -125,28 +134,51 @@ class Walk:
         """Return which steps rows begin with, int64[B]."""
         return number_of(drawn.action)
 
-    def fault_in(self, drawn: Drawn) -> str | None:
+    def fault_in(
+        self,
+        drawn: Drawn,
+        places: Iterable[int] | None = None,
+        columns: Sequence[str] = COLUMNS,
+    ) -> str | None:
         """Return what is wrong with the rows of a batch, or None.
 
         A window that is still open may be drawn as what it is: one of fewer steps. What follows
         termination is not looked at.
+
+        Parameters
+        ----------
+        drawn : Drawn
+        places : iterable of int, optional
+            Which rows to look at; by default all.
+        columns : sequence of str
+            Which columns.
         """
-        numbers = self.numbers_in(drawn)
-        rewards, discounts = np.ravel(drawn.reward), np.ravel(drawn.discount)
-        for k, number in enumerate(numbers.tolist()):
+        numbers = self.numbers_in(drawn).tolist()
+        rewards, discounts = np.ravel(drawn.reward).tolist(), np.ravel(drawn.discount).tolist()
+        for k in range(len(numbers)) if places is None else places:
+            number = numbers[k]
             if number not in self._of_step:
                 return f"a row with action {number} was drawn, which is no transition"
             episode, place = self._of_step[number]
             window = self.window(number, self._wanted.n_step)
-            if not np.array_equal(drawn.obs[k], self._observation(episode, place)):
-                return f"step {number} came back with another observation"
-            if not np.isclose(rewards[k], window.reward, rtol=_RELATIVE):
-                return f"step {number}: reward {rewards[k]:.6g}, should be {window.reward:.6g}"
-            if not np.isclose(discounts[k], window.discount, rtol=_RELATIVE, atol=1e-7):
-                return f"step {number}: discount {discounts[k]:.6g}, not {window.discount:.6g}"
-            wanted = self._observation(episode, place + window.steps)
-            if window.discount and not np.array_equal(drawn.next_obs[k], wanted):
-                return f"step {number} came back with another next_obs"
+            following = self._observation(episode, place + window.steps)
+            wrong = {
+                "obs": not np.array_equal(drawn.obs[k], self._observation(episode, place)),
+                "action": not np.all(drawn.action[k] == _action(number, self._wanted)),
+                "reward": abs(rewards[k] - window.reward) > _RELATIVE * abs(window.reward),
+                "discount": abs(discounts[k] - window.discount) > _RELATIVE,
+                "next_obs": window.discount and not np.array_equal(drawn.next_obs[k], following),
+            }
+            seen = {
+                "reward": (rewards[k], window.reward),
+                "discount": (discounts[k], window.discount),
+            }
+            for column in columns:
+                if wrong[column]:
+                    if column not in seen:
+                        return f"the row of step {number} has the {column} of another"
+                    got, due = seen[column]
+                    return f"the row of step {number} has {column} {got:.6g}, should be {due:.6g}"
         return None
 
     def _step(self, stream: _Stream) -> Step:
@@ -212,13 +244,16 @@ def reward_of(number: int) -> float:
 
 
 def observation(number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an observation that is full of its number; of small dtypes, of its digits."""
+    """Return an observation that is full of its number; of small dtypes, of its digits.
+
+    Of large dtypes no narrower one can hold it.
+    """
     if dtype.kind == "b" or dtype.itemsize == 1:
         size = int(np.prod(shape))
         bits = 1 if dtype.kind == "b" else 8
         digits = [number >> (bits * k) & (2**bits - 1) for k in range(32 // bits)]
         return np.resize(np.array(digits), size).reshape(shape).astype(dtype)
-    return np.full(shape, number, dtype)
+    return np.full(shape, number + _ONLY_THERE.get(dtype.str[1:], 0), dtype)
 
 
 def number_of(values: Array) -> NDArray[np.int64]:
@@ -229,7 +264,7 @@ def number_of(values: Array) -> NDArray[np.int64]:
 
 def _action(number: int, wanted: Wanted) -> Any:
     if wanted.action_shape or np.dtype(wanted.action_dtype).kind == "f":
-        return np.full(wanted.action_shape, number, wanted.action_dtype)
+        return np.full(wanted.action_shape, number + 0.5, wanted.action_dtype)
     return number
 
 

@@ -6,6 +6,10 @@ scenario. Where something is wrong it raises :class:`Failure` with the numbers s
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,7 @@ from prioritized_replay.conformance.memory import (
     NotClaimed,
     Wanted,
 )
-from prioritized_replay.conformance.steps import Episodes, Walk
+from prioritized_replay.conformance.steps import COLUMNS, Episodes, Walk
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,7 +66,9 @@ class Trials:
         self.rng = np.random.default_rng((seed, 0x9E37))
         self._seed = seed
 
-    def new(self, episodes: Episodes | list[Episodes] | None = None, **wanted: Any) -> Trial:
+    def new(
+        self, episodes: Episodes | list[Episodes] | None = None, *, first: int = 0, **wanted: Any
+    ) -> Trial:
         """Return an empty memory; see :class:`Wanted` and :class:`Walk`.
 
         Raises
@@ -77,7 +83,7 @@ class Trials:
         memory = self.adapter.make(settings)
         if not isinstance(memory, Memory):
             raise TypeError(f"make must return a Memory, got {type(memory).__name__}")
-        return Trial(self.adapter, settings, memory, Walk(settings, episodes))
+        return Trial(self.adapter, settings, memory, Walk(settings, episodes, first))
 
     def full(self, capacity: int = 64, **wanted: Any) -> Trial:
         """Return a memory that was filled once, with steps of an episode that does not end."""
@@ -103,13 +109,15 @@ class Trial:
     wanted : Wanted
     walk : Walk
         Where its steps come from.
+    kept : list of (ids, int64[B])
+        The ids of the draws of :meth:`cover`, and the steps that they stand for.
     """
 
     def __init__(self, adapter: Adapter, wanted: Wanted, memory: Memory, walk: Walk) -> None:
         self.adapter, self.wanted, self.memory, self.walk = adapter, wanted, memory, walk
         self.eps = wanted.eps if adapter.eps is None else adapter.eps
         self._draw = wanted.draw or adapter.draw
-        self._kept: list[tuple[Any, Ints]] = []
+        self.kept: list[tuple[Any, Ints]] = []
         self._complete: list[int] = []
         self._known_at = 0
 
@@ -125,14 +133,12 @@ class Trial:
 
     def cover(self) -> None:
         """Draw until each row was seen, and keep the ids. Rows should be about equally likely."""
-        self._kept, seen = [], set[int]()
-        batch = len(self.live)
-        if self._draw != "without_replacement":
-            batch *= _COVERING
+        self.kept, seen = [], set[int]()
+        batch = self._batch(_COVERING * len(self.live))
         for _ in range(_PATIENCE):
             drawn = self.memory.sample(batch, 0.5)
             numbers = self.walk.numbers_in(drawn)
-            self._kept.append((drawn.ids, numbers))
+            self.kept.append((drawn.ids, numbers))
             seen.update(numbers.tolist())
             if seen.issuperset(self.live):
                 return
@@ -141,11 +147,31 @@ class Trial:
 
     def assign(self, errors: ArrayLike) -> None:
         """Give the rows these TD errors, float64[N]: one for each of :attr:`live` in order."""
-        if not self._kept:
+        if not self.kept:
             self.cover()
         of_number = dict(zip(self.live, np.asarray(errors, float).tolist(), strict=True))
-        for ids, numbers in self._kept:
+        for ids, numbers in self.kept:
             self.memory.update(ids, np.array([of_number[number] for number in numbers.tolist()]))
+
+    def clear(self) -> None:
+        """Empty the memory; what was given before is not expected any more."""
+        self.memory.clear()
+        self.walk.interrupt()
+        self.walk.numbers.clear()
+
+    def reloaded(self) -> Trial:
+        """Save the memory, and return a trial of another one that has loaded it, of equal walk.
+
+        Steps can then be added to one of the two.
+        """
+        other = Trial(
+            self.adapter, self.wanted, self.adapter.make(self.wanted), copy.deepcopy(self.walk)
+        )
+        other.kept = list(self.kept)
+        with tempfile.TemporaryDirectory() as folder:
+            self.memory.save(Path(folder))
+            other.memory.load(Path(folder))
+        return other
 
     # Knowing
 
@@ -179,6 +205,11 @@ class Trial:
         return masses
 
     # Looking
+
+    def _batch(self, batch_size: int) -> int:
+        """Return the size, or less where no row can come twice."""
+        whole = self._draw == "without_replacement"
+        return min(batch_size, len(self.live)) if whole else batch_size
 
     def draw(self, batch_size: int = _AT_ONCE, beta: float = 0.5) -> tuple[Drawn, Ints]:
         """Draw a batch whose rows are right. Return it, and which steps they begin with.
@@ -230,8 +261,9 @@ class Trial:
         Failure
             If a weight is not finite and positive, or a row has several.
         """
-        live, whole = self.live, self._draw == "without_replacement"
-        drawn, numbers = self.draw(len(live) if whole else 256 * len(live), beta)
+        live = self.live
+        drawn = self.memory.sample(self._batch(256 * len(live)), beta)
+        numbers = self.walk.numbers_in(drawn)
         if drawn.weights is None:
             raise NotClaimed("it computes no weights")
         weights = np.asarray(drawn.weights, float).reshape(len(numbers))
@@ -240,6 +272,32 @@ class Trial:
         spread = [np.ptp(weights[numbers == number]) / weights.max() for number in live]
         require(np.max(spread) < 1e-5, "equal rows of a batch have different weights")
         return of_live
+
+    def holds(self, numbers: list[int] | None = None, columns: Sequence[str] = COLUMNS) -> str:
+        """Return what was seen, if the rows of these steps are drawn and hold what they should.
+
+        By default those of :attr:`live`, and all columns. What else is drawn does not matter.
+
+        Raises
+        ------
+        Failure
+            If one is never drawn, or holds something else.
+        """
+        due, count = set(self.live if numbers is None else numbers), 0
+        left = set(due)
+        for _ in range(_PATIENCE * _COVERING):
+            drawn = self.memory.sample(self._batch(_AT_ONCE), 0.5)
+            seen = self.walk.numbers_in(drawn)
+            of_due = np.flatnonzero(np.isin(seen, sorted(due)))
+            if fault := self.walk.fault_in(drawn, of_due.tolist(), columns):
+                raise Failure(fault)
+            left.difference_update(seen.tolist())
+            count += of_due.size
+            if not left and count > _COVERING * len(due):
+                return f"{len(due)} rows, drawn {count:,} times, hold what they should"
+        raise Failure(
+            f"steps {_some(sorted(left))} were never drawn: {count:,} draws of the others"
+        )
 
     def share(self, numbers: list[int], expected: float, draws: int = DRAWS) -> str:
         """Return what was seen, if these steps get a share of the draws.
@@ -256,15 +314,17 @@ class Trial:
         require(surprise([hits, rest], [expected, 1.0 - expected]) > FALSE_ALARM, text)
         return text
 
-    def follows(self, masses: ArrayLike, draws: int = DRAWS) -> str:
+    def follows(self, masses: ArrayLike, draws: int = DRAWS, among: slice = slice(None)) -> str:
         """Return what was seen, if rows are drawn in proportion to these masses, float64[N].
+
+        With ``among`` only these of :attr:`live` are looked at, and masses are theirs.
 
         Raises
         ------
         Failure
             If chi-square is so large that it happens to a right memory once in 100,000 times.
         """
-        counts = self.counts(draws)
+        counts = self.counts(draws)[among]
         expected = np.asarray(masses, float) * (counts.sum() / np.sum(masses))
         chance = surprise(counts, expected)
         worst = int(np.argmax(np.abs(counts - expected) / np.sqrt(expected + 1.0)))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prioritized_replay.conformance.scenario import Scenario
-from prioritized_replay.conformance.scenarios import law
+from prioritized_replay.conformance.scenarios import boundaries, law, n_step, weights
 
 SCENARIOS: Sequence[Scenario] = [
-    value for module in (law,) for value in vars(module).values() if isinstance(value, Scenario)
+    value
+    for module in (law, weights, boundaries, n_step)
+    for value in vars(module).values()
+    if isinstance(value, Scenario)
 ]
 """All of them, group by group."""
 
