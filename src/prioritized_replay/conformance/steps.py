@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, repeat
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.conformance.memory import Array, Drawn, Step, VectorStep, Wanted
 
-End = Literal["terminated", "truncated"]
-Episodes = Iterable[tuple[int, End]]
+Episodes = Iterable[tuple[int, str]]
 
 COLUMNS = ("obs", "action", "reward", "discount", "next_obs")
 _ONLY_THERE = {"f8": 2.0**-20, "i4": 2**30, "i8": 2**60}
@@ -27,11 +26,11 @@ _RELATIVE = 1e-5  # returns and discounts are float32 somewhere
 
 @dataclass
 class Episode:
-    """Numbers of its observations and of its steps, in their order, and how it ended."""
+    """Numbers of its observations and steps: "terminated", "truncated", "interrupted", or open."""
 
     obs: list[int]
     steps: list[int] = field(default_factory=list)
-    end: Literal["terminated", "truncated", "interrupted"] | None = None
+    end: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Walk:
     def __init__(
         self,
         wanted: Wanted,
-        episodes: Episodes | list[Episodes] | None = None,
+        episodes: Episodes | Sequence[Episodes] | None = None,
         first: int = 0,
     ) -> None:
         self._wanted = wanted
@@ -230,7 +229,7 @@ class Walk:
 class _Stream:
     """One environment: the episode it is in, and how long that will be."""
 
-    def __init__(self, script: Iterator[tuple[int, End]], episode: Episode) -> None:
+    def __init__(self, script: Iterator[tuple[int, str]], episode: Episode) -> None:
         self._script = script
         self.begin(episode)
 
@@ -249,10 +248,11 @@ def observation(number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ar
     Of large dtypes no narrower one can hold it.
     """
     if dtype.kind == "b" or dtype.itemsize == 1:
-        size = int(np.prod(shape))
         bits = 1 if dtype.kind == "b" else 8
         digits = [number >> (bits * k) & (2**bits - 1) for k in range(32 // bits)]
-        return np.resize(np.array(digits), size).reshape(shape).astype(dtype)
+        array = np.full(shape, digits[0], dtype)
+        array.flat[: len(digits)] = digits
+        return array
     return np.full(shape, number + _ONLY_THERE.get(dtype.str[1:], 0), dtype)
 
 
@@ -269,8 +269,8 @@ def _action(number: int, wanted: Wanted) -> Any:
 
 
 def _scripts(
-    episodes: Episodes | list[Episodes] | None, streams: int
-) -> list[Iterator[tuple[int, End]]]:
+    episodes: Episodes | Sequence[Episodes] | None, streams: int
+) -> list[Iterator[tuple[int, str]]]:
     if episodes is None:
         return [repeat((0, "truncated")) for _ in range(streams)]
     given: list[Any] = list(episodes)

@@ -67,7 +67,11 @@ class Trials:
         self._seed = seed
 
     def new(
-        self, episodes: Episodes | list[Episodes] | None = None, *, first: int = 0, **wanted: Any
+        self,
+        episodes: Episodes | Sequence[Episodes] | None = None,
+        *,
+        first: int = 0,
+        **wanted: Any,
     ) -> Trial:
         """Return an empty memory; see :class:`Wanted` and :class:`Walk`.
 

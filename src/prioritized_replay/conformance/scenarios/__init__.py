@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prioritized_replay.conformance.scenario import Scenario
-from prioritized_replay.conformance.scenarios import boundaries, law, n_step, weights
+from prioritized_replay.conformance.scenarios import (
+    boundaries,
+    concurrency,
+    dtypes,
+    law,
+    memory,
+    n_step,
+    numerics,
+    persistence,
+    staleness,
+    vector_environments,
+    weights,
+)
+
+_MODULES = (
+    *(law, weights, boundaries, n_step, vector_environments, dtypes, staleness, numerics),
+    *(memory, persistence, concurrency),
+)
 
 SCENARIOS: Sequence[Scenario] = [
-    value
-    for module in (law, weights, boundaries, n_step)
-    for value in vars(module).values()
-    if isinstance(value, Scenario)
+    value for module in _MODULES for value in vars(module).values() if isinstance(value, Scenario)
 ]
 """All of them, group by group."""
 
