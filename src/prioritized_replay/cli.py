@@ -32,6 +32,7 @@ commands:
   train ENV_ID         train a Double DQN; tuned for CartPole-v1, LunarLander-v3, ALE/Pong-v5, ...
   evaluate RUN         play with a trained model: mean return, IQM, 95 % interval, a GIF
   inspect PATH         what a checkpoint or a run holds, and what is wrong with it; a page
+  check MODULE:FACTORY  does a replay memory, of any library, keep the rules?
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
   reproduce imbalanced  digits with rare classes: prioritized, uniform, weighted by class
@@ -227,6 +228,19 @@ def _inspect(words: Sequence[str]) -> int:
     return 0
 
 
+def _check(words: Sequence[str]) -> int:
+    _need("tyro", "rich")
+    with _refusing():
+        from prioritized_replay.conformance.command import CheckOptions, run
+
+        about = (
+            "Check a replay memory of any library against rules that papers and bug reports name. "
+            "Without an argument it checks this package's own; docs/conformance.rst shows how to "
+            "write an adapter. Exit code 1: something that is claimed fails."
+        )
+        return run(_parse(CheckOptions, words, "per check", description=about), _console())
+
+
 def _compare(words: Sequence[str]) -> int:
     _need("torch", "gymnasium", "tyro", "rich", "matplotlib")
     if not words:
@@ -278,6 +292,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "inspect": _inspect,
+    "check": _check,
     "compare": _compare,
     "reproduce": _reproduce,
 }

@@ -1,7 +1,18 @@
-"""Checks of replay buffers: any library's, by the same rules.
+"""Checks of replay memories: any library's, by the same rules. It uses public names only.
 
-A :class:`~prioritized_replay.conformance.subject.Subject` shows a library's buffer to the checks.
-:mod:`~prioritized_replay.conformance.checks` says whether what it draws follows its distribution,
-whether it returns the rows that were stored, whether its weights are right, and whether updated
-priorities count. This package uses the public names of the library only.
+What any memory must do, scenario by scenario, is ``per check``:
+
+- :mod:`~prioritized_replay.conformance.memory` is the protocol of an adapter,
+  :mod:`~prioritized_replay.conformance.memories` has adapters;
+- :mod:`~prioritized_replay.conformance.scenarios` has the rules, written with
+  :mod:`~prioritized_replay.conformance.trial`, :mod:`~prioritized_replay.conformance.steps` and
+  :mod:`~prioritized_replay.conformance.chi_square`;
+- :mod:`~prioritized_replay.conformance.scenario` judges,
+  :mod:`~prioritized_replay.conformance.report` keeps results,
+  :mod:`~prioritized_replay.conformance.command` prints them.
+
+Whether a contender in the race of ``benchmarks`` does what it is timed for:
+:mod:`~prioritized_replay.conformance.subject` is that protocol,
+:mod:`~prioritized_replay.conformance.adapters` has its adapters, and
+:mod:`~prioritized_replay.conformance.checks` checks draws, rows, weights and updates.
 """

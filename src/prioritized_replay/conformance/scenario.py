@@ -11,10 +11,12 @@ import signal
 import textwrap
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prioritized_replay.conformance import trial
 from prioritized_replay.conformance.memory import Adapter, NotClaimed
 from prioritized_replay.conformance.subject import LAWS, Law
 from prioritized_replay.conformance.trial import Failure, Trials
@@ -59,17 +61,18 @@ class Scenario:
 
     def reproduction(self, factory: str, seed: int = 0) -> str:
         """Return a program of at most 20 lines that judges the memory of ``MODULE:FACTORY``."""
-        module, _, name = factory.partition(":")
-        imports = {f"from {module} import {name}"}
-        if module.endswith(".py"):
-            imports = {
-                "from prioritized_replay.conformance.command import adapter_of",
-            }
-            name = f'adapter_of("{factory}").__call__'
-        imports |= {"from prioritized_replay.conformance.trial import Trials"}
-        imports |= set(_imports(self.function))
-        call = f"print({self.function.__name__}(Trials({name}(), seed={seed})))"
-        return "\n".join([*sorted(imports), "", self.lines, "", call])
+        names: dict[str, set[str]] = {}
+        for module, name in [
+            ("prioritized_replay.conformance.factories", "adapter_of"),
+            ("prioritized_replay.conformance.trial", "Trials"),
+            *_needed(self.function),
+        ]:
+            names.setdefault(module, set()).add(name)
+        plain = sorted(line for line in names.pop("", set()))
+        imports = [f"from {home} import {', '.join(sorted(names[home]))}" for home in sorted(names)]
+        trials = f'Trials(adapter_of("{factory}"), seed={seed})'
+        call = f"print({self.function.__name__}({trials}))"
+        return "\n".join([*plain, *imports, "", self.lines, "", call])
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def judge(
     if adapter.law not in scenario.laws:
         return Result(scenario, "not claimed", f"not a rule for {adapter.law} memories")
     try:
-        with _given_up_after(patience):
+        with _given_up_after(patience), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return Result(scenario, "pass", scenario.function(Trials(adapter, seed)))
     except NotClaimed as reason:
         return Result(scenario, "not claimed", str(reason))
@@ -135,8 +139,8 @@ def _given_up_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _imports(function: Callable[..., Any]) -> Iterator[str]:
-    """Yield the imports that a function's body needs, as it is written alone in a file."""
+def _needed(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a function's body uses of its module: home and name, or no home and a line."""
     codes, names = [function.__code__], set[str]()
     while codes:
         code = codes.pop()
@@ -145,7 +149,10 @@ def _imports(function: Callable[..., Any]) -> Iterator[str]:
     for name in names & function.__globals__.keys():
         value = function.__globals__[name]
         if isinstance(value, types.ModuleType):
-            yield f"import {value.__name__}" + (f" as {name}" if value.__name__ != name else "")
-        else:
-            home = getattr(value, "__module__", None) or function.__module__
-            yield f"from {home} import {name}"
+            known_as = f" as {name}" if value.__name__ != name else ""
+            yield "", f"import {value.__name__}{known_as}"
+        elif hasattr(value, "__module__"):
+            yield value.__module__, name
+        else:  # a constant: of this module, or of the one that scenarios are written with
+            home = trial if getattr(trial, name, None) is value else None
+            yield (home.__name__ if home else function.__module__), name

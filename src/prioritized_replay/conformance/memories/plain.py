@@ -52,6 +52,7 @@ class PlainMemory(Memory):
         wanted.only(
             *("capacity", "alpha", "eps", "n_step", "gamma", "num_envs", "autoreset", "seed"),
             *("obs_shape", "obs_dtype", "action_shape", "action_dtype", "raw_weights"),
+            *(("draw",) if wanted.draw == "independent" else ()),
         )
         self.law, self.wanted = law, wanted
         self.rng = np.random.default_rng(wanted.seed)
@@ -159,8 +160,8 @@ class PlainMemory(Memory):
         if not self.wanted.raw_weights:
             weights /= weights.max()
         rows = [self.rows[place] for place in places]
-        columns = [np.array([row[k] for row in rows]) for k in range(5)]
-        return Drawn(self.ids(places), *columns, weights, probabilities)
+        columns = {name: np.array([getattr(row, name) for row in rows]) for name in Row._fields}
+        return Drawn(ids=self.ids(places), **columns, weights=weights, probabilities=probabilities)
 
     def update(self, ids: Any, td_errors: Array) -> int | None:
         """Set errors of rows that are still there."""

@@ -55,6 +55,11 @@ class DriftingTree(PlainMemory):
         self.leaves = 1 << (wanted.capacity - 1).bit_length()
         self.tree = np.zeros(2 * self.leaves, np.float32)
 
+    def clear(self) -> None:
+        """Empty the tree too."""
+        super().clear()
+        self.tree[:] = 0.0
+
     def places(self, batch_size: int, masses: Floats) -> NDArray[np.int64]:
         """Bring the tree up to date, and descend from its root for each draw."""
         first = self.added - len(self.rows)

@@ -35,7 +35,7 @@ def the_newest_rows_are_there(trials: Trials) -> str:
 
 @scenario(
     "The newest row can be drawn, with 1, 2, 3, 4 rows and in a full memory of 5.",
-    source="openai/baselines, hill-a/stable-baselines#941: a sum that ends one row too early",
+    source="openai/baselines#171, hill-a/stable-baselines#941: the last row is never drawn",
 )
 def the_newest_row_can_be_drawn(trials: Trials) -> str:
     trial = trials.new(capacity=5)

@@ -49,7 +49,7 @@ def adding(trial: Trial, steps: int) -> Callable[[], None]:
 
 @scenario(
     "The steps that several threads add are all there.",
-    source="Horgan et al. 2018 (Ape-X): many actors, one memory",
+    source="Horgan et al. 2018 (Ape-X): many actors, one memory; uber-research/ape-x#7",
 )
 def steps_of_several_threads_arrive(trials: Trials) -> str:
     trial = trials.new([(1, "truncated")], capacity=1000)
@@ -60,7 +60,7 @@ def steps_of_several_threads_arrive(trials: Trials) -> str:
 
 @scenario(
     "Rows that are drawn while others are added are whole.",
-    source="a learner and an actor in two threads; pytorch/rl guards its memories by locks",
+    source="huggingface/lerobot#2309, pytorch/rl#3463: rows that are written while they are read",
 )
 def rows_are_whole_while_others_are_added(trials: Trials) -> str:
     trial = trials.full(64, obs_shape=(2000,))
@@ -77,7 +77,7 @@ def rows_are_whole_while_others_are_added(trials: Trials) -> str:
 
 @scenario(
     "Threads may draw at the same time.",
-    source="prefetching, as torch's DataLoader and others do it",
+    source="huggingface/lerobot#2309: batches are fetched ahead in a thread",
 )
 def several_threads_may_draw(trials: Trials) -> str:
     trial, errors = trials.full(64), trials.errors(64)
@@ -114,7 +114,7 @@ def errors_while_others_add(trials: Trials) -> str:
 
 @scenario(
     "What is saved while others add is of one moment.",
-    source="checkpoints in the background",
+    source="streaming a memory to disk in the background, as Reverb does",
 )
 def a_save_while_others_add(trials: Trials) -> str:
     trial = trials.full(64)

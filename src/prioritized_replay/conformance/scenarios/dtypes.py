@@ -11,7 +11,7 @@ from prioritized_replay.conformance.trial import Trials, require
 
 @scenario(
     "Images of uint8 come back as uint8, bit for bit.",
-    source="DLR-RM/stable-baselines3#37: images kept as float take four times the memory",
+    source="DLR-RM/stable-baselines3#37, chandar-lab/RLHive#89: images kept as float32",
 )
 def images_stay_uint8(trials: Trials) -> str:
     trial = trials.full(32, obs_shape=(3, 16, 16), obs_dtype="uint8")
@@ -22,7 +22,7 @@ def images_stay_uint8(trials: Trials) -> str:
 
 @scenario(
     "Observations of float64 keep their precision.",
-    source="d3rlpy and others keep all observations as float32, unasked",
+    source="DLR-RM/stable-baselines3#720, thu-ml/tianshou#65: not the dtype of the data",
 )
 def float64_keeps_its_precision(trials: Trials) -> str:
     trial = trials.full(32, obs_shape=(3,), obs_dtype="float64")
@@ -32,7 +32,7 @@ def float64_keeps_its_precision(trials: Trials) -> str:
 
 @scenario(
     "Integer observations of 32 bits keep all of them.",
-    source="discrete observations kept as float32 lose what is above 2**24",
+    source="DLR-RM/stable-baselines3#40: every observation kept as float32",
 )
 def int32_observations_are_exact(trials: Trials) -> str:
     drawn, _ = trials.full(32, obs_shape=(3,), obs_dtype="int32").draw(64)
@@ -41,7 +41,7 @@ def int32_observations_are_exact(trials: Trials) -> str:
 
 @scenario(
     "Integer observations of 64 bits keep all of them.",
-    source="Gymnasium: Discrete spaces are int64",
+    source="DLR-RM/stable-baselines3#484; Gymnasium: Discrete spaces are int64",
 )
 def int64_observations_are_exact(trials: Trials) -> str:
     drawn, _ = trials.full(32, obs_shape=(3,), obs_dtype="int64").draw(64)
@@ -79,7 +79,7 @@ def actions_stay_integers(trials: Trials) -> str:
 
 @scenario(
     "Integer actions above 2**24 are not rounded.",
-    source="actions that pass through float32 lose their last bits there",
+    source="DLR-RM/stable-baselines3#40: actions kept as float32, which is exact up to 2**24",
 )
 def large_actions_are_exact(trials: Trials) -> str:
     trial = trials.new(capacity=32, first=2**24 + 1)
@@ -98,7 +98,7 @@ def continuous_actions(trials: Trials) -> str:
 
 @scenario(
     "The error of each row may come as a column, (B, 1): it is taken as B errors, or refused.",
-    source="argsort(axis=1) of an (N, 1) array; Kaixhin/Rainbow and others return columns",
+    source="argsort(axis=1) of an (N, 1) array; stable-baselines3 and AgileRL return columns",
     laws=("proportional", "rank"),
 )
 def errors_as_a_column(trials: Trials) -> str:
@@ -114,7 +114,7 @@ def errors_as_a_column(trials: Trials) -> str:
 
 @scenario(
     "Errors of float32 are taken like those of float64.",
-    source="networks compute in float32",
+    source="PyTorch: networks compute in float32",
     laws=("proportional", "rank"),
 )
 def errors_of_float32(trials: Trials) -> str:
@@ -127,7 +127,7 @@ def errors_of_float32(trials: Trials) -> str:
 
 @scenario(
     "Weights are floating, one for each row.",
-    source="(B,) times (B, 1) makes (B, B), and the loss of one row is weighted by all weights",
+    source="rlcode/per#3: a product of (B,) and (B, 1) is (B, B)",
 )
 def one_weight_for_each_row(trials: Trials) -> str:
     drawn, _ = trials.full(32).draw(16)

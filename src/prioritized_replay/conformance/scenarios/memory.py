@@ -19,7 +19,7 @@ STACK: dict[str, Any] = {"obs_shape": (4, 84, 84), "obs_dtype": "uint8", "stacke
 
 @scenario(
     "A batch stays as it is, whatever is added and drawn after it.",
-    source="a batch that is a view of the ring changes under the learner that holds it",
+    source="huggingface/lerobot#2309: a batch is read while its rows are written",
 )
 def a_batch_stays_as_it_is(trials: Trials) -> str:
     trial = trials.full(16)
@@ -35,7 +35,7 @@ def a_batch_stays_as_it_is(trials: Trials) -> str:
 
 @scenario(
     "A batch of images stays as it is too.",
-    source="frames that are shared must not be overwritten while a batch shows them",
+    source="thu-ml/tianshou, save_only_last_obs; frames that are shared and then overwritten",
 )
 def a_batch_of_images_stays_as_it_is(trials: Trials) -> str:
     trial = trials.full(16, **IMAGE)
@@ -50,7 +50,7 @@ def a_batch_of_images_stays_as_it_is(trials: Trials) -> str:
 
 @scenario(
     "What the caller does to an array after adding it does not reach the memory.",
-    source="Gymnasium: vector environments with copy=False write into the same array",
+    source="openai/baselines#418, Farama-Foundation/SuperSuit#116: arrays that are reused",
 )
 def the_callers_arrays_are_copied(trials: Trials) -> str:
     trial = trials.new(capacity=16)
@@ -63,7 +63,7 @@ def the_callers_arrays_are_copied(trials: Trials) -> str:
 
 @scenario(
     "What the caller does to a batch does not reach the memory.",
-    source="normalising in place, as learners do",
+    source="pytorch/rl#2209: rows are changed by asking for it, not by accident",
 )
 def changing_a_batch_changes_no_row(trials: Trials) -> str:
     trial = trials.full(16)
@@ -76,7 +76,7 @@ def changing_a_batch_changes_no_row(trials: Trials) -> str:
 
 @scenario(
     "An image that ends one step and begins the next is kept once.",
-    source="DLR-RM/stable-baselines3#1936: 55 GB; thu-ml/tianshou#225",
+    source="DLR-RM/stable-baselines3#1936, thu-ml/tianshou#225, chandar-lab/RLHive#43",
 )
 def images_are_kept_once(trials: Trials) -> str:
     trials.full(100, **IMAGE).draw(8)  # what comes with the first use is not counted
@@ -117,7 +117,7 @@ def shared_frames_are_right(trials: Trials) -> str:
 
 @scenario(
     "A full memory does not grow.",
-    source="tensorforce and others kept episodes that had been overwritten",
+    source="facebookresearch/hanabi_SAD#14: memory grows after the buffer is full",
 )
 def a_full_memory_does_not_grow(trials: Trials) -> str:
     trial = trials.new([(50, "terminated")], capacity=500, obs_shape=(7000,))
@@ -132,7 +132,7 @@ def a_full_memory_does_not_grow(trials: Trials) -> str:
 
 @scenario(
     "A memory that is dropped gives its bytes back.",
-    source="memories kept alive by what they gave out",
+    source="facebookresearch/hanabi_SAD#14; notebooks make many memories in one process",
 )
 def a_dropped_memory_gives_its_bytes_back(trials: Trials) -> str:
     trials.full(500, obs_shape=(7000,)).draw(8)

@@ -31,7 +31,7 @@ def nan_is_refused(trials: Trials) -> str:
 
 @scenario(
     "An error that is infinite is refused.",
-    source="google-deepmind/dqn_zoo refuses it",
+    source="google-deepmind/dqn_zoo: priorities must be finite",
     laws=("proportional", "rank"),
 )
 def infinity_is_refused(trials: Trials) -> str:
@@ -95,7 +95,7 @@ def errors_over_twelve_decades(trials: Trials) -> str:
 
 @scenario(
     "Errors as large as 1e30 are numbers like others.",
-    source="float32 sums of such priorities overflow",
+    source="google-deepmind/dqn_zoo refuses sums that overflow; float32 ends at 3e38",
     laws=("proportional", "rank"),
 )
 def huge_errors(trials: Trials) -> str:

@@ -62,7 +62,7 @@ def the_next_batches_are_the_same(trials: Trials) -> str:
 
 @scenario(
     "Open windows survive: they are completed by the steps that come after loading.",
-    source="n-step rows that are pending when a run is stopped",
+    source="ray#8151: what happens to the replay buffer upon restoring?",
 )
 def open_windows_survive(trials: Trials) -> str:
     trial = trials.new(capacity=64, n_step=3)
@@ -87,7 +87,7 @@ def the_order_of_the_ring_survives(trials: Trials) -> str:
 
 @scenario(
     "Ids survive: errors of a batch that was drawn before saving count after loading.",
-    source="learners that are resumed together with their memory",
+    source="ray#8151; learners that are resumed together with their memory",
     laws=("proportional", "rank"),
 )
 def ids_survive(trials: Trials) -> str:
@@ -126,7 +126,7 @@ def saving_changes_nothing(trials: Trials) -> str:
 
 @scenario(
     "The same seed gives the same batches.",
-    source="cpprb: std::random_device",
+    source="cpprb: std::random_device; coax-dev/coax#24",
 )
 def the_same_seed_gives_the_same_batches(trials: Trials) -> str:
     first, second = trials.full(64, seed=5), trials.full(64, seed=5)
@@ -138,7 +138,7 @@ def the_same_seed_gives_the_same_batches(trials: Trials) -> str:
 
 @scenario(
     "Another seed gives other batches.",
-    source="a seed that is not used",
+    source="coax-dev/coax#24: random_seed is not handed on to the sum tree",
 )
 def another_seed_gives_other_batches(trials: Trials) -> str:
     first, second = trials.full(64, seed=5), trials.full(64, seed=6)

@@ -140,7 +140,7 @@ def an_update_changes_only_its_rows(trials: Trials) -> str:
 
 @scenario(
     "An id is still known as old after the ring has turned many times.",
-    source="ids that are slots fit again after each turn; pytorch/rl: stamps",
+    source="pytorch/rl#4041: ids that are slots fit again after each turn",
     laws=("proportional", "rank"),
 )
 def ids_stay_old_after_many_turns(trials: Trials) -> str:
