@@ -1,4 +1,4 @@
-"""What the adapters of other libraries have in common: whether a library is there, and which one.
+"""What the adapters of other libraries have in common: which version is there, one way to draw.
 
 Knows names of distributions; knows no memory.
 """
@@ -6,6 +6,8 @@ Knows names of distributions; knows no memory.
 from __future__ import annotations
 
 from importlib import metadata
+
+from prioritized_replay.conformance.memory import DrawMode, NotClaimed, Wanted
 
 
 def version_of(distribution: str) -> str:
@@ -27,3 +29,22 @@ def version_of(distribution: str) -> str:
         raise ModuleNotFoundError(
             f"{distribution} is not installed here, and this adapter checks {distribution}"
         ) from None
+
+
+def require_draw(wanted: Wanted, only_way: DrawMode) -> None:
+    """Say that a library draws in one way.
+
+    Raises
+    ------
+    NotClaimed
+        If the scenario wants another one.
+
+    Examples
+    --------
+    >>> require_draw(Wanted(), "independent")
+    >>> require_draw(Wanted(draw="stratified"), "independent")
+    Traceback (most recent call last):
+    prioritized_replay.conformance.memory.NotClaimed: its draws are independent
+    """
+    if wanted.draw not in (None, only_way):
+        raise NotClaimed(f"its draws are {only_way.replace('_', ' ')}")

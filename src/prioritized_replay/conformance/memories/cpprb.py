@@ -1,4 +1,4 @@
-"""cpprb for ``per check``, in the use that its documentation shows: ``proportional``, ``uniform``."""
+"""cpprb for ``per check``: ``proportional`` and ``uniform``, as its documentation uses it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import version_of
+from prioritized_replay.conformance.memories._libraries import require_draw, version_of
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
+    DrawMode,
     Drawn,
     Memory,
     NotClaimed,
@@ -22,13 +23,16 @@ from prioritized_replay.conformance.memory import (
 
 _SETTINGS = (
     "capacity", "alpha", "eps", "n_step", "gamma", "num_envs", "obs_shape", "obs_dtype",
-    "action_shape", "action_dtype", "stacked",
+    "action_shape", "action_dtype", "stacked", "draw",
 )  # fmt: skip
 
 
 class _Uniform(Memory):
+    _way: DrawMode = "independent"
+
     def __init__(self, wanted: Wanted) -> None:
         wanted.only(*_SETTINGS)
+        require_draw(wanted, self._way)
         if wanted.num_envs is not None and wanted.n_step > 1:
             raise NotClaimed("n-step windows need the steps of one episode after the other")
         if wanted.stacked and wanted.n_step > 1:
@@ -67,7 +71,9 @@ class _Uniform(Memory):
         self._memory.load_transitions(str(folder / "transitions.npz"))
 
     def _made(self, wanted: Wanted) -> Any:
-        return import_module("cpprb").ReplayBuffer(wanted.capacity, _fields(wanted), **_more(wanted))
+        return import_module("cpprb").ReplayBuffer(
+            wanted.capacity, _fields(wanted), **_more(wanted)
+        )
 
     def _add(self, step: Step, **priority: float) -> None:
         turned = self._turned_in if self._wanted.stacked else np.asarray
@@ -87,12 +93,12 @@ class _Uniform(Memory):
             obs, next_obs = np.moveaxis(obs, -1, 1), np.moveaxis(next_obs, -1, 1)
         # Since version 10 gamma**N is the learner's; done says whether any step of the window was.
         discount = self._wanted.gamma**self._wanted.n_step * (1.0 - batch["done"][:, 0])
-        return Drawn(
-            ids, obs, batch["act"], batch["rew"], next_obs, discount, batch.get("weights")
-        )
+        return Drawn(ids, obs, batch["act"], batch["rew"], next_obs, discount, batch.get("weights"))
 
 
 class _Proportional(_Uniform):
+    _way: DrawMode = "stratified"
+
     def add_with_error(self, step: Step, td_error: float) -> None:
         if self._wanted.n_step > 1:
             raise NotClaimed("which priority an n-step row gets is not documented")
@@ -145,6 +151,7 @@ def proportional() -> Adapter:
         version=version_of("cpprb"),
         law="proportional",
         make=_Proportional,
+        draw="stratified",
         settings="PrioritizedReplayBuffer(check_for_update=True); on_episode_end() after "
         "termination and truncation; stacks with next_of and stack_compress",
     )

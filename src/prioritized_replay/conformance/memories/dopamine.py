@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import version_of
+from prioritized_replay.conformance.memories._libraries import require_draw, version_of
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -21,14 +21,14 @@ from prioritized_replay.conformance.memory import (
 
 _SETTINGS = (
     "capacity", "eps", "n_step", "gamma", "obs_shape", "obs_dtype", "action_shape",
-    "action_dtype", "stacked", "seed",
+    "action_dtype", "stacked", "seed", "draw",
 )  # fmt: skip
-
 
 
 class _Uniform(Memory):
     def __init__(self, wanted: Wanted) -> None:
-        wanted.only(*_SETTINGS, *self._more)
+        wanted.only(*_SETTINGS, "alpha")
+        require_draw(wanted, "independent")
         if wanted.obs_shape == ():
             raise NotClaimed("its observations are arrays")
         self._wanted = wanted
@@ -45,8 +45,6 @@ class _Uniform(Memory):
             batch_size=32,
             max_capacity=wanted.capacity,
         )
-
-    _more: tuple[str, ...] = ("alpha",)
 
     def __len__(self) -> int:
         return min(self._memory.add_count, self._wanted.capacity)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import version_of
+from prioritized_replay.conformance.memories._libraries import require_draw, version_of
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -22,13 +22,14 @@ from prioritized_replay.conformance.memory import (
 
 _SETTINGS = (
     "capacity", "alpha", "eps", "gamma", "num_envs", "obs_shape", "obs_dtype", "action_shape",
-    "action_dtype", "stacked", "seed",
+    "action_dtype", "stacked", "seed", "draw",
 )  # fmt: skip
 
 
 class _Proportional(Memory):
     def __init__(self, wanted: Wanted) -> None:
         wanted.only(*_SETTINGS)
+        require_draw(wanted, "stratified")
         if np.dtype(wanted.obs_dtype).itemsize == 8:
             raise NotClaimed("JAX has no types of 64 bits unless its user turns them on")
         self._wanted, self._envs = wanted, wanted.num_envs or 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import version_of
+from prioritized_replay.conformance.memories._libraries import require_draw, version_of
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -24,7 +24,7 @@ from prioritized_replay.conformance.memory import (
 
 _SETTINGS = (
     "capacity", "alpha", "n_step", "gamma", "num_envs", "obs_shape", "obs_dtype",
-    "action_shape", "action_dtype", "stacked",
+    "action_shape", "action_dtype", "stacked", "draw",
 )  # fmt: skip
 _LEAST = 1e-12  # of an error: nothing is added to it
 
@@ -32,10 +32,11 @@ _LEAST = 1e-12  # of an error: nothing is added to it
 class _Proportional(Memory):
     def __init__(self, wanted: Wanted) -> None:
         wanted.only(*_SETTINGS)
+        require_draw(wanted, "independent")
         self._wanted = wanted
-        self._memory = import_module("ray.rllib.utils.replay_buffers").PrioritizedEpisodeReplayBuffer(
-            wanted.capacity, alpha=wanted.alpha
-        )
+        self._memory = import_module(
+            "ray.rllib.utils.replay_buffers"
+        ).PrioritizedEpisodeReplayBuffer(wanted.capacity, alpha=wanted.alpha)
         self._episode = import_module("ray.rllib.env.single_agent_episode").SingleAgentEpisode
         self._open: dict[int, Any] = {}  # the episode that goes on in each environment
         self._batches = count()

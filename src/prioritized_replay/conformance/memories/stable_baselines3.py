@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import version_of
+from prioritized_replay.conformance.memories._libraries import require_draw, version_of
 from prioritized_replay.conformance.memory import (
     Adapter,
     Drawn,
@@ -21,13 +21,14 @@ from prioritized_replay.conformance.memory import (
 
 _SETTINGS = (
     "capacity", "alpha", "eps", "n_step", "gamma", "num_envs", "autoreset", "obs_shape",
-    "obs_dtype", "action_shape", "action_dtype", "stacked",
+    "obs_dtype", "action_shape", "action_dtype", "stacked", "draw",
 )  # fmt: skip
 
 
 class _Uniform(Memory):
     def __init__(self, wanted: Wanted) -> None:
         wanted.only(*_SETTINGS)
+        require_draw(wanted, "independent")
         if wanted.num_envs is not None and wanted.autoreset == "next_step":
             raise NotClaimed("its vector environments reset in the same step")
         buffers = import_module("stable_baselines3.common.buffers")

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import version_of
+from prioritized_replay.conformance.memories._libraries import require_draw, version_of
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
     Drawn,
     Memory,
+    NotClaimed,
     Step,
     VectorStep,
     Wanted,
@@ -22,12 +23,13 @@ from prioritized_replay.conformance.memory import (
 
 _SETTINGS = (
     "capacity", "n_step", "gamma", "num_envs", "obs_shape", "obs_dtype", "action_shape",
-    "action_dtype", "stacked",
+    "action_dtype", "stacked", "draw",
 )  # fmt: skip
 
 
 class _Uniform(Memory):
     def __init__(self, wanted: Wanted) -> None:
+        require_draw(wanted, "independent")
         self._wanted = wanted
         self._data = import_module("tianshou.data")
         self._memory = self._made(wanted)
@@ -101,11 +103,10 @@ class _Proportional(_Uniform):
         return None
 
     def _made(self, wanted: Wanted) -> Any:
-        wanted.only(*_SETTINGS, "alpha", "raw_weights")
-        more = {
-            **_more(wanted), "alpha": wanted.alpha, "beta": 1.0,
-            "weight_norm": not wanted.raw_weights,
-        }  # fmt: skip
+        wanted.only(*_SETTINGS, "alpha")
+        if wanted.alpha == 0:
+            raise NotClaimed("alpha must be greater than 0")
+        more = {**_more(wanted), "alpha": wanted.alpha, "beta": 1.0}
         if wanted.num_envs is None:
             return self._data.PrioritizedReplayBuffer(wanted.capacity, **more)
         return self._data.PrioritizedVectorReplayBuffer(wanted.capacity, wanted.num_envs, **more)
