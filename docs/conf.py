@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "architecture",
     "benchmark_tables",
+    "conformance_tables",
     "docstrings",
     "measured",
     "native_math",

@@ -96,8 +96,8 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    commands = ("train ENV_ID", "evaluate RUN", "inspect PATH", "compare ENV_ID")
-    for word in (*commands, "reproduce cliffwalk", "reproduce imbalanced"):
+    commands = ("train ENV_ID", "evaluate RUN", "inspect PATH", "check MODULE:FACTORY")
+    for word in (*commands, "compare ENV_ID", "reproduce cliffwalk", "reproduce imbalanced"):
         assert f"\n  {word} " in done.stdout
     assert done.stdout.endswith("loaded: []\n")
 

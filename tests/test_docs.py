@@ -18,6 +18,7 @@ import torch
 import prioritized_replay
 from benchmarks.options import BenchConfig
 from prioritized_replay import dqn, envs, sampling, training
+from prioritized_replay.conformance.command import CheckOptions
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
@@ -189,6 +190,7 @@ def test_every_column_of_a_comparison_is_defined():
         ("per train", TrainOptions),
         ("per evaluate", EvaluateOptions),
         ("per inspect", InspectOptions),
+        ("per check", CheckOptions),
         ("per compare", CompareConfig),
         ("per reproduce cliffwalk", CliffwalkConfig),
         ("per reproduce imbalanced", ImbalancedConfig),

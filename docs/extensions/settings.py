@@ -65,7 +65,8 @@ class OptionsOf(SphinxDirective):
         rows: list[list[nodes.Node | str]] = []
         for field in dataclasses.fields(kind):
             required = field.default is dataclasses.MISSING
-            name = field.name.upper() if required else spelled(field.name)
+            positional = required or "Positional" in str(field.type)
+            name = field.name.upper() if positional else spelled(field.name)
             default = "" if required else told(field.default)
             literal = nodes.paragraph("", "", nodes.literal("", name))
             text = nodes.paragraph()

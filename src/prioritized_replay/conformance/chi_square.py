@@ -39,19 +39,33 @@ def surprise(counts: ArrayLike, masses: ArrayLike) -> float:
     expected = expected * (observed.sum() / expected.sum())
     if np.any(observed[expected == 0]):
         return 0.0
-    order = np.argsort(expected)
-    cells: list[list[float]] = [[0.0, 0.0]]
-    for seen, due in zip(observed[order], expected[order], strict=True):
-        if cells[-1][1] >= _LEAST:
-            cells.append([0.0, 0.0])
-        cells[-1][0] += seen
-        cells[-1][1] += due
-    if len(cells) > 1 and cells[-1][1] < _LEAST:
-        last = cells.pop()
-        cells[-1] = [cells[-1][0] + last[0], cells[-1][1] + last[1]]
-    if len(cells) == 1:
-        return 1.0
-    return _tail(sum((seen - due) ** 2 / due for seen, due in cells), len(cells) - 1)
+    cells: list[tuple[float, float]] = []
+    rare = (0.0, 0.0)
+    for k in np.argsort(expected).tolist():
+        rare = (rare[0] + float(observed[k]), rare[1] + float(expected[k]))
+        if rare[1] >= _LEAST and expected[k] < _LEAST:
+            cells.append(rare)
+            rare = (0.0, 0.0)
+        elif expected[k] >= _LEAST:
+            rare = (rare[0] - float(observed[k]), rare[1] - float(expected[k]))
+            cells.append((float(observed[k]), float(expected[k])))
+    chance = 1.0
+    if len(cells) > 1:
+        scale = sum(seen for seen, _ in cells) / sum(due for _, due in cells)
+        statistic = sum((seen - due * scale) ** 2 / (due * scale) for seen, due in cells)
+        chance = _tail(statistic, len(cells) - 1)
+    if rare[1] > 0.0 and cells:  # so few draws are expected of the rest that they can be counted
+        chance = min(1.0, 2.0 * min(chance, _at_least(round(rare[0]), rare[1])))
+    return chance
+
+
+def _at_least(count: int, mean: float) -> float:
+    """Return the chance of so many rare events or more: Poisson's, which exceeds the exact one."""
+    terms = [
+        math.exp(k * math.log(mean) - mean - math.lgamma(k + 1))
+        for k in range(count, count + 60 + 4 * round(mean))
+    ]
+    return min(1.0, sum(terms)) if count else 1.0
 
 
 def _tail(statistic: float, freedom: int) -> float:

@@ -44,7 +44,8 @@ def adapter_of(factory: str) -> Adapter:
         raise ValueError(f"a memory is named MODULE:FACTORY or FILE.py:FACTORY, got {factory!r}")
     module = _from_file(Path(place)) if place.endswith(".py") else _imported(place)
     if not callable(getattr(module, name, None)):
-        near = difflib.get_close_matches(name, dir(module), n=1)
+        names = [each for each in dir(module) if callable(getattr(module, each, None))]
+        near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"{place} has no {name}{hint}")
     try:

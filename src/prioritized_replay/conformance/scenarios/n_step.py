@@ -117,7 +117,7 @@ def windows_at_the_write_position(trials: Trials) -> str:
     trial.add(15)
     for _ in range(12):
         trial.add()
-        trial.holds()
+        trial.holds(trial.live[2:])  # some keep N steps, of which the last two are open
     return "12 steps, all around a memory of 10"
 
 

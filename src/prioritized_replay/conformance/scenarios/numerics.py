@@ -107,7 +107,7 @@ def huge_errors(trials: Trials) -> str:
 @scenario(
     "If all errors are 0, all rows are equally likely.",
     source="rainbow-is-all-you-need#17: an assertion that priorities are positive",
-    laws=("proportional", "rank"),
+    laws=("proportional",),
 )
 def all_errors_zero(trials: Trials) -> str:
     trial = trials.full(32)

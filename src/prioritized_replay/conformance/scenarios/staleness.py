@@ -71,11 +71,11 @@ def errors_of_the_rows_that_are_left(trials: Trials) -> str:
     trial = trials.full(16)
     trial.cover()
     trial.add(8)
-    errors = np.where(np.arange(16) < 12, 0.02, 1.0)
+    errors = 0.5 * trials.errors(16)
     for ids, numbers in trial.kept:
         trial.memory.update(ids, errors[numbers])
-    expected = trial.masses([0.02] * 4 + [1.0] * 4)
-    return trial.follows(expected, among=slice(0, 8))
+    expected = trial.masses([*errors[8:], *[1.0] * 8])
+    return trial.follows(expected[:8], among=slice(0, 8))
 
 
 @scenario(
@@ -84,12 +84,12 @@ def errors_of_the_rows_that_are_left(trials: Trials) -> str:
     laws=("proportional", "rank"),
 )
 def of_repeated_ids_the_last_error_counts(trials: Trials) -> str:
-    trial = trials.full(16)
-    trial.assign(np.full(16, 0.5))
+    trial, errors = trials.full(16), trials.errors(16)
+    trial.assign(errors)
     ids, numbers = trial.kept[0]
     place = int(np.flatnonzero(numbers == 3)[0])
-    trial.memory.update(picked(ids, [place, place, place]), np.array([1.0, 0.2, 0.05]))
-    errors = np.where(np.arange(16) == 3, 0.05, 0.5)
+    trial.memory.update(picked(ids, [place, place, place]), np.array([1.0, 0.01, 0.9]))
+    errors[3] = 0.9
     return trial.follows(trial.masses(errors))
 
 
@@ -113,7 +113,7 @@ def several_batches_may_be_out(trials: Trials) -> str:
     laws=("proportional", "rank"),
 )
 def errors_after_more_steps(trials: Trials) -> str:
-    trial, errors = trials.new(capacity=64), trials.errors(32)
+    trial, errors = trials.new(capacity=64), 0.5 * trials.errors(32)
     trial.add(32)
     trial.cover()
     trial.add(16)

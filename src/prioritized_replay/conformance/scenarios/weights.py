@@ -87,6 +87,7 @@ def beta_one_corrects_all(trials: Trials) -> str:
 @scenario(
     "Rows that are equally likely have equal weights.",
     source=f"{PAPER}, section 3.4",
+    laws=("proportional", "uniform"),
 )
 def equal_rows_have_equal_weights(trials: Trials) -> str:
     weights = trials.full(16).weights(beta=0.7)
