@@ -5,6 +5,7 @@ Knows names of distributions; knows no memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 
 from prioritized_replay.conformance.memory import DrawMode, NotClaimed, Wanted
@@ -48,3 +49,28 @@ def require_draw(wanted: Wanted, only_way: DrawMode) -> None:
     """
     if wanted.draw not in (None, only_way):
         raise NotClaimed(f"its draws are {only_way.replace('_', ' ')}")
+
+
+NOT_FINITE = (
+    "nan-is-refused", "infinity-is-refused", "nan-does-no-harm-to-others",
+    "a-refused-batch-changes-nothing",
+)  # fmt: skip
+CHANCE = (
+    "the-next-batches-are-the-same", "saving-changes-nothing", "global-generators-are-left-alone",
+)  # fmt: skip
+
+
+def unspoken(about: str, *names: str) -> Mapping[str, str]:
+    """Return groups or scenarios as not claimed: the documentation is silent about something.
+
+    Examples
+    --------
+    >>> unspoken("threads", "concurrency")
+    {'concurrency': 'its documentation does not speak of threads'}
+    """
+    return dict.fromkeys(names, f"its documentation does not speak of {about}")
+
+
+def images(wanted: Wanted) -> bool:
+    """Return whether observations are single images, for which libraries save memory."""
+    return wanted.obs_dtype == "uint8" and len(wanted.obs_shape) > 1 and not wanted.stacked

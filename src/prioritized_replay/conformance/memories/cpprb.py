@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import require_draw, version_of
+from prioritized_replay.conformance.memories._libraries import (
+    NOT_FINITE,
+    images,
+    require_draw,
+    unspoken,
+    version_of,
+)
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -88,7 +94,10 @@ class _Uniform(Memory):
         return np.ascontiguousarray(np.moveaxis(obs, 0, -1))  # stacks lie along the last axis
 
     def _shown(self, batch: Any, ids: Any) -> Drawn:
+        shape = (len(batch["rew"]), *self._wanted.obs_shape)
         obs, next_obs = batch["obs"], batch["next_obs"]
+        if self._wanted.obs_shape == ():
+            obs, next_obs = obs.reshape(shape), next_obs.reshape(shape)  # it has columns, (B, 1)
         if self._wanted.stacked:
             obs, next_obs = np.moveaxis(obs, -1, 1), np.moveaxis(next_obs, -1, 1)
         # Since version 10 gamma**N is the learner's; done says whether any step of the window was.
@@ -120,7 +129,7 @@ class _Proportional(_Uniform):
 
 
 def _fields(wanted: Wanted) -> dict[str, Any]:
-    obs = {"shape": wanted.obs_shape, "dtype": np.dtype(wanted.obs_dtype)}
+    obs = {"shape": wanted.obs_shape or 1, "dtype": np.dtype(wanted.obs_dtype)}
     if wanted.stacked:
         obs["shape"] = (*wanted.obs_shape[1:], wanted.obs_shape[0])
     fields: dict[str, Any] = {
@@ -131,16 +140,40 @@ def _fields(wanted: Wanted) -> dict[str, Any]:
     }
     if wanted.action_shape:
         fields["act"]["shape"] = wanted.action_shape
-    return fields if wanted.stacked else {**fields, "next_obs": obs}
+    return fields if _shares(wanted) else {**fields, "next_obs": obs}
+
+
+def _shares(wanted: Wanted) -> bool:
+    """Return whether next observations are kept once, which single streams of images do."""
+    alone = wanted.n_step == 1 and wanted.num_envs is None
+    return wanted.stacked or (alone and images(wanted))
 
 
 def _more(wanted: Wanted) -> dict[str, Any]:
     if wanted.stacked:
         return {"next_of": "obs", "stack_compress": "obs"}
+    if _shares(wanted):
+        return {"next_of": "obs"}
     if wanted.n_step == 1:
         return {}
     nstep = {"size": wanted.n_step, "gamma": wanted.gamma, "rew": "rew", "next": "next_obs"}
     return {"Nstep": nstep}
+
+
+_NOT_CLAIMED = {
+    **unspoken("errors that are not finite", *NOT_FINITE),
+    **unspoken("threads, only of processes", "concurrency"),
+    **unspoken("seeds", "saving-changes-nothing", "the-next-batches-are-the-same"),
+    "global-generators-are-left-alone": "its documentation does not speak of generators",
+    "one-weight-for-each-row": "a field without a shape is a column, (B, 1), and weights are (B,)",
+    **dict.fromkeys(
+        (
+            "priorities-survive", "the-largest-priority-survives", "open-windows-survive",
+            "the-order-of-the-ring-survives", "ids-survive",
+        ),
+        "save_transitions keeps transitions and nothing else",
+    ),
+}  # fmt: skip
 
 
 def proportional() -> Adapter:
@@ -152,8 +185,9 @@ def proportional() -> Adapter:
         law="proportional",
         make=_Proportional,
         draw="stratified",
+        not_claimed=_NOT_CLAIMED,
         settings="PrioritizedReplayBuffer(check_for_update=True); on_episode_end() after "
-        "termination and truncation; stacks with next_of and stack_compress",
+        "termination and truncation; images with next_of, stacks with stack_compress too",
     )
 
 
@@ -165,6 +199,7 @@ def uniform() -> Adapter:
         version=version_of("cpprb"),
         law="uniform",
         make=_Uniform,
-        settings="ReplayBuffer; on_episode_end() after termination and truncation; stacks with "
-        "next_of and stack_compress",
+        not_claimed=_NOT_CLAIMED,
+        settings="ReplayBuffer; on_episode_end() after termination and truncation; images with "
+        "next_of, stacks with stack_compress too",
     )

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import require_draw, version_of
+from prioritized_replay.conformance.memories._libraries import (
+    CHANCE,
+    images,
+    require_draw,
+    unspoken,
+    version_of,
+)
 from prioritized_replay.conformance.memory import (
     Adapter,
     Drawn,
@@ -36,6 +42,9 @@ class _Uniform(Memory):
         if wanted.n_step > 1:
             kind = buffers.NStepReplayBuffer
             options = {"n_steps": wanted.n_step, "gamma": wanted.gamma}
+        elif images(wanted):
+            options = {"optimize_memory_usage": True, "handle_timeout_termination": False}
+        self._shape = wanted.obs_shape
         self._gamma, self._envs = wanted.gamma, wanted.num_envs or 1
         self._memory = kind(
             wanted.capacity, *_spaces(wanted), device="cpu", n_envs=self._envs, **options
@@ -68,10 +77,10 @@ class _Uniform(Memory):
         factor = self._gamma if batch.discounts is None else batch.discounts.numpy()[:, 0]
         return Drawn(
             range(batch_size),
-            batch.observations.numpy(),
+            batch.observations.numpy().reshape(batch_size, *self._shape),
             batch.actions.numpy(),
             batch.rewards.numpy(),
-            batch.next_observations.numpy(),
+            batch.next_observations.numpy().reshape(batch_size, *self._shape),
             factor * (1.0 - batch.dones.numpy()[:, 0]),
         )
 
@@ -92,11 +101,13 @@ class _Uniform(Memory):
 
 def _spaces(wanted: Wanted) -> tuple[Any, Any]:
     spaces = import_module("gymnasium.spaces")
-    if wanted.action_shape or wanted.action_dtype != "int64":
-        return _box(wanted.obs_shape, wanted.obs_dtype), _box(
-            wanted.action_shape, wanted.action_dtype
-        )
-    return _box(wanted.obs_shape, wanted.obs_dtype), spaces.Discrete(2**62)
+    of_obs = wanted.obs_shape, wanted.obs_dtype
+    of_action = wanted.action_shape, wanted.action_dtype
+    obs, action = (
+        spaces.Discrete(2**62) if shape == () and dtype == "int64" else _box(shape, dtype)
+        for shape, dtype in (of_obs, of_action)
+    )
+    return obs, action
 
 
 def _box(shape: tuple[int, ...], name: str) -> Any:
@@ -118,6 +129,12 @@ def uniform() -> Adapter:
         version=version_of("stable-baselines3"),
         law="uniform",
         make=_Uniform,
+        not_claimed={
+            **unspoken("threads", "concurrency"),
+            **unspoken("a generator of its own: it draws with numpy.random", *CHANCE),
+            "stacked-frames-are-kept-once": "optimize_memory_usage shares next observations, "
+            "not frames",
+        },
         settings="ReplayBuffer, or NStepReplayBuffer for n > 1, with time limits handled as its "
-        "algorithms do",
+        "algorithms do; images with optimize_memory_usage, which excludes that",
     )

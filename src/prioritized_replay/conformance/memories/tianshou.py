@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import require_draw, version_of
+from prioritized_replay.conformance.memories._libraries import (
+    CHANCE,
+    NOT_FINITE,
+    require_draw,
+    unspoken,
+    version_of,
+)
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -121,6 +127,9 @@ def _more(wanted: Wanted) -> dict[str, Any]:
     }  # fmt: skip
 
 
+_NOT_CLAIMED = unspoken("threads", "concurrency")
+
+
 def proportional() -> Adapter:
     """Return the adapter of ``PrioritizedReplayBuffer`` and its vector form."""
     return Adapter(
@@ -130,6 +139,11 @@ def proportional() -> Adapter:
         law="proportional",
         make=_Proportional,
         eps=float(np.finfo(np.float32).eps),
+        not_claimed={
+            **_NOT_CLAIMED,
+            **unspoken("errors that are not finite", *NOT_FINITE),
+            **unspoken("a generator of its own: priorities are drawn with numpy.random", *CHANCE),
+        },
         settings="PrioritizedReplayBuffer or PrioritizedVectorReplayBuffer, returns by "
         "Algorithm.compute_nstep_return; stacks with stack_num, save_only_last_obs and "
         "ignore_obs_next; saved by pickle",
@@ -144,6 +158,7 @@ def uniform() -> Adapter:
         version=version_of("tianshou"),
         law="uniform",
         make=_Uniform,
+        not_claimed=_NOT_CLAIMED,
         settings="ReplayBuffer or VectorReplayBuffer, returns by Algorithm.compute_nstep_return; "
         "stacks with stack_num, save_only_last_obs and ignore_obs_next; saved by pickle",
     )
