@@ -2,74 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import require_draw, version_of
+from prioritized_replay.conformance.memories._libraries import (
+    NOT_FINITE,
+    require_draw,
+    unspoken,
+    version_of,
+)
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
     Drawn,
     Memory,
-    NotClaimed,
     Step,
     Wanted,
 )
 
 _SETTINGS = (
-    "capacity", "eps", "n_step", "gamma", "obs_shape", "obs_dtype", "action_shape",
+    "capacity", "alpha", "eps", "gamma", "obs_shape", "obs_dtype", "action_shape",
     "action_dtype", "stacked", "seed", "draw",
 )  # fmt: skip
 
 
+class _Complete:
+    """An accumulator, by Dopamine's protocol, of steps that bring their next observation."""
+
+    def accumulate(self, element: Any) -> Iterator[Any]:
+        yield element
+
+    def clear(self) -> None:
+        pass
+
+    def to_state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def from_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
 class _Uniform(Memory):
     def __init__(self, wanted: Wanted) -> None:
-        wanted.only(*_SETTINGS, "alpha")
+        wanted.only(*_SETTINGS)
         require_draw(wanted, "independent")
-        if wanted.obs_shape == ():
-            raise NotClaimed("its observations are arrays")
         self._wanted = wanted
-        self._elements, accumulator, self._samplers, replay = (
+        self._elements, self._samplers, replay = (
             import_module(f"dopamine.jax.replay_memory.{name}")
-            for name in ("elements", "accumulator", "samplers", "replay_buffer")
+            for name in ("elements", "samplers", "replay_buffer")
         )
-        self._stack = wanted.obs_shape[0] if wanted.stacked else 1
         self._memory = replay.ReplayBuffer(
-            transition_accumulator=accumulator.TransitionAccumulator(
-                stack_size=self._stack, update_horizon=wanted.n_step, gamma=wanted.gamma
-            ),
+            transition_accumulator=_Complete(),
             sampling_distribution=self._distribution(wanted),
             batch_size=32,
             max_capacity=wanted.capacity,
         )
 
     def __len__(self) -> int:
-        return min(self._memory.add_count, self._wanted.capacity)
+        return min(int(self._memory.add_count), self._wanted.capacity)
 
     def add(self, step: Step) -> None:
-        # What its agents do: (o_t, a_t, r_t) with each step, and the flags of the last one.
-        obs = step.obs[-1] if self._wanted.stacked else step.obs
-        self._memory.add(
-            self._elements.TransitionElement(
-                obs, step.action, step.reward, step.terminated,
-                step.terminated or step.truncated,
-            ),
-            **self._priority(),
+        element = self._elements.ReplayElement(
+            state=step.obs, action=step.action, reward=step.reward, next_state=step.next_obs,
+            is_terminal=step.terminated, episode_end=step.terminated or step.truncated,
         )  # fmt: skip
+        self._memory.add(element, **self._priority())
 
     def sample(self, batch_size: int, beta: float) -> Drawn:
         batch, drawn = self._memory.sample(batch_size, with_sample_metadata=True)
-        obs, next_obs = batch.state, batch.next_state
-        if self._wanted.stacked:
-            obs, next_obs = np.moveaxis(obs, -1, 1), np.moveaxis(next_obs, -1, 1)
-        else:
-            obs, next_obs = obs[..., 0], next_obs[..., 0]
-        discount = self._wanted.gamma**self._wanted.n_step * (1.0 - batch.is_terminal)
         return Drawn(
-            drawn.keys, obs, batch.action, batch.reward, next_obs, discount, None,
+            drawn.keys, batch.state, batch.action, batch.reward, batch.next_state,
+            self._wanted.gamma * (1.0 - batch.is_terminal), None,
             getattr(drawn, "probabilities", None),
         )  # fmt: skip
 
@@ -106,6 +113,13 @@ class _Proportional(_Uniform):
         return {"priority": self._law._sum_tree.max_recorded_priority}
 
 
+_NOT_CLAIMED = {
+    **unspoken("threads", "concurrency"),
+    "images-are-kept-once": "states are stored whole and compressed",
+    "stacked-frames-are-kept-once": "states are stored whole and compressed",
+}
+
+
 def proportional() -> Adapter:
     """Return the adapter of ``ReplayBuffer`` with ``PrioritizedSamplingDistribution``."""
     return Adapter(
@@ -114,8 +128,14 @@ def proportional() -> Adapter:
         version=version_of("dopamine-rl"),
         law="proportional",
         make=_Proportional,
-        settings="jax.replay_memory: ReplayBuffer, TransitionAccumulator, "
-        "PrioritizedSamplingDistribution; steps and their priorities as its agents add them",
+        not_claimed={
+            **_NOT_CLAIMED,
+            **unspoken("errors that are not finite", *NOT_FINITE),
+            "a-late-error-is-no-exception": "an error of a row that is gone is refused",
+        },
+        settings="jax.replay_memory: ReplayBuffer and PrioritizedSamplingDistribution, new rows "
+        "with max_recorded_priority as its agents do; rows of one step, by an accumulator that "
+        "passes complete ones on",
     )
 
 
@@ -127,6 +147,7 @@ def uniform() -> Adapter:
         version=version_of("dopamine-rl"),
         law="uniform",
         make=_Uniform,
-        settings="jax.replay_memory: ReplayBuffer, TransitionAccumulator, "
-        "UniformSamplingDistribution; steps as its agents add them",
+        not_claimed=_NOT_CLAIMED,
+        settings="jax.replay_memory: ReplayBuffer and UniformSamplingDistribution; rows of one "
+        "step, by an accumulator that passes complete ones on",
     )

@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import require_draw, version_of
+from prioritized_replay.conformance.memories._libraries import (
+    NOT_FINITE,
+    require_draw,
+    unspoken,
+    version_of,
+)
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -130,6 +135,12 @@ def proportional() -> Adapter:
         law="proportional",
         make=_Proportional,
         draw="stratified",
+        not_claimed={
+            **unspoken("threads: its calls are pure functions", "concurrency"),
+            **unspoken("errors that are not finite", *NOT_FINITE),
+            "images-are-kept-once": "whole transitions are stored, for the sake of truncation",
+            "stacked-frames-are-kept-once": "whole transitions are stored",
+        },
         settings="make_prioritised_trajectory_buffer(sample_sequence_length=1, period=1) of whole "
         "transitions, as its README advises where episodes may be truncated; jax.jit with donated "
         "states; eps added by the caller",

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import require_draw, version_of
+from prioritized_replay.conformance.memories._libraries import (
+    CHANCE,
+    NOT_FINITE,
+    require_draw,
+    unspoken,
+    version_of,
+)
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -148,6 +154,17 @@ class _Proportional(_Uniform):
             row[0]["had"] = largest ** (1.0 / alpha) - self._wanted.eps if alpha else 1.0
 
 
+_NOT_CLAIMED = {
+    **unspoken("threads", "concurrency"),
+    **unspoken("a generator of its own: it draws with numpy.random", *CHANCE),
+    "open-windows-survive": "save writes the content of the memory, and they are not in it yet",
+    **dict.fromkeys(
+        ("the-callers-arrays-are-copied", "images-are-kept-once", "stacked-frames-are-kept-once"),
+        "it keeps the objects that it is given: sharing and copying are its caller's",
+    ),
+}
+
+
 def proportional() -> Adapter:
     """Return the adapter of ``PrioritizedReplayBuffer``."""
     return Adapter(
@@ -156,6 +173,7 @@ def proportional() -> Adapter:
         version=version_of("pfrl"),
         law="proportional",
         make=_Proportional,
+        not_claimed={**_NOT_CLAIMED, **unspoken("errors that are not finite", *NOT_FINITE)},
         draw="without_replacement",
         settings="PrioritizedReplayBuffer(error_max=None, betasteps=None), beta set before each "
         "draw, batch_experiences; every batch gets errors, as its agents do it: where a scenario "
@@ -171,6 +189,7 @@ def uniform() -> Adapter:
         version=version_of("pfrl"),
         law="uniform",
         make=_Uniform,
+        not_claimed=_NOT_CLAIMED,
         draw="without_replacement",
         settings="ReplayBuffer, batch_experiences",
     )

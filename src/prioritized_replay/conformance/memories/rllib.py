@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay.conformance.memories._libraries import require_draw, version_of
+from prioritized_replay.conformance.memories._libraries import (
+    CHANCE,
+    NOT_FINITE,
+    require_draw,
+    unspoken,
+    version_of,
+)
 from prioritized_replay.conformance.memory import (
     Adapter,
     Array,
@@ -40,6 +46,7 @@ class _Proportional(Memory):
         self._episode = import_module("ray.rllib.env.single_agent_episode").SingleAgentEpisode
         self._open: dict[int, Any] = {}  # the episode that goes on in each environment
         self._batches = count()
+        self._steps = 0
         self._last: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -102,6 +109,9 @@ class _Proportional(Memory):
 
     def _chunk(self, env: int, step: Step) -> Any:
         """Return an episode, or what is new of one that is in the memory already."""
+        self._steps += 1
+        if self._steps > self._wanted.capacity:
+            raise NotClaimed("a full memory ejects whole episodes, and never the only one")
         episode = self._open.pop(env, None)
         if episode is None:
             episode = self._episode()
@@ -124,6 +134,11 @@ def proportional() -> Adapter:
         law="proportional",
         make=_Proportional,
         eps=_LEAST,
+        not_claimed={
+            **unspoken("threads", "concurrency"),
+            **unspoken("errors that are not finite", *NOT_FINITE),
+            **unspoken("seeds", *CHANCE),
+        },
         settings="PrioritizedEpisodeReplayBuffer, to which every step is added as a chunk of its "
         "episode; saved by get_state",
     )
