@@ -1,4 +1,7 @@
-"""A window that truncation cuts has m < n steps: its next value counts gamma**m."""
+"""A window that truncation cuts has m < n steps: its next value counts gamma**m.
+
+The same shows in episodes-shorter-than-n and in interrupted-episodes-bootstrap.
+"""
 
 from importlib.metadata import version
 
