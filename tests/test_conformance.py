@@ -60,8 +60,9 @@ def test_programs_that_reproduce_run_alone(group, capsys):
     for scenario in [each for each in SCENARIOS if each.group == group]:
         if scenario.name in plain.NOT_CLAIMED or "proportional" not in scenario.laws:
             continue
+        kind = "ours" if group in plain.NOT_CLAIMED else "plain"
         try:
-            exec(scenario.reproduction(f"{MEMORIES}.plain:proportional"), {"__name__": "alone"})
+            exec(scenario.reproduction(f"{MEMORIES}.{kind}:proportional"), {"__name__": "alone"})
         except NotClaimed:
             continue
         assert capsys.readouterr().out.strip()
@@ -73,18 +74,20 @@ def test_programs_that_reproduce_run_alone(group, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("law", ["proportional", "rank", "uniform"])
 def test_ours_keeps_every_rule_and_claims_all_of_its_law(law):
-    report = check(getattr(ours, law)(), SCENARIOS, "ours")
+    # Bytes and files do not depend on the law: the published report of uniform has these too.
+    chosen = SCENARIOS if law != "uniform" else chosen_scenarios(GROUPS[:8])
+    report = check(getattr(ours, law)(), chosen, "ours")
     assert not [(line.name, line.seen) for line in report.failures]
     not_claimed = {line.name for line in report.lines if line.outcome == "not claimed"}
-    assert not_claimed == {each.name for each in SCENARIOS if law not in each.laws}
+    assert not_claimed == {each.name for each in chosen if law not in each.laws}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", ["proportional", "rank"])
-def test_a_plain_memory_keeps_what_it_claims(law):
-    report = check(getattr(plain, law)(), chosen_scenarios(GROUPS[:7]), "plain")
+@pytest.mark.parametrize(("law", "groups"), [("proportional", GROUPS[:7]), ("rank", GROUPS[:1])])
+def test_a_plain_memory_keeps_what_it_claims(law, groups):
+    report = check(getattr(plain, law)(), chosen_scenarios(groups), "plain")
     assert not [(line.name, line.seen) for line in report.failures]
-    assert report.counts()["pass"] > 70
+    assert report.counts()["pass"] > (70 if groups[1:] else 12)
 
 
 @pytest.mark.slow
@@ -100,10 +103,101 @@ def test_a_wrong_memory_is_caught_by_the_scenario_that_names_its_fault(factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_other_seeds_find_nothing_wrong_either(seed):
-    report = check(ours.proportional(), chosen_scenarios(["law", "weights", "numerics"]), "", seed)
+def test_another_seed_finds_nothing_wrong_either():
+    report = check(ours.proportional(), chosen_scenarios(["law", "numerics"]), "", seed=1)
     assert not [(line.name, line.seen) for line in report.failures]
+
+
+class LastRowNeverDrawn(plain.PlainMemory):
+    def places(self, batch_size, masses):
+        masses = np.append(masses[:-1], 0.0) if masses.size > 1 else masses
+        return super().places(batch_size, masses)
+
+
+class MixedStreams(plain.PlainMemory):
+    def follow(self, stream, step):
+        super().follow(0, step)
+
+
+class KeepsResets(plain.PlainMemory):
+    def add_vector(self, step):
+        self.ended = [False] * len(self.windows)
+        super().add_vector(step)
+
+
+class NextObsOfTheNextEpisode(plain.PlainMemory):
+    def add_vector(self, step):
+        super().add_vector(replace(step, info={}))
+
+
+class DoneAtAnyEnd(plain.PlainMemory):
+    def follow(self, stream, step):
+        super().follow(stream, replace(step, terminated=step.terminated or step.truncated))
+
+
+class Float32(plain.PlainMemory):
+    def store(self, row):
+        super().store(row._replace(obs=np.float32(row.obs), next_obs=np.float32(row.next_obs)))
+
+
+class FirstErrorCounts(plain.PlainMemory):
+    def update(self, ids, td_errors):
+        return super().update(ids[::-1], td_errors[::-1])
+
+
+class ConstantEntry(plain.PlainMemory):
+    largest = property(lambda self: 1.0, lambda self, value: None)
+
+
+class TakesNaN(plain.PlainMemory):
+    def update(self, ids, td_errors):
+        return super().update(ids, np.nan_to_num(td_errors))
+
+
+class NoCopies(plain.PlainMemory):
+    def add(self, step):
+        self.store(plain.Row(step.obs, step.action, step.reward, step.next_obs, self.wanted.gamma))
+
+
+class GlobalGenerator(plain.PlainMemory):
+    def places(self, batch_size, masses):
+        return np.random.choice(masses.size, batch_size, p=masses / masses.sum())  # noqa: NPY002
+
+
+class ForgetsErrors(plain.PlainMemory):
+    def load(self, folder):
+        super().load(folder)
+        self.errors = type(self.errors)([self.largest] * len(self.errors), self.errors.maxlen)
+
+
+class WeightsOfTheCapacity(plain.PlainMemory):
+    def sample(self, batch_size, beta):
+        drawn = super().sample(batch_size, beta)
+        return replace(drawn, weights=(self.wanted.capacity * drawn.probabilities) ** -beta)
+
+
+MORE_FAULTS = {
+    LastRowNeverDrawn: "the-newest-row-can-be-drawn",
+    MixedStreams: "each-stream-has-its-windows",
+    KeepsResets: "reset-steps-are-no-rows",
+    NextObsOfTheNextEpisode: "truncation-with-resets-in-the-same-step",
+    DoneAtAnyEnd: "truncated-steps-bootstrap",
+    Float32: "float64-keeps-its-precision",
+    FirstErrorCounts: "of-repeated-ids-the-last-error-counts",
+    ConstantEntry: "new-rows-enter-at-the-maximum",
+    TakesNaN: "nan-is-refused",
+    NoCopies: "the-callers-arrays-are-copied",
+    GlobalGenerator: "global-generators-are-left-alone",
+    ForgetsErrors: "priorities-survive",
+    WeightsOfTheCapacity: "n-is-the-number-of-rows",
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), MORE_FAULTS.items(), ids=MORE_FAULTS.values())
+def test_scenarios_of_every_group_can_fail(kind, name):
+    result = judge(BY_NAME[name], plain.plain("proportional", kind))
+    assert (result.outcome, "Error" in result.seen) == ("fail", False), result.seen
+    assert judge(BY_NAME[name], plain.proportional()).outcome == "pass"
 
 
 # The means
@@ -186,7 +280,8 @@ class Broken(plain.PlainMemory):
 def test_a_call_that_never_returns_is_a_failure():
     adapter = plain.plain("proportional", Endless)
     result = judge(BY_NAME["the-first-row-can-be-drawn"], adapter, patience=0.2)
-    assert (result.outcome, result.seen) == ("fail", "a call did not return within 0.2 seconds")
+    assert result.outcome == "fail"
+    assert result.seen == "a call did not return within 0.2 seconds of processor time"
 
 
 def test_an_exception_is_a_failure_with_its_text():

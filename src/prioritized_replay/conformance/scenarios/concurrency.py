@@ -52,9 +52,9 @@ def adding(trial: Trial, steps: int) -> Callable[[], None]:
     source="Horgan et al. 2018 (Ape-X): many actors, one memory; uber-research/ape-x#7",
 )
 def steps_of_several_threads_arrive(trials: Trials) -> str:
-    trial = trials.new([(1, "truncated")], capacity=1000)
-    together(*[adding(trial, 200) for _ in range(4)])
-    require(len(trial.memory) == 800, f"{len(trial.memory)} rows of 800")
+    trial = trials.new([(1, "truncated")], capacity=400)
+    together(*[adding(trial, 75) for _ in range(4)])
+    require(len(trial.memory) == 300, f"{len(trial.memory)} rows of 300")
     return trial.holds()
 
 

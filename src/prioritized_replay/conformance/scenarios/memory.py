@@ -135,10 +135,10 @@ def a_full_memory_does_not_grow(trials: Trials) -> str:
     source="facebookresearch/hanabi_SAD#14; notebooks make many memories in one process",
 )
 def a_dropped_memory_gives_its_bytes_back(trials: Trials) -> str:
-    trials.full(500, obs_shape=(7000,)).draw(8)
+    trials.full(300, obs_shape=(7000,)).draw(8)
     before = resident_bytes()
-    for _ in range(6):
-        trials.full(500, obs_shape=(7000,)).draw(8)
-    left = (resident_bytes() - before) / (500 * 7000 * 4)
-    require(left < 2.0, f"{left:.1f} times the observations of one are left of six")
-    return f"{left:.2f} times the observations of one are left of six"
+    for _ in range(5):
+        trials.full(300, obs_shape=(7000,)).draw(8)
+    left = (resident_bytes() - before) / (300 * 7000 * 4)
+    require(left < 2.0, f"{left:.1f} times the observations of one are left of five")
+    return f"{left:.2f} times the observations of one are left of five"

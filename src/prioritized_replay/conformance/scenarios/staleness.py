@@ -88,8 +88,8 @@ def of_repeated_ids_the_last_error_counts(trials: Trials) -> str:
     trial.assign(errors)
     ids, numbers = trial.kept[0]
     place = int(np.flatnonzero(numbers == 3)[0])
-    trial.memory.update(picked(ids, [place, place, place]), np.array([1.0, 0.01, 0.9]))
-    errors[3] = 0.9
+    trial.memory.update(picked(ids, [place, place, place]), np.array([1.0, 0.01, 0.2]))
+    errors[3] = 0.2
     return trial.follows(trial.masses(errors))
 
 
