@@ -20,6 +20,7 @@ from prioritized_replay.conformance.memory import (
     Array,
     Drawn,
     Memory,
+    NotClaimed,
     Step,
     Wanted,
 )
@@ -50,6 +51,8 @@ class _Uniform(Memory):
     def __init__(self, wanted: Wanted) -> None:
         wanted.only(*_SETTINGS)
         require_draw(wanted, "independent")
+        if wanted.obs_shape == ():
+            raise NotClaimed("it compresses arrays that have axes")
         self._wanted = wanted
         self._elements, self._samplers, replay = (
             import_module(f"dopamine.jax.replay_memory.{name}")
