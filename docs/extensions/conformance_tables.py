@@ -106,6 +106,7 @@ class Failures(OfReports):
                     item,
                     nodes.raw("", "<details><summary>To see it</summary>", format="html"),
                     program,
+                    *self.alone(report, line.name),
                     nodes.raw("", "</details>", format="html"),
                 ]
         whole = [report.memory for report in reports if not report.failures]
@@ -113,6 +114,22 @@ class Failures(OfReports):
             names = "; ".join(whole)
             shown.append(nodes.paragraph("", f"Nothing that is claimed fails: {names}."))
         return shown
+
+    def alone(self, report: Report, scenario: str) -> list[nodes.Node]:
+        """The program in ``reproductions`` that uses the library alone, and what it printed."""
+        folder = Path(self.env.relfn2path(self.arguments[0])[1]) / "reproductions"
+        program = folder / f"{report.memory.partition(',')[0]}-{scenario}.py"
+        if not program.is_file() or not program.with_suffix(".txt").is_file():
+            return []
+        source, printed = program.read_text(), program.with_suffix(".txt").read_text()
+        block = nodes.literal_block(source, source)
+        block["language"] = "python"
+        return [
+            nodes.paragraph("", "With the library alone:"),
+            block,
+            nodes.paragraph("", "It prints:"),
+            nodes.literal_block(printed, printed, language="text"),
+        ]
 
 
 class Caught(OfReports):
