@@ -79,7 +79,7 @@ def summarize(results: list[Result], console: Console) -> None:
         say(
             console,
             f"  a run of {arm} has the higher mean of the curve with probability "
-            f"{_interval(better, form='.2f')}",
+            f"{_interval(better, ' ', '.2f')}",
         )
 
 
