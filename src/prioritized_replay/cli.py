@@ -36,6 +36,7 @@ commands:
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
   reproduce imbalanced  digits with rare classes: prioritized, uniform, weighted by class
 
+  per train ENV_ID --actors N   with N processes that play, on Ray: here or on a cluster
   per train --resume RUN   continue a run that was stopped or killed
   per COMMAND --help   every option of a command, what it does and its default
   per --version        the version of the package
@@ -129,11 +130,19 @@ def _train(words: Sequence[str]) -> int:
         options = parse(f"per train {env_id}", env_id, about)
         config, policy = options.config(), options.policy()
     console = _console()
-    with _refusing(), console.status("starting"):
+    starting = f"starting Ray and {config.actors} actors" if config.actors else "starting"
+    with _refusing(), console.status(starting):
         from prioritized_replay.runs.run import Run
 
-        path, overwrite = options.path(), options.overwrite
-        run = Run.begin(config, path, overwrite=overwrite, policy=policy, console=console)
+        path, overwrite, address = options.path(), options.overwrite, options.ray_address
+        run = Run.begin(
+            config,
+            path,
+            overwrite=overwrite,
+            policy=policy,
+            console=console,
+            ray_address=address,
+        )
     return run.train()
 
 
@@ -174,7 +183,7 @@ def _resume(words: Sequence[str], name: str) -> int:
             print(f"{path} is complete: {options.steps:,} steps were made, and evaluated.")
             return 0
         with console.status("starting"):
-            run = Run.resume(folder, options.policy(), console)
+            run = Run.resume(folder, options.policy(), console, options.ray_address)
     return run.train()
 
 
