@@ -1,22 +1,16 @@
-"""Ray itself: starts it on this machine, or joins a cluster, and leaves it again.
+"""Ray itself for one training: started here or joined, checked for room, left again.
 
-Knows Ray's settings; knows nothing of replay and learning.
+Knows what a cluster must have; knows nothing of replay and learning.
 """
 
 import contextlib
-import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from prioritized_replay.extras import install_command
-
-_OBJECT_STORE = 512 << 20  # bytes; parameters and batches on their way are far smaller
-_SECONDS = 5.0  # for a cluster to answer
-
 
 def check_installed() -> None:
     """Check that Ray is there.
@@ -35,11 +29,11 @@ class Cluster:
 
     Parameters
     ----------
-    processes : int
-        How many processes will be asked for.
+    actors : int
+        How many processes will ask for a CPU of their own.
     address : str, optional
-        HOST:PORT of a cluster's head, or "auto" for one that runs on this machine. By default Ray
-        is started here, for this training only.
+        HOST:PORT of a cluster's head, or "auto" for one that runs on this machine. By default
+        that in the environment variable RAY_ADDRESS; without it, Ray is started here.
 
     Attributes
     ----------
@@ -51,57 +45,38 @@ class Cluster:
     ImportError
         Ray is not installed.
     ValueError
-        No cluster answers at the address, or it has fewer CPUs than processes are asked for.
-    RuntimeError
-        This process has joined Ray already.
+        No cluster answers at the address, or it has too few CPUs.
     """
 
-    def __init__(self, processes: int, address: str | None = None) -> None:
+    def __init__(self, actors: int, address: str | None = None) -> None:
         check_installed()
-        import ray
+        from prioritized_replay.integrations.ray import start_ray
 
-        if ray.is_initialized():
-            raise RuntimeError("this process uses Ray already: call ray.shutdown() first")
-        self._open = False
+        address = address or os.environ.get("RAY_ADDRESS") or None
         self.is_ours = address is None
-        if address is None:
-            self._start(processes)
-        else:
-            self._join(processes, address)
-        self._open = True
-
-    def _start(self, processes: int) -> None:
-        import ray
-
-        # It would ask the network which cloud this is, and report to its makers.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        with _handlers_kept():
-            ray.init(
-                address="local",  # whatever RAY_ADDRESS says
-                num_cpus=processes,  # a number of places: the machine's cores share the work
-                num_gpus=0,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE,
-            )
-
-    def _join(self, processes: int, address: str) -> None:
-        import ray
-
-        if address != "auto":
-            _check_answers(address)
+        self._open = False
         try:
             with _handlers_kept():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(_absent(address, error)) from error
-        places = int(ray.cluster_resources().get("CPU", 0))
-        if places < processes:
-            ray.shutdown()
+                # Ray counts places: the cores of one machine share the work as it comes.
+                start_ray(address, num_cpus=actors)
+        except ConnectionError as error:
+            said = str(error).removeprefix("address ")
             raise ValueError(
-                f"ray_address must be a cluster with at least {processes} CPUs, one for each "
-                f"actor and shard, got {places} at {address}"
+                f"ray_address {said}; a cluster begins with `ray start --head --port=6379`"
+            ) from error
+        self._open = True
+        if not self.is_ours:
+            self._check_room(actors, str(address))
+
+    def _check_room(self, actors: int, address: str) -> None:
+        import ray
+
+        places = int(ray.cluster_resources().get("CPU", 0))
+        if places < actors:
+            self.close()
+            raise ValueError(
+                f"actors must be <= {places}, the CPUs of the Ray cluster at {address}, "
+                f"got {actors}"
             )
 
     def close(self) -> None:
@@ -109,28 +84,9 @@ class Cluster:
         if not self._open:
             return
         self._open = False
-        import ray
+        from prioritized_replay.integrations.ray import stop_ray
 
-        ray.shutdown()
-
-
-def _check_answers(address: str) -> None:
-    """Raise where nothing listens: Ray itself would try for a long time, and log it."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ValueError(f"ray_address must be HOST:PORT or auto, got {address!r}")
-    try:
-        socket.create_connection((host, int(port)), timeout=_SECONDS).close()
-    except OSError as error:
-        raise ValueError(_absent(address, error)) from error
-
-
-def _absent(address: str, error: Exception) -> str:
-    said = " ".join(str(error).split())[:120]
-    return (
-        f"ray_address: no Ray cluster answers at {address} ({said}): start one with "
-        "`ray start --head --port=6379`, or leave the address out"
-    )
+        stop_ray()
 
 
 @contextlib.contextmanager

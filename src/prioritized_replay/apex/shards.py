@@ -1,73 +1,195 @@
-"""The replay as the learner of Ape-X uses it: batches drawn ahead, priorities given back in blocks.
+"""The replay as the learner of Ape-X uses it: batches drawn ahead, priorities that nobody waits for.
 
-Knows :class:`ShardedReplay` and what a learner wants of it; knows no actor and no network.
+Knows :class:`~prioritized_replay.integrations.ray.ShardedReplay`; knows no actor and no network.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from prioritized_replay.batch import Batch
-from prioritized_replay.apex._standin import ShardedReplay
-from prioritized_replay.training.build import make_memory
+from prioritized_replay.integrations.ray import ShardedReplay
+from prioritized_replay.training.build import make_memory, make_sampler
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.training.workers import ShardReport
 
-AHEAD = 4
-"""Batches that are on their way while the learner works."""
+AHEAD = 8
+"""Batches that are on their way while the learner works; half of them come with one call."""
 
-_BLOCK = 8  # batches whose priorities are given back together
+_SAVE_SECONDS = 3_600.0
+_MADE = ("next_obs", "discount", "terminated")  # columns that a replay makes by itself
+
+
+class Emptied(Exception):
+    """The shards have nothing to draw from: those that died came back empty."""
 
 
 class Shards:
-    """A sharded replay with what is on its way from it and to it."""
+    """A sharded replay, with what the learner has asked of it.
 
-    def __init__(self, replay: Any, config: TrainConfig) -> None:
-        self.handle = replay
-        self._batch_size = config.batch_size
-        self._batches: Iterator[Batch] | None = None
-        self._given: list[tuple[npt.NDArray[np.int64], Tensor]] = []
+    Parameters
+    ----------
+    replay : ShardedReplay
+    """
+
+    def __init__(self, replay: ShardedReplay) -> None:
+        self.replay = replay
+        """Can be sent to actors."""
+        self.rows_lost = 0
+        """Rows of shards that died, up to the last :meth:`reports`."""
+        self._drawn: npt.NDArray[np.int64] = np.zeros(replay.shards, np.int64)
+        self._batches: Any = None
         self._filled = False
+        self._restarts = int(replay.stats()["restarts"])
+        self._news: list[str] = []
 
     @classmethod
     def new(cls, config: TrainConfig, env: Any, seed: int) -> Self:
-        return cls(ShardedReplay(lambda: make_memory(config, env, seed)), config)
+        """Start empty shards for an environment."""
+        replay = ShardedReplay(config.capacity, **_pattern(config, env), seed=seed)
+        return cls._wrapped(replay)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Start shards with what :meth:`save` has saved.
+
+        Raises
+        ------
+        CheckpointError
+            There is no checkpoint, or it is damaged; a ValueError.
+        """
+        return cls._wrapped(ShardedReplay.load(path))
+
+    @classmethod
+    def _wrapped(cls, replay: ShardedReplay) -> Self:
+        try:
+            return cls(replay)
+        except BaseException:
+            replay.close()
+            raise
+
+    def check(self, config: TrainConfig, env: Any) -> None:
+        """Check that these are the shards that :meth:`new` would make.
+
+        Raises
+        ------
+        ValueError
+            A setting or a field is another.
+        """
+        expected = {"capacity": config.capacity, **_pattern(config, env)}
+        for name, wanted in expected.items():
+            found = getattr(self.replay, name)
+            if name == "fields":
+                found = {field: found[field] for field in found if field not in _MADE}
+                found, wanted = _layout(found), _layout(wanted)
+            if found != wanted:
+                raise ValueError(f"{name} of the replay must be {wanted}, got {found}")
 
     @property
     def gamma(self) -> float:
-        return float(self.handle.gamma)
+        """Discount of one step."""
+        return self.replay.gamma
+
+    @property
+    def extra(self) -> dict[str, bytes]:
+        """The named bytes in the checkpoint that this was loaded from."""
+        return self.replay.extra
 
     def hold(self, rows: int) -> bool:
-        """Return whether the shards together have had so many rows at once."""
-        self._filled = self._filled or len(self.handle) >= rows
+        """Return whether the shards together have held so many rows since they were empty."""
+        self._filled = self._filled or len(self.replay) >= rows
         return self._filled
 
-    def next_batch(self, agent: Any) -> Batch:
-        if self._batches is None:
-            self._batches = self.handle.batches(self._batch_size, agent.beta, ahead=AHEAD)
-        return next(self._batches)
+    def next_batch(self, batch_size: int, beta: Callable[[], float]) -> Batch:
+        """Return the next of the batches that are drawn ahead.
 
-    def give_back(self, ids: npt.NDArray[np.int64], errors: Tensor) -> None:
-        self._given.append((ids, errors))
-        if len(self._given) >= _BLOCK:
-            self.settle()
+        Parameters
+        ----------
+        batch_size : int
+            Always the same.
+        beta : callable
+            Gives the exponent of the weights.
+
+        Raises
+        ------
+        Emptied
+            There are no rows any more.
+        """
+        if self._batches is None:
+            self._batches = self.replay.batches(batch_size, lambda number: beta(), ahead=AHEAD)
+        try:
+            batch: Batch = next(self._batches)
+        except ValueError:
+            self._batches.close()
+            self._batches = None
+            if len(self.replay):
+                raise
+            self._filled = False
+            raise Emptied from None
+        self._drawn += np.bincount(batch.ids % self.replay.shards, minlength=self.replay.shards)
+        return batch
+
+    def give_back(self, ids: npt.NDArray[np.int64], errors: Any) -> None:
+        """Let priorities follow td errors float32[B]; they are sent in blocks, with later draws."""
+        self.replay.update_priorities(ids, errors, wait=False)
 
     def settle(self) -> None:
-        if self._given:
-            ids = np.concatenate([ids for ids, _ in self._given])
-            errors = torch.cat([errors for _, errors in self._given]).cpu().numpy()
-            self._given.clear()
-            self.handle.update_priorities(ids, errors)
+        """Wait until the priorities given back have arrived."""
+        self.replay.flush()
 
     def reports(self) -> tuple[ShardReport, ...]:
-        return (ShardReport(0, len(self.handle), 0, 0),)
+        """Return what each shard holds."""
+        stats = self.replay.stats()
+        restarts, lost = int(stats["restarts"]), int(stats["rows_lost"])
+        if restarts > self._restarts:
+            self._news.append(
+                f"A shard of the replay died and was started again: {lost - self.rows_lost:,} "
+                "rows are lost."
+            )
+        self._restarts, self.rows_lost = restarts, lost
+        return tuple(
+            ShardReport(
+                shard=shard,
+                rows=int(stats[f"shard_{shard}_size"]),
+                mass=float(stats[f"shard_{shard}_mass"]),
+                draws=int(self._drawn[shard]),
+            )
+            for shard in range(self.replay.shards)
+        )
 
     def news(self) -> tuple[str, ...]:
-        return ()
+        """Return what happened since the last call, in sentences."""
+        news, self._news = tuple(self._news), []
+        return news
+
+    def save(
+        self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Save all shards; see :meth:`ShardedReplay.save`."""
+        self.replay.save(path, extra=extra, timeout=_SAVE_SECONDS)
 
     def close(self) -> None:
-        self.handle.close()
+        """End the processes of the shards. Twice is fine."""
+        self.replay.close()
+
+
+def _pattern(config: TrainConfig, env: Any) -> dict[str, Any]:
+    """Return the options of the shards for an environment."""
+    pattern = make_memory(config, env, 0, capacity=1)
+    return {
+        "fields": {name: pattern.fields[name] for name in pattern.fields if name not in _MADE},
+        "shards": config.shards,
+        "sampler": make_sampler(config),
+        "n_step": config.n_step,
+        "gamma": config.gamma,
+    }
+
+
+def _layout(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: (getattr(field, "shape", field), getattr(field, "dtype", field))
+        for name, field in fields.items()
+    }

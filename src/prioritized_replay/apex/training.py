@@ -14,7 +14,7 @@ from prioritized_replay.apex.cluster import Cluster
 from prioritized_replay.apex.crew import Crew
 from prioritized_replay.apex.exploration import epsilons
 from prioritized_replay.apex.pace import Pace
-from prioritized_replay.apex.shards import Shards
+from prioritized_replay.apex.shards import Emptied, Shards
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.training.build import make_memory
 from prioritized_replay.training.config import TrainConfig
@@ -126,7 +126,8 @@ class ApexTraining(Training):
         for pace in self._paces:
             pace.clear()
         news, self._news = tuple(self._news), []
-        return Workers(actors, self._shards.reports(), news + self._shards.news())
+        shards = self._shards.reports()
+        return Workers(actors, shards, self._shards.rows_lost, news + self._shards.news())
 
     def close(self) -> None:
         """End the actors, the shards, and Ray where it was started for them."""
@@ -139,7 +140,10 @@ class ApexTraining(Training):
             super().close()
 
     def _memory(self, memory: Any, seed: int) -> ReplayBuffer:
-        self._shards = Shards.new(self.config, self._env, seed) if memory is None else memory
+        if memory is None:
+            memory = Shards.new(self.config, self._env, seed)
+        self._shards = memory
+        memory.check(self.config, self._env)
         return cast(ReplayBuffer, self._shards)  # the agent asks it for gamma only
 
     def _replay_bytes(self) -> int:
@@ -150,7 +154,7 @@ class ApexTraining(Training):
 
     def _begin_episodes(self, seed: int) -> None:
         if self._crew is None:
-            self._crew = Crew(self.config, self._shards.handle, self._news.append)
+            self._crew = Crew(self.config, self._shards.replay, self._news.append)
         self._crew.begin(seed)
         self._heard = time.monotonic()
 
@@ -176,11 +180,14 @@ class ApexTraining(Training):
         self.step += collected.steps
         trainings = self.step // config.train_every - before // config.train_every
         if trainings and self._shards.hold(config.warmup):
-            for _ in range(trainings * config.updates_per_train):
-                self._optimize()
+            try:
+                for _ in range(trainings * config.updates_per_train):
+                    self._optimize()
+            except Emptied:
+                self._news.append("The replay is empty: updates wait until it is filled again.")
 
     def _update(self) -> None:
-        batch = self._shards.next_batch(self.agent)
+        batch = self._shards.next_batch(self.agent.batch_size, lambda: self.agent.beta)
         errors: Tensor = self.agent.learn(batch)
         if self.agent.clip_td_errors:
             errors = errors.clamp(-1.0, 1.0)

@@ -65,8 +65,13 @@ class RunCheckpoint:
         torch.save(learner, data)
         replay.save(self.folder, extra={LEARNER: data.getvalue()})
 
-    def load(self) -> tuple[State, ReplayBuffer]:
+    def load(self, kind: Callable[[Path], Any] = ReplayBuffer.load) -> tuple[State, Any]:
         """Return the learner, on the CPU, and the replay of the last complete checkpoint.
+
+        Parameters
+        ----------
+        kind : callable
+            What loads the replay.
 
         Raises
         ------
@@ -75,7 +80,7 @@ class RunCheckpoint:
         MemoryError, OSError
             There is no room for it.
         """
-        replay = ReplayBuffer.load(self.folder)
+        replay = kind(self.folder)
         data = replay.extra.get(LEARNER)
         if data is None:
             raise CheckpointError(f"{self.folder} must hold a learner, got a replay without one")

@@ -220,11 +220,11 @@ def shards_line(workers: Workers) -> str:
     Examples
     --------
     >>> from prioritized_replay.training.workers import ShardReport
-    >>> shards_line(Workers((), (ShardReport(0, 980, 64, 0), ShardReport(1, 10, 64, 970))))
+    >>> shards = ShardReport(0, 980, 12.5, 64), ShardReport(1, 10, 0.2, 64)
+    >>> shards_line(Workers((), shards, rows_lost=970))
     '2 shards, 10 to 980 rows each, 970 rows lost'
     """
-    shards = workers.shards
-    lost = sum(shard.lost for shard in shards)
+    shards, lost = workers.shards, workers.rows_lost
     said = f"{plural(len(shards), 'shard')}, {_span([float(s.rows) for s in shards])} rows each"
     return said + (f", {lost:,} rows lost" if lost else "")
 

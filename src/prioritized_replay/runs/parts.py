@@ -27,13 +27,12 @@ def new_training(config: TrainConfig, ray_address: str | None = None) -> Trainin
     """
     if not config.actors:
         return Training(config)
-    from prioritized_replay.apex.cluster import check_installed
-
-    check_installed()
     from prioritized_replay.apex.cluster import Cluster
-    from prioritized_replay.apex.training import ApexTraining
 
-    return ApexTraining(config, cluster=Cluster(config.actors + config.shards, ray_address))
+    cluster = Cluster(config.actors, ray_address)
+    from prioritized_replay.apex.training import ApexTraining  # it needs Ray
+
+    return ApexTraining(config, cluster=cluster)
 
 
 def resumed_training(
@@ -52,7 +51,22 @@ def resumed_training(
         state, memory = checkpoint.load()
         with fitting(checkpoint):
             return Training.resume(config, state["training"], memory, steps), state
-    raise NotImplementedError
+    from prioritized_replay.apex.cluster import Cluster
+
+    cluster = Cluster(config.actors, ray_address)
+    try:
+        from prioritized_replay.apex.shards import Shards
+        from prioritized_replay.apex.training import ApexTraining
+
+        state, shards = checkpoint.load(Shards.load)
+    except BaseException:
+        cluster.close()
+        raise
+    with fitting(checkpoint):
+        # It closes shards and cluster where it cannot use them.
+        return ApexTraining.resume(
+            config, state["training"], shards, steps, cluster=cluster
+        ), state
 
 
 @contextlib.contextmanager

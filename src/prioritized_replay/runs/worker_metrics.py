@@ -24,7 +24,7 @@ def columns_of(table: str) -> tuple[str, ...]:
     Examples
     --------
     >>> columns_of("shards.csv")
-    ('step', 'shard', 'rows', 'draws', 'lost')
+    ('step', 'shard', 'rows', 'mass', 'draws')
     """
     return ("step", *(field.name for field in fields(_TABLES[table])))
 

@@ -45,22 +45,33 @@ class ShardReport:
         Its number, from 0.
     rows : int
         Rows that it holds.
+    mass : float
+        The sum of their masses. Shards are drawn from in proportion to it, or to their rows.
     draws : int
-        Rows that were drawn from it.
-    lost : int
-        Rows that were lost because its process died.
+        Rows that were drawn from it, since this process began.
     """
 
     shard: int
     rows: int
+    mass: float
     draws: int
-    lost: int
 
 
 @dataclass(frozen=True)
 class Workers:
-    """All actors and all shards, and what happened to them since the report before."""
+    """All actors and all shards, and what happened to them since the report before.
+
+    Attributes
+    ----------
+    actors : tuple of ActorReport
+    shards : tuple of ShardReport
+    rows_lost : int
+        Rows that were lost with shards that died, in the whole run.
+    news : tuple of str
+        Sentences for the user.
+    """
 
     actors: tuple[ActorReport, ...]
     shards: tuple[ShardReport, ...]
+    rows_lost: int = 0
     news: tuple[str, ...] = ()
