@@ -1,0 +1,148 @@
+"""Rows sent to shards in blocks, each of them once. It knows who has which rows, and no steps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay.integrations.ray.calls import Calls
+from prioritized_replay.integrations.ray.leveling import spread
+from prioritized_replay.integrations.ray.shard import part_of
+from prioritized_replay.integrations.ray.writer import Rows
+
+__all__ = ["Inserting"]
+
+Ints = NDArray[np.int64]
+
+IN_FLIGHT = 8
+"""Pieces that may be on their way without an answer, before a further one waits."""
+
+
+class Piece(NamedTuple):
+    """Rows on their way to a shard."""
+
+    rows: Rows
+    shard: int
+    call: Any
+    ids: Ints
+    """int64[B], to be written when they have arrived."""
+
+
+class Inserting:
+    """Sends rows to shards so that all have about as many.
+
+    A piece is sent again, to another shard, if the one that it was sent to died before it answered:
+    what it had of the piece is gone then. A piece whose shard is late is not: it would be there
+    twice. It stays on its way until the shard answers or dies.
+
+    Parameters
+    ----------
+    calls : Calls
+    capacity : int
+        Of all shards together.
+    allow : callable
+        ``allow(rows, deadline)`` waits until so many rows may be inserted.
+    """
+
+    def __init__(self, calls: Calls, capacity: int, allow: Callable[[int, float], None]) -> None:
+        self._calls = calls
+        self._allow = allow
+        each = max(1, capacity // len(calls))
+        self._most = each
+        self._slack = each // 64
+        self.written: Ints = np.zeros(len(calls), np.int64)
+        self._flying: deque[Piece] = deque()
+
+    @property
+    def on_the_way(self) -> int:
+        """Rows that were sent and are not known to have arrived."""
+        return sum(len(piece.rows) for piece in self._flying)
+
+    def insert(self, rows: Rows, wait: bool, deadline: float, most: int) -> Ints:
+        """Send rows.
+
+        Parameters
+        ----------
+        rows : Rows
+        wait : bool
+            Whether to wait until they have arrived.
+        deadline : float
+            Until when.
+        most : int
+            Rows that one call to :attr:`allow` may be about.
+
+        Returns
+        -------
+        int64[B]
+            Their ids if they were waited for, -1 of those whose shard is late; else none.
+        """
+        count = len(rows)
+        ids = np.full(count, -1, np.int64)
+        step = min(most, self._most * len(self._calls))
+        for first in range(0, count, step):
+            part = _part(rows, first, min(first + step, count))
+            self._allow(len(part), deadline)
+            self._send(part, ids[first : first + step], deadline)
+            self._land(deadline, 0 if wait else IN_FLIGHT)
+        return ids if wait else np.zeros(0, np.int64)
+
+    def land(self, deadline: float) -> None:
+        """Wait for everything that is on its way.
+
+        Raises
+        ------
+        TimeoutError
+            If a shard is late.
+        """
+        self._land(deadline, 0)
+        if self._flying:
+            raise self._late()
+
+    def _send(self, rows: Rows, ids: Ints, deadline: float) -> None:
+        """Send rows on their way, to one shard or to several."""
+        present = self._calls.require_some(deadline)
+        given = spread(self.written, present, len(rows), self._slack)
+        first = 0
+        for shard in np.flatnonzero(given).tolist():
+            stop = first + int(given[shard])
+            part = rows if len(rows) == stop - first else _part(rows, first, stop)
+            call = self._calls.ask(shard, "extend", part.columns, part.errors)
+            self._flying.append(Piece(part, shard, call, ids[first:stop]))
+            self.written[shard] += stop - first
+            first = stop
+
+    def _land(self, deadline: float, keep: int) -> None:
+        """Wait until at most so many pieces are on their way; send again what was lost."""
+        late = []
+        try:
+            while len(self._flying) > keep:
+                piece = self._flying[0]
+                outcome = self._calls.answers({piece.shard: piece.call}, deadline)
+                self._flying.popleft()
+                if piece.shard in outcome.values:
+                    piece.ids[:] = outcome.values[piece.shard]
+                elif piece.shard in outcome.late:
+                    late.append(piece)
+                else:
+                    self.written[piece.shard] -= len(piece.rows)
+                    self._send(piece.rows, piece.ids, deadline)
+        finally:
+            self._flying.extendleft(reversed(late))
+        if late and len(self._flying) > IN_FLIGHT:
+            raise self._late()
+
+    def _late(self) -> TimeoutError:
+        return TimeoutError(
+            f"shard {self._flying[0].shard} has not answered for {self._calls.timeout:g} s, and "
+            f"{self.on_the_way} rows are on their way to it"
+        )
+
+
+def _part(rows: Rows, first: int, stop: int) -> Rows:
+    """Return some of the rows."""
+    columns = {name: part_of(column, first, stop) for name, column in rows.columns.items()}
+    return Rows(columns, None if rows.errors is None else rows.errors[first:stop])
