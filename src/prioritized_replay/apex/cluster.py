@@ -9,8 +9,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 from prioritized_replay.extras import install_command
+
 
 def check_installed() -> None:
     """Check that Ray is there.
@@ -71,7 +73,8 @@ class Cluster:
     def _check_room(self, actors: int, address: str) -> None:
         import ray
 
-        places = int(ray.cluster_resources().get("CPU", 0))
+        resources: Any = ray.cluster_resources  # not typed there
+        places = int(resources().get("CPU", 0))
         if places < actors:
             self.close()
             raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from prioritized_replay.apex.actor import Actor, Collected, Parameters, Send
+from prioritized_replay.apex.actor import Actor, Collected, Parameters
 from prioritized_replay.apex.exploration import epsilons
 from prioritized_replay.training.config import TrainConfig
 

@@ -1,4 +1,4 @@
-"""The replay as the learner of Ape-X uses it: batches drawn ahead, priorities that nobody waits for.
+"""The replay as the learner of Ape-X uses it: draws ahead, priorities that nobody waits for.
 
 Knows :class:`~prioritized_replay.integrations.ray.ShardedReplay`; knows no actor and no network.
 """
@@ -165,9 +165,7 @@ class Shards:
         news, self._news = tuple(self._news), []
         return news
 
-    def save(
-        self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None
-    ) -> None:
+    def save(self, path: str | os.PathLike[str], extra: Mapping[str, bytes] | None = None) -> None:
         """Save all shards; see :meth:`ShardedReplay.save`."""
         self.replay.save(path, extra=extra, timeout=_SAVE_SECONDS)
 

@@ -164,7 +164,9 @@ class ApexTraining(Training):
         assert crew is not None
         if crew.version is None or agent.updates - crew.version >= PUBLISH_EVERY:
             weights = agent.online_network.state_dict()
-            crew.publish({name: w.detach().cpu().numpy() for name, w in weights.items()}, agent.updates)
+            crew.publish(
+                {name: w.detach().cpu().numpy() for name, w in weights.items()}, agent.updates
+            )
         crew.assign(self.steps - self.step - crew.steps_at_work)
         report = crew.next_report(_WAIT)
         if report is None:

@@ -44,7 +44,7 @@ class Windows:
         return self._noted(self._rows.end_episode())
 
     def take(self) -> Batch | None:
-        """Return the rows that became complete since the last call, in order; None if there are none.
+        """Return the rows that became complete since the last call, in order; None without any.
 
         Raises
         ------

@@ -20,9 +20,7 @@ _LARGEST = 1 << 28
 _LONGEST_LINE = 1 << 16
 
 _NUMBERS = tuple(
-    f.name
-    for f in fields(Progress)
-    if f.name not in ("steps", "evaluation", "is_best", "workers")
+    f.name for f in fields(Progress) if f.name not in ("steps", "evaluation", "is_best", "workers")
 )
 COLUMNS = (
     *_NUMBERS,

@@ -116,8 +116,8 @@ class LivePanel:
         between = self._spinner if waiting else Text()
         parts = [self._bar(progress), between, self._numbers(progress)]
         if progress.workers is not None:
-            for line in (actors_line(progress.workers), shards_line(progress.workers)):
-                parts.append(Text(line, style="dim", no_wrap=True, overflow="ellipsis"))
+            lines = actors_line(progress.workers), shards_line(progress.workers)
+            parts += (Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in lines)
         return Group(*parts)
 
     def _bar(self, progress: Progress) -> Table:

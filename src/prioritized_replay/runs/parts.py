@@ -64,9 +64,7 @@ def resumed_training(
         raise
     with fitting(checkpoint):
         # It closes shards and cluster where it cannot use them.
-        return ApexTraining.resume(
-            config, state["training"], shards, steps, cluster=cluster
-        ), state
+        return ApexTraining.resume(config, state["training"], shards, steps, cluster=cluster), state
 
 
 @contextlib.contextmanager
