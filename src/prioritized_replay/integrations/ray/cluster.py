@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from prioritized_replay.integrations.ray.shard import Blueprint, Shard
 
 __all__ = ["Processes", "require_sendable", "start_ray", "stop_ray"]
 
+NAMESPACE = "prioritized-replay"
 START_SECONDS = 300.0
 """For processes to start: the first on a machine compile their kernels."""
 REACH_SECONDS = 5.0
@@ -137,7 +139,9 @@ def require_sendable(name: str, value: Any) -> None:
 class _ReplayShard:
     """The process of a shard. Ray restarts it when it dies."""
 
-    def __init__(self, number: int, blueprint: Blueprint, coordinator: Any) -> None:
+    def __init__(self, number: int, blueprint: Blueprint, coordinator_name: str) -> None:
+        # By name: an actor that was given a handle may not be restarted, Ray says.
+        coordinator = ray.get_actor(coordinator_name, namespace=NAMESPACE)
         generation, checkpoint, continued = ray.get(coordinator.begin.remote(number))
         try:
             self._shard = Shard(number, blueprint, generation, checkpoint, continued=continued)
@@ -190,14 +194,15 @@ class Processes:
         made = cls([], None)
         try:
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0, **ray_options}
+            name = f"replay-{uuid.uuid4().hex}"
             made._coordinator = (
                 ray.remote(_ReplayCoordinator)
-                .options(num_cpus=0, max_concurrency=1000)
+                .options(num_cpus=0, max_concurrency=1000, name=name, namespace=NAMESPACE)
                 .remote(blueprint.shards, limiter, **resumed)
             )
             for number in range(blueprint.shards):
                 actor = ray.remote(_ReplayShard).options(**{"scheduling_strategy": "SPREAD"} | options)
-                made._shards.append(actor.remote(number, blueprint, made._coordinator))
+                made._shards.append(actor.remote(number, blueprint, name))
             ray.get([shard.process.remote() for shard in made._shards], timeout=START_SECONDS)
             return made
         except exceptions.RayActorError as error:
