@@ -59,19 +59,6 @@ def small(**settings):
     )
 
 
-def process_of(member):
-    """Return the process number of an actor."""
-    found = [p for p in Path("/proc").iterdir() if p.name.isdecimal() and is_actor(p)]
-    return found
-
-
-def is_actor(path):
-    try:
-        return b"ray::ActorProcess" in (path / "cmdline").read_bytes()
-    except OSError:
-        return False
-
-
 def mine(mark):
     """Return the processes that have a mark in their environment, but for this one."""
     found = []

@@ -125,7 +125,8 @@ class ApexTraining(Training):
         )
         for pace in self._paces:
             pace.clear()
-        news, self._news = tuple(self._news), []
+        news = tuple(self._news)
+        self._news.clear()  # the crew holds on to this list
         shards = self._shards.reports()
         return Workers(actors, shards, self._shards.rows_lost, news + self._shards.news())
 
