@@ -6,9 +6,9 @@ Run from the root of the repository::
     python docs/results/apex.py draw
 
 ``run`` trains each arm once for each seed, arms in turn. It appends to ``apex/runs.csv``, and
-evaluations to ``apex/curves.csv``. ``draw`` makes ``apex/apex.png`` of them. Besides the clock
-it reads how much processor time all processes of an arm took: where other work shares the machine,
-the clock favours an arm with many processes, and processor time does not.
+evaluations to ``apex/curves.csv``. ``draw`` makes ``apex/apex.png`` and ``apex/table.csv`` of them.
+Besides the clock it reads how much processor time all processes of an arm took: where other work
+shares the machine, the clock favours an arm with many processes, and processor time does not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import uuid
 from pathlib import Path
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent / "apex"
@@ -154,12 +153,17 @@ def draw() -> None:
     figure.savefig(HERE / "apex.png", dpi=130)
     with (HERE / "runs.csv").open(newline="") as file:
         done = list(csv.DictReader(file))
-    for env in envs:
-        for arm in ARMS:
-            mine = [row for row in done if row["env"] == env and row["arm"] == arm]
-            if mine:
-                speed = np.median([float(row["steps_per_second"]) for row in mine])
-                print(f"{env:22} {arm:30} {len(mine)} runs {speed:8.0f} steps/s")
+    table = []
+    for row in done:
+        cost = 1e3 * float(row["processor_seconds"]) / float(row["steps"])
+        for measure, value in (
+            ("steps/s", float(row["steps_per_second"])),
+            ("return", float(row["final_mean"])),
+            ("ms/step", cost),
+        ):
+            table.append([row["env"], row["arm"], row["seed"], measure, f"{value:.4g}"])
+    (HERE / "table.csv").unlink(missing_ok=True)
+    append(HERE / "table.csv", ("env", "arm", "seed", "measure", "value"), table)
 
 
 if __name__ == "__main__":

@@ -343,7 +343,15 @@ class Training:
             network.load_state_dict(present)
 
     def workers(self) -> Workers | None:
-        """Return what the next report says of actors and shards; there are none here."""
+        """Return what the next report says of actors and shards, None where there are none.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> Training(config).workers() is None  # this process alone plays
+        True
+        """
         return None
 
     def _memory(self, memory: ReplayBuffer | None, seed: int) -> ReplayBuffer:
