@@ -57,6 +57,8 @@ class Cluster:
         address = address or os.environ.get("RAY_ADDRESS") or None
         self.is_ours = address is None
         self._open = False
+        # Ray would put its workers behind everything else, and the learner waits for them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             with _handlers_kept():
                 # Ray counts places: the cores of one machine share the work as it comes.
