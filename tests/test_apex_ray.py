@@ -134,6 +134,8 @@ def test_an_actor_that_is_killed_is_replaced_and_a_state_goes_on(cluster, tmp_pa
         assert (again.step, again.agent.updates) == (report.step, report.updates)
         reports = list(again.run(report_every=1_000))
         assert [one.step for one in reports] == [3_000, 4_000, 4_500, 5_000, 6_000]
+        assert sum(actor.steps for actor in reports[-1].workers.actors) == 6_000
+        assert {one.epsilon for one in reports} == {(0.4 + 0.4**8) / 2}
         assert reports[-1].updates == report.updates + 3_500 // config.train_every
     finally:
         again.close()

@@ -34,8 +34,14 @@ ARMS = {
     "2 actors": ("--actors", "2"),
 }
 SETTINGS = {
-    "CartPole-v1": (),
-    "MinAtar/Breakout-v1": ("--steps", "100000", "--eval-every", "20000"),
+    "CartPole-v1": (
+        *("--steps", "30000", "--eval-every", "5000", "--eval-episodes", "5"),
+        *("--final-eval-episodes", "50"),
+    ),
+    "MinAtar/Breakout-v1": (
+        *("--steps", "40000", "--eval-every", "10000", "--eval-episodes", "10"),
+        *("--eval-max-steps", "2000", "--final-eval-episodes", "50"),
+    ),
 }
 RUNS = (
     *("env", "arm", "seed", "steps", "seconds", "steps_per_second", "processor_seconds"),
@@ -68,7 +74,7 @@ def processor_seconds(mark: str, known: dict[str, float]) -> float:
 def train(env: str, arm: str, seed: int, folder: Path) -> tuple[dict[str, object], list[list]]:
     mark, known, run = uuid.uuid4().hex, {}, folder / f"{arm}-{seed}".replace(" ", "-")
     words = ["train", env, "--seed", str(seed), *SETTINGS[env], *ARMS[arm], "--run-dir", str(run)]
-    words += ["--checkpoint-every", "0", "--final-eval-episodes", "50"]
+    words += ["--checkpoint-every", "0"]
     command = [sys.executable, "-c", PER, *words]
     load, total = os.getloadavg()[0], 0.0
     process = subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=subprocess.DEVNULL)

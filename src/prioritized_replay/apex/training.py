@@ -62,16 +62,16 @@ class ApexTraining(Training):
         cluster: Cluster,
     ) -> None:
         self._cluster = cluster
-        self._shards: Shards
+        self._shards: Any = memory
         self._crew: Crew | None = None
         try:
             super().__init__(config, steps, memory)
         except BaseException:
-            if hasattr(self, "_shards"):
+            if self._shards is not None:
                 self._shards.close()
             cluster.close()
             raise
-        self.agent.epsilon = float(np.mean(epsilons(config.actors)))
+        self._show_epsilon()
         self._paces = [Pace() for _ in range(config.actors)]
         self._made = [0] * config.actors  # environment steps of each actor
         self._news: list[str] = []
@@ -95,6 +95,8 @@ class ApexTraining(Training):
         training = cls(config, steps, memory, cluster=cluster)
         try:
             restored(training, state)
+            training._made = [int(steps) for steps in state["actors"]][: config.actors]
+            training._show_epsilon()
         except BaseException:
             training.close()
             raise
@@ -103,7 +105,7 @@ class ApexTraining(Training):
     def state_dict(self) -> State:
         """Return everything but the replay; the priorities that are on their way arrive first."""
         self._shards.settle()
-        return super().state_dict()
+        return {**super().state_dict(), "actors": list(self._made)}
 
     def workers(self) -> Workers:
         """Return what actors and shards did since the last call."""
@@ -139,6 +141,10 @@ class ApexTraining(Training):
         finally:
             self._cluster.close()
             super().close()
+
+    def _show_epsilon(self) -> None:
+        """Let reports show the mean of the actors: the agent here does not act."""
+        self.agent.epsilon = float(np.mean(epsilons(self.config.actors)))
 
     def _memory(self, memory: Any, seed: int) -> ReplayBuffer:
         if memory is None:
