@@ -21,6 +21,7 @@ from prioritized_replay.training.workers import ShardReport
 AHEAD = 8
 """Batches that are on their way while the learner works; half of them come with one call."""
 
+_SECONDS = 300.0  # for a shard to answer: one that died has to start again
 _SAVE_SECONDS = 3_600.0
 _SHARE = 20.0  # so many times as long as it took, shards are not asked for their numbers again
 _MADE = ("next_obs", "discount", "terminated")  # columns that a replay makes by itself
@@ -54,7 +55,9 @@ class Shards:
     @classmethod
     def new(cls, config: TrainConfig, env: Any, seed: int) -> Self:
         """Start empty shards for an environment."""
-        replay = ShardedReplay(config.capacity, **_pattern(config, env), seed=seed)
+        replay = ShardedReplay(
+            config.capacity, **_pattern(config, env), seed=seed, timeout=_SECONDS
+        )
         return cls._wrapped(replay)
 
     @classmethod
@@ -66,7 +69,7 @@ class Shards:
         CheckpointError
             There is no checkpoint, or it is damaged; a ValueError.
         """
-        return cls._wrapped(ShardedReplay.load(path))
+        return cls._wrapped(ShardedReplay.load(path, timeout=_SECONDS))
 
     @classmethod
     def _wrapped(cls, replay: ShardedReplay) -> Self:
