@@ -1,5 +1,4 @@
-"""Batches drawn ahead: several in one call, and further calls on their way. It draws none itself.
-"""
+"""Batches drawn ahead: several in one call, and further calls on their way. It draws none."""
 
 from __future__ import annotations
 
@@ -87,7 +86,8 @@ class Batches:
             room = self._ahead - flying - max(len(self._ready) - 1, 0)
             if room < self._each and self._rounds:
                 return
-            begun = self._begin(min(self._each, max(room, 1)), not self._rounds)
+            needed = not self._rounds and not self._ready
+            begun = self._begin(min(self._each, max(room, 1)), needed)
             if begun is None:
                 return
             self._rounds.append(begun)

@@ -8,7 +8,6 @@ the totals were, and the weights that follow from it undo it exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,8 +187,8 @@ def importance_weights(
         reference, bound = 1.0 / max(rows, 1), FLOAT32_MAX
     else:
         reference = float(probabilities.min(initial=np.inf))
-        if weights == "buffer" and 0.0 < least:
+        if weights == "buffer" and least > 0.0:
             reference = min(reference, least)
         bound = 1.0
-    result: Any = np.minimum((probabilities / reference) ** -beta, bound)
+    result: Floats = np.minimum((probabilities / reference) ** -beta, bound)
     return result.astype(np.float32)

@@ -127,7 +127,8 @@ def require_sendable(name: str, value: Any) -> None:
         If it cannot.
     """
     try:
-        ray.cloudpickle.dumps(value)
+        dumps: Any = ray.cloudpickle.dumps
+        dumps(value)
     except Exception as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -142,7 +143,11 @@ class _ReplayShard:
     def __init__(self, number: int, blueprint: Blueprint, coordinator_name: str) -> None:
         # By name: an actor that was given a handle may not be restarted, Ray says.
         coordinator = ray.get_actor(coordinator_name, namespace=NAMESPACE)
+        generation: int
+        checkpoint: str | None
+        continued: bool
         generation, checkpoint, continued = ray.get(coordinator.begin.remote(number))
+        self._shard: Shard
         try:
             self._shard = Shard(number, blueprint, generation, checkpoint, continued=continued)
         except (OSError, ValueError):
@@ -201,7 +206,9 @@ class Processes:
                 .remote(blueprint.shards, limiter, **resumed)
             )
             for number in range(blueprint.shards):
-                actor = ray.remote(_ReplayShard).options(**{"scheduling_strategy": "SPREAD"} | options)
+                actor = ray.remote(_ReplayShard).options(
+                    **{"scheduling_strategy": "SPREAD"} | options
+                )
                 made._shards.append(actor.remote(number, blueprint, name))
             ray.get([shard.process.remote() for shard in made._shards], timeout=START_SECONDS)
             return made
@@ -314,5 +321,3 @@ def _reason(error: BaseException, cause: Any) -> str:
     """Return the line of Ray's message that says what happened."""
     lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()]
     return arguments.shown(lines[-1] if lines else type(error).__name__)
-
-

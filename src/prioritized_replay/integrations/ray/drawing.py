@@ -123,9 +123,7 @@ class Drawing:
             "got 0"
         )
 
-    def finish(
-        self, begun: Round, betas: Sequence[float], deadline: float
-    ) -> list[Batch[Array]]:
+    def finish(self, begun: Round, betas: Sequence[float], deadline: float) -> list[Batch[Array]]:
         """Return the batches, with what some shards did not give drawn anew from the others.
 
         A shard that is slow gets half of the time.
@@ -178,9 +176,7 @@ class Drawing:
         chances = shares(totals, self._mixed, np.ones(len(totals), np.bool_))
         return self._joined(parts, chances, beta)
 
-    def _joined(
-        self, parts: list[tuple[int, Drawn]], chances: Floats, beta: float
-    ) -> Batch[Array]:
+    def _joined(self, parts: list[tuple[int, Drawn]], chances: Floats, beta: float) -> Batch[Array]:
         """Return parts from shards as one batch. Those of a single shard are not copied."""
         columns = {
             name: _together([part.columns[name] for _, part in parts])

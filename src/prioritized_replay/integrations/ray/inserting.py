@@ -18,6 +18,7 @@ __all__ = ["Inserting"]
 
 Ints = NDArray[np.int64]
 
+SMALL = 4096  # rows of a shard
 IN_FLIGHT = 8
 """Pieces that may be on their way without an answer, before a further one waits."""
 
@@ -51,9 +52,10 @@ class Inserting:
     def __init__(self, calls: Calls, capacity: int, allow: Callable[[int, float], None]) -> None:
         self._calls = calls
         self._allow = allow
-        each = max(1, capacity // len(calls))
-        self._most = each
-        self._slack = each // 64
+        each = capacity // len(calls)
+        self._most = capacity
+        # Small shards are level to the row: together they keep as many as one buffer would.
+        self._slack = each // 64 if each >= SMALL else 0
         self.written: Ints = np.zeros(len(calls), np.int64)
         self._flying: deque[Piece] = deque()
 
@@ -82,7 +84,7 @@ class Inserting:
         """
         count = len(rows)
         ids = np.full(count, -1, np.int64)
-        step = min(most, self._most * len(self._calls))
+        step = min(most, self._most)
         for first in range(0, count, step):
             part = _part(rows, first, min(first + step, count))
             self._allow(len(part), deadline)

@@ -73,8 +73,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(text)
         if values["format"] != FORMAT:
-            raise CheckpointError(f"{folder / FILE} must be of format {FORMAT}, got "
-                                  f"{values['format']}")
+            raise CheckpointError(
+                f"{folder / FILE} must be of format {FORMAT}, got {values['format']}"
+            )
         if values["set"] not in ("a", "b") or not set(NAMES) <= set(values):
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:

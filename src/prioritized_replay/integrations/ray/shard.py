@@ -5,6 +5,7 @@ It knows one buffer and its own number. It knows no Ray, no other shard and no t
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from prioritized_replay.integrations.ray.numbering import Numbering
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.sampled import Totals, census, totals
 
-__all__ = ["Blueprint", "Drawn", "Report", "Reply", "Shard"]
+__all__ = ["Blueprint", "Drawn", "Reply", "Report", "Shard"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -169,7 +170,7 @@ class Shard:
             ids = np.concatenate(
                 [
                     buffer.extend(_part(columns, a, b), None if none[a] else errors[a:b])
-                    for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+                    for a, b in itertools.pairwise(bounds)
                 ]
             )
         return self._reply(self._numbering.global_ids(ids))
@@ -187,7 +188,7 @@ class Shard:
             if not count or not drawable or (distinct and count > drawable):
                 drawn.append(None)
                 continue
-            columns = dict(buffer.sample(count, beta=0.0))
+            columns: dict[str, Any] = dict(buffer.sample(count, beta=0.0).items())
             del columns["weights"]
             columns["ids"] = self._numbering.global_ids(columns["ids"])
             drawn.append(Drawn(columns))
@@ -200,7 +201,7 @@ class Shard:
         gone = (numbers < issued - len(self._buffer)) | (numbers >= issued)
         if gone.any():
             return self._reply(int(ids[gone][0]))
-        columns = dict(self._buffer.get(numbers, beta=0.0))
+        columns: dict[str, Any] = dict(self._buffer.get(numbers, beta=0.0).items())
         del columns["weights"]
         return self._reply(Drawn(columns | {"ids": ids}))
 

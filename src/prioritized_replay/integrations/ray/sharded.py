@@ -7,17 +7,16 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from prioritized_replay import PrioritizedIndex, Proportional
 from prioritized_replay.batch import Batch
-from prioritized_replay.checkpoint.files import CheckpointError
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.schema import ADDED
 from prioritized_replay.integrations.ray import manifest
@@ -479,9 +478,7 @@ class ShardedReplay:
             self._take_back(batch_size)
             raise
 
-    def batches(
-        self, batch_size: int, beta: float | Schedule = 1.0, ahead: int = 4
-    ) -> Batches:
+    def batches(self, batch_size: int, beta: float | Schedule = 1.0, ahead: int = 4) -> Batches:
         """Draw batches ahead.
 
         Several batches are drawn in one call to a shard, and calls are on their way while the
@@ -661,7 +658,9 @@ class ShardedReplay:
                 f"{place}"
             )
         if self._judge is None:
-            self._judge = PrioritizedIndex(self.capacity if self.capacity < 64 else 64, self._sampler)
+            self._judge = PrioritizedIndex(
+                self.capacity if self.capacity < 64 else 64, self._sampler
+            )
             self._judge.append(1)
         largest = float(np.abs(errors).max())
         if largest > LARGE:
@@ -681,18 +680,14 @@ class ShardedReplay:
             if unknown is not None:
                 raise ValueError(f"ids must have been issued, got {unknown}")
 
-    def _updates_of(
-        self, ids: Ints, errors: Floats, present: NDArray[np.bool_]
-    ) -> dict[int, Any]:
+    def _updates_of(self, ids: Ints, errors: Floats, present: NDArray[np.bool_]) -> dict[int, Any]:
         """Send priorities to their shards; what belongs to one that is away is lost with it."""
         of = shards_of(ids, self.shards)
         calls = {}
         for shard in np.unique(of).tolist():
             if present[shard]:
                 mine = of == shard
-                calls[shard] = self._calls.ask(
-                    shard, "update_priorities", ids[mine], errors[mine]
-                )
+                calls[shard] = self._calls.ask(shard, "update_priorities", ids[mine], errors[mine])
         return {shard: call for shard, call in calls.items() if call is not None}
 
     def _send_kept(self) -> None:
@@ -891,7 +886,7 @@ class ShardedReplay:
         template = ReplayBuffer.load(parts / "template")
         windows = ReplayBuffer.load(parts / "writer")
         fields = {n: f for n, f in template.fields.items() if n not in ADDED}
-        streams = {"n_step": template.n_step, "gamma": template.gamma}
+        streams: dict[str, Any] = {"n_step": template.n_step, "gamma": template.gamma}
         for name in ("num_envs", "autoreset"):
             if plain[name] is not None:
                 streams[name] = plain[name]
@@ -1055,5 +1050,3 @@ def _folder(name: str, path: Any) -> Path:
         return Path(path).absolute()
     except TypeError:
         raise ValueError(f"{name} must be a path, got {arguments.shown(path)}") from None
-
-

@@ -49,7 +49,9 @@ class LastDraw:
         }
 
 
-def merged(of_shards: Sequence[tuple[dict[str, float], NDArray[Any]]], last: LastDraw) -> Any:
+def merged(
+    of_shards: Sequence[tuple[dict[str, float], NDArray[Any]]], last: LastDraw
+) -> dict[str, float]:
     """Return the statistics of all shards together.
 
     Parameters

@@ -205,9 +205,7 @@ class Writer:
     def _checking(self) -> ReplayBuffer:
         """Return an empty buffer that takes what this one takes."""
         windows = self._windows
-        fields = {
-            n: f for n, f in windows.fields.items() if n not in (*ADDED, ERROR, STREAM)
-        }
+        fields = {n: f for n, f in windows.fields.items() if n not in (*ADDED, ERROR, STREAM)}
         return ReplayBuffer(
             1, fields, sampler=Uniform(), n_step=windows.n_step, gamma=windows.gamma,
             num_envs=windows.num_envs, autoreset=windows.autoreset, seed=0,
@@ -226,7 +224,7 @@ class Writer:
         batch = self._windows.get(np.arange(first, issued), beta=0.0)
         if self._sorted:  # rows of one stream follow each other, so that they share observations
             batch = batch[np.argsort(batch[STREAM], kind="stable")]
-        columns = dict(batch)
+        columns: dict[str, Any] = dict(batch.items())
         errors = columns.pop(ERROR)
         columns.pop(STREAM, None)
         for name in ("weights", "probabilities", "ids"):
@@ -249,7 +247,7 @@ class Writer:
             del leaves["terminated"]
         else:
             del leaves["discount"]
-        columns = {}
+        columns: dict[str, Any] = {}
         for name, structure in schema.structures.items():
             parts = [leaves[leaf] for leaf in structure.leaves if leaf in leaves]
             if parts:
