@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own sockets
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
 ]
 
+from prioritized_replay.apex import crew  # noqa: E402
 from prioritized_replay.apex.cluster import Cluster  # noqa: E402
 from prioritized_replay.apex.shards import Shards  # noqa: E402
 from prioritized_replay.apex.training import ApexTraining  # noqa: E402
-from prioritized_replay.cli import main  # noqa: E402
 from prioritized_replay.integrations.ray import manifest  # noqa: E402
 from prioritized_replay.runs import checkpoint  # noqa: E402
 from prioritized_replay.training import preset  # noqa: E402
@@ -110,8 +110,6 @@ def test_an_actor_that_is_killed_is_replaced_and_a_state_goes_on(cluster, tmp_pa
         for report in run:
             news += report.workers.news
             if report.step == 1_000:
-                import ray
-
                 member = training._crew.members[1]
                 ray.kill(member.process)
                 killed += 1
@@ -163,16 +161,14 @@ def test_a_shard_that_dies_is_said_and_the_training_goes_on(cluster):
     assert report.updates > 500
 
 
-def test_what_an_environment_raises_ends_the_training(cluster, monkeypatch):
-    training = ApexTraining(small(env_id="CartPole-v1"), cluster=cluster)
+def test_an_actor_that_dies_again_and_again_ends_the_training(cluster, monkeypatch):
+    monkeypatch.setattr(crew, "_MOST_DEATHS", 1)
+    training = ApexTraining(small(shards=1), cluster=cluster)
     try:
-        run = training.run(report_every=500)
+        run = training.run(report_every=100)
         next(run)
-        training._crew.members[0].process.collect.remote("many", 0, [])
-        training._crew.members[0].work.clear()
-        bad = training._crew.members[0].process.collect.remote("many", -7, [])
-        training._crew.members[0].work.append((bad, 100))
-        with pytest.raises((TypeError, ValueError)):
+        ray.kill(training._crew.members[0].process)
+        with pytest.raises(RuntimeError, match=r"^actor 0 died 1 times before it made a step: "):
             list(run)
     finally:
         training.close()
@@ -272,12 +268,14 @@ def test_an_environment_that_raises_leaves_no_process(tmp_path):
     until(lambda: not mine(mark), "end of all processes")
 
 
-def test_a_cluster_that_is_not_there_is_said_in_a_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    words = ["train", "CartPole-v1", "--actors", "2", "--ray-address", "127.0.0.1:1"]
-    assert main(words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("per train: ray_address must be that of a running Ray cluster, got ")
-    assert "ray start --head" in error
-    assert error.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+def test_a_cluster_that_is_not_there_is_said_in_a_line(tmp_path):
+    mark = uuid.uuid4().hex
+    address = ("--actors", "2", "--ray-address", "127.0.0.1:1")
+    process, said = begin(tmp_path, mark, "CartPole-v1", *address)
+    assert process.wait(SECONDS) == 2
+    text = said.read_text()
+    assert text.startswith("per train: ray_address must be that of a running Ray cluster, got ")
+    assert "ray start --head" in text
+    assert text.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+    assert not mine(mark)
