@@ -65,8 +65,12 @@ class Cluster:
                 start_ray(address, num_cpus=actors)
         except ConnectionError as error:
             said = str(error).removeprefix("address ")
+            hint = (
+                "" if "RAY_AUTH_MODE" in os.environ else ", and RAY_AUTH_MODE=token if it has one"
+            )
             raise ValueError(
-                f"ray_address {said}; a cluster begins with `ray start --head --port=6379`"
+                f"ray_address {said}; a cluster begins with `ray start --head --port=6379`; it "
+                f"must be of the same versions of Ray and Python{hint}"
             ) from error
         self._open = True
         if not self.is_ours:
