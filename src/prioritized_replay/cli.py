@@ -40,6 +40,7 @@ commands:
   reproduce noise      rewards with noise, where errors are large for nothing
   reproduce memory     priorities that are old, and which row a full memory gives up
 
+  per train ENV_ID --actors N   with N processes that play, on Ray: here or on a cluster
   per train --resume RUN   continue a run that was stopped or killed
   per COMMAND --help   every option of a command, what it does and its default
   per --version        the version of the package
@@ -133,11 +134,19 @@ def _train(words: Sequence[str]) -> int:
         options = parse(f"per train {env_id}", env_id, about)
         config, policy = options.config(), options.policy()
     console = _console()
-    with _refusing(), console.status("starting"):
+    starting = f"starting Ray and {config.actors} actors" if config.actors else "starting"
+    with _refusing(), console.status(starting):
         from prioritized_replay.runs.run import Run
 
-        path, overwrite = options.path(), options.overwrite
-        run = Run.begin(config, path, overwrite=overwrite, policy=policy, console=console)
+        path, overwrite, address = options.path(), options.overwrite, options.ray_address
+        run = Run.begin(
+            config,
+            path,
+            overwrite=overwrite,
+            policy=policy,
+            console=console,
+            ray_address=address,
+        )
     return run.train()
 
 
@@ -178,7 +187,7 @@ def _resume(words: Sequence[str], name: str) -> int:
             print(f"{path} is complete: {options.steps:,} steps were made, and evaluated.")
             return 0
         with console.status("starting"):
-            run = Run.resume(folder, options.policy(), console)
+            run = Run.resume(folder, options.policy(), console, options.ray_address)
     return run.train()
 
 

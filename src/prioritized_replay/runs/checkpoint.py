@@ -6,7 +6,9 @@ back is executed: the learner is loaded with ``weights_only``, the replay by
 :meth:`ReplayBuffer.load`.
 """
 
+import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.runs.tensors import tensors_in
 
 LEARNER = "learner"
+SHARDED = "sharded.json"
+"""Of a replay in shards: says which of two sets of checkpoints, a or b, is in force."""
+_PARTS = "[ab]/*"  # the checkpoints of a set
 
 State = dict[str, Any]
 
@@ -36,16 +41,16 @@ class RunCheckpoint:
 
     def exists(self) -> bool:
         """Return whether there is a checkpoint, be it damaged."""
-        return has_checkpoint(self.folder)
+        return has_checkpoint(self.folder) or (self.folder / SHARDED).is_file()
 
-    def save(self, learner: State, replay: ReplayBuffer) -> None:
+    def save(self, learner: State, replay: Any) -> None:
         """Put a checkpoint in the place of the one there, which counts until this one is whole.
 
         Parameters
         ----------
         learner : dict
             Tensors and plain values, in dicts and lists.
-        replay : ReplayBuffer
+        replay : ReplayBuffer or Shards
 
         Raises
         ------
@@ -65,8 +70,13 @@ class RunCheckpoint:
         torch.save(learner, data)
         replay.save(self.folder, extra={LEARNER: data.getvalue()})
 
-    def load(self) -> tuple[State, ReplayBuffer]:
+    def load(self, kind: Callable[[Path], Any] = ReplayBuffer.load) -> tuple[State, Any]:
         """Return the learner, on the CPU, and the replay of the last complete checkpoint.
+
+        Parameters
+        ----------
+        kind : callable
+            What loads the replay.
 
         Raises
         ------
@@ -75,8 +85,15 @@ class RunCheckpoint:
         MemoryError, OSError
             There is no room for it.
         """
-        replay = ReplayBuffer.load(self.folder)
-        data = replay.extra.get(LEARNER)
+        replay = kind(self.folder)
+        try:
+            return self._learner_in(replay.extra.get(LEARNER)), replay
+        except BaseException:
+            if not isinstance(replay, ReplayBuffer):
+                replay.close()  # it has processes
+            raise
+
+    def _learner_in(self, data: bytes | None) -> State:
         if data is None:
             raise CheckpointError(f"{self.folder} must hold a learner, got a replay without one")
         try:
@@ -85,8 +102,13 @@ class RunCheckpoint:
                 raise ValueError("it is no dict")
         except ValueError as error:
             raise CheckpointError(f"the learner in {self.folder} is damaged: {error}") from None
-        return learner, replay
+        return learner
 
     def remove(self) -> None:
         """Remove the checkpoint, and what unfinished ones have left, and nothing else."""
+        (self.folder / SHARDED).unlink(missing_ok=True)
+        for part in self.folder.glob(_PARTS):
+            remove_checkpoint(part)
+            with contextlib.suppress(OSError):  # something else is in it
+                part.parent.rmdir()
         remove_checkpoint(self.folder)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.training.progress import Progress
+from prioritized_replay.training.workers import Workers
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 REPLAY_NAMES = {"rank": "rank-based", "proportional": "proportional", "uniform": "uniform"}
@@ -76,9 +77,10 @@ class PlainLines:
         replay = REPLAY_NAMES[config.replay]
         steps = resumed.steps if resumed else config.steps
         since = f", resumed at step {resumed.step:,}" if resumed else ""
+        crew = f", {plural(config.actors, 'actor')}" if config.actors else ""
         self._head = (
             f"{config.env_id} with {replay} replay, seed {config.seed}, {steps:,} steps"
-            f"{since}{goal}; run folder {where}"
+            f"{crew}{since}{goal}; run folder {where}"
         )
 
     def __enter__(self) -> Self:
@@ -181,6 +183,57 @@ def clock_time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "actor"), plural(4, "shard")
+    ('1 actor', '4 shards')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def actors_line(workers: Workers) -> str:
+    """Return in a line how fast actors play, and how old their parameters are.
+
+    Examples
+    --------
+    >>> from prioritized_replay.training.workers import ActorReport
+    >>> fast = ActorReport(0, 0.4, 1_000, 812.4, 20.0, 150.0, 0)
+    >>> slow = ActorReport(1, 0.4, 1_000, 645.0, 20.0, 150.0, 0)
+    >>> actors_line(Workers((fast, slow), ()))
+    '2 actors, 645 to 812 steps/s each, parameters 150 updates old'
+    """
+    actors = workers.actors
+    speeds = _span([actor.steps_per_second for actor in actors])
+    ages = [a.parameter_age for a in actors if not math.isnan(a.parameter_age)]
+    age = f"{sum(ages) / len(ages):,.0f}" if ages else "-"
+    return f"{plural(len(actors), 'actor')}, {speeds} steps/s each, parameters {age} updates old"
+
+
+def shards_line(workers: Workers) -> str:
+    """Return in a line how full the shards are, and what was lost with those that died.
+
+    Examples
+    --------
+    >>> from prioritized_replay.training.workers import ShardReport
+    >>> shards = ShardReport(0, 980, 12.5, 64), ShardReport(1, 10, 0.2, 64)
+    >>> shards_line(Workers((), shards, rows_lost=970))
+    '2 shards, 10 to 980 rows each, 970 rows lost'
+    """
+    shards, lost = workers.shards, workers.rows_lost
+    said = f"{plural(len(shards), 'shard')}, {_span([float(s.rows) for s in shards])} rows each"
+    return said + (f", {lost:,} rows lost" if lost else "")
+
+
+def _span(values: Sequence[float]) -> str:
+    known = [f"{value:,.0f}" for value in sorted(values) if not math.isnan(value)]
+    if not known:
+        return "-"
+    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
 
 
 def number(value: float, form: str = "{:.1f}") -> str:

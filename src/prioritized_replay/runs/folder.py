@@ -26,6 +26,7 @@ from prioritized_replay.runs.records import (
     was_evaluated,
 )
 from prioritized_replay.runs.tensors import tensors_in
+from prioritized_replay.runs.worker_metrics import ACTORS, SHARDS
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.training.room import bytes_available
 from prioritized_replay.training.state import is_finite
@@ -45,7 +46,10 @@ def model_file(model: Model) -> str:
     return f"{model}_model.pt"
 
 
-FILES = (EVALUATION, CURVE, METRICS, model_file("best"), model_file("last"), CONFIG)
+FILES = (
+    *(EVALUATION, CURVE, METRICS, ACTORS, SHARDS),
+    *(model_file("best"), model_file("last"), CONFIG),
+)
 
 
 class RunFolder:

@@ -20,7 +20,7 @@ _LARGEST = 1 << 28
 _LONGEST_LINE = 1 << 16
 
 _NUMBERS = tuple(
-    f.name for f in fields(Progress) if f.name not in ("steps", "evaluation", "is_best")
+    f.name for f in fields(Progress) if f.name not in ("steps", "evaluation", "is_best", "workers")
 )
 COLUMNS = (
     *_NUMBERS,
@@ -91,7 +91,7 @@ def write_header(file: TextIO) -> None:
 
 def write_row(file: TextIO, row: Row) -> None:
     """Write one report; NaN becomes an empty cell."""
-    csv.writer(file).writerow([_cell(row[column]) for column in COLUMNS])
+    csv.writer(file).writerow([cell(row[column]) for column in COLUMNS])
 
 
 def read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:
@@ -110,8 +110,15 @@ def read_metrics(path: Path) -> dict[str, npt.NDArray[np.float64]]:
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
 
 
-def rows_until(path: Path, step: int) -> Kept:
+def rows_until(path: Path, step: int, columns: tuple[str, ...] = COLUMNS) -> Kept:
     """Return the whole rows up to the report of a step; what follows, damaged or not, is left out.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    step : int
+    columns : tuple of str
+        The header of the file; the step is the first one.
 
     Raises
     ------
@@ -124,8 +131,8 @@ def rows_until(path: Path, step: int) -> Kept:
         while (line := file.readline(_LONGEST_LINE)) and size < _LARGEST:
             try:
                 cells = line.decode("ascii").rstrip("\r\n").split(",")
-                whole = line.endswith(b"\n") and len(cells) == len(COLUMNS)
-                mine = float(cells[0]) <= step if kept else tuple(cells) == COLUMNS
+                whole = line.endswith(b"\n") and len(cells) == len(columns)
+                mine = float(cells[0]) <= step if kept else tuple(cells) == columns
             except ValueError:
                 break
             if not (whole and mine):
@@ -135,7 +142,8 @@ def rows_until(path: Path, step: int) -> Kept:
     return Kept(max(len(kept) - 1, 0), b"".join(kept))
 
 
-def _cell(value: float) -> str:
+def cell(value: float) -> str:
+    """Return a number as it is written; NaN is empty."""
     if math.isnan(value):
         return ""
     return str(int(value)) if value.is_integer() else f"{value:.8g}"

@@ -10,6 +10,9 @@ import tyro
 from prioritized_replay.runs.checkpoint_policy import CheckpointPolicy
 from prioritized_replay.training.config import TrainConfig, TrainSettings
 from prioritized_replay.training.presets import PresetName
+from prioritized_replay.training.presets import preset as settings_of
+
+_EPSILON = ("epsilon_start", "epsilon_end", "epsilon_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,26 @@ class TrainOptions(TrainSettings):
     keep_checkpoint: bool = False
     """Keep the checkpoint at the end of the run, to make the run longer later on."""
 
+    ray_address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """With --actors: join this Ray cluster (auto: one on this machine); None: start Ray here."""
+
     def config(self) -> TrainConfig:
-        """Return the configuration; it checks all values."""
+        """Return the configuration; it checks all values.
+
+        Raises
+        ------
+        ValueError
+            As :class:`TrainConfig`; or an option does not go with the number of actors.
+        """
+        self._check_address()
+        if self.actors:
+            usual = settings_of(self.env_id, self.preset)
+            for name in _EPSILON:
+                if getattr(self, name) != getattr(usual, name):
+                    raise ValueError(
+                        f"{name} must be left out with --actors, each of which has an epsilon of "
+                        f"its own, got {getattr(self, name)}"
+                    )
         return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
 
     def policy(self) -> CheckpointPolicy:
@@ -73,6 +94,11 @@ class TrainOptions(TrainSettings):
             given, own = getattr(self, field.name), getattr(run, field.name)
             if field.name != "steps" and given != own:
                 raise ValueError(f"{field.name} must be {own} as in the run to resume, got {given}")
+        self._check_address()
+
+    def _check_address(self) -> None:
+        if self.ray_address is not None and not self.actors:
+            raise ValueError(f"ray_address is for runs with --actors, got {self.ray_address}")
 
     def path(self) -> Path:
         """Return the folder of the run.

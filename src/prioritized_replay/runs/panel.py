@@ -20,8 +20,10 @@ from prioritized_replay.runs.display import (
     REPLAY_NAMES,
     Clock,
     Resumed,
+    actors_line,
     clock_time,
     number,
+    shards_line,
     sparkline,
 )
 from prioritized_replay.training.config import TrainConfig
@@ -112,7 +114,11 @@ class LivePanel:
     def _body(self, progress: Progress) -> Group:
         waiting = progress.updates == 0 and self._clock.silence() > 2.0
         between = self._spinner if waiting else Text()
-        return Group(self._bar(progress), between, self._numbers(progress))
+        parts = [self._bar(progress), between, self._numbers(progress)]
+        if progress.workers is not None:
+            lines = actors_line(progress.workers), shards_line(progress.workers)
+            parts += (Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in lines)
+        return Group(*parts)
 
     def _bar(self, progress: Progress) -> Table:
         grid = Table.grid(padding=(0, 2), expand=True)

@@ -18,6 +18,7 @@ from prioritized_replay.runs.display import REPLAY_NAMES, Display, PlainLines, R
 from prioritized_replay.runs.evaluate import say_default_limit
 from prioritized_replay.runs.folder import RunFolder, check_free
 from prioritized_replay.runs.panel import LivePanel
+from prioritized_replay.runs.parts import fitting, new_training, resumed_training
 from prioritized_replay.runs.signals import heeding, ignoring
 from prioritized_replay.runs.summary import say_result, say_stopped
 from prioritized_replay.runs.writer import RunWriter
@@ -74,6 +75,7 @@ class Run:
         overwrite: bool,
         policy: CheckpointPolicy,
         console: Console,
+        ray_address: str | None = None,
     ) -> Self:
         """Make a new run: its training, which tries out the environment, and then its folder.
 
@@ -86,6 +88,8 @@ class Run:
             Whether an earlier run there is replaced.
         policy : CheckpointPolicy
         console : rich.console.Console
+        ray_address : str, optional
+            The cluster for actors and shards, where there are any; by default this machine.
 
         Raises
         ------
@@ -96,7 +100,7 @@ class Run:
         """
         began = time.perf_counter()
         check_free(path, overwrite=overwrite)
-        training = Training(config)
+        training = new_training(config, ray_address)
         try:
             writer = RunWriter.create(path, config, overwrite=overwrite, policy=policy)
         except BaseException:
@@ -109,7 +113,13 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder: RunFolder, policy: CheckpointPolicy, console: Console) -> Self:
+    def resume(
+        cls,
+        folder: RunFolder,
+        policy: CheckpointPolicy,
+        console: Console,
+        ray_address: str | None = None,
+    ) -> Self:
         """Resume a run from its last complete checkpoint.
 
         Parameters
@@ -119,6 +129,8 @@ class Run:
         policy : CheckpointPolicy
             In force from now on.
         console : rich.console.Console
+        ray_address : str, optional
+            As for :meth:`begin`.
 
         Raises
         ------
@@ -135,14 +147,13 @@ class Run:
                 f"{folder.path} is complete and its checkpoint was removed: "
                 "only a run with --keep-checkpoint can be made longer"
             )
-        writer = RunWriter.claim(folder)
+        writer, training = RunWriter.claim(folder), None
         try:
-            state, memory = folder.checkpoint.load()
-            try:
-                training = Training.resume(folder.config, state["training"], memory, policy.steps)
+            training, state = resumed_training(
+                folder.config, folder.checkpoint, policy.steps, ray_address
+            )
+            with fitting(folder.checkpoint):
                 seconds, rows = float(state["seconds"]), int(state["rows"])
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise ValueError(f"{folder.checkpoint.folder} cannot be used: {error}") from error
             writer.resume_from(training.reported, rows)
             writer.set_policy(policy)
             best = training.best_evaluation
@@ -151,6 +162,8 @@ class Run:
             run = cls(training, writer, console, seconds, resumed)
             run._save_models()
         except BaseException:
+            if training is not None:
+                training.close()
             writer.close()
             raise
         return run
@@ -206,6 +219,8 @@ class Run:
                 self._writer.log(progress, time.perf_counter() - self._began)
                 if progress.evaluation is not None:
                     self._save_models()
+                for news in progress.workers.news if progress.workers else ():
+                    say(self._console, news)
                 if progress.step < progress.steps and self._clock.is_due(progress.step):
                     self._save_checkpoint()
                 display.show(progress)

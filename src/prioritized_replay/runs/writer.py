@@ -42,6 +42,7 @@ from prioritized_replay.runs.records import (
     write_evaluation,
 )
 from prioritized_replay.runs.signals import put_off
+from prioritized_replay.runs.worker_metrics import WorkerMetrics, scalars
 from prioritized_replay.training.config import TrainConfig
 from prioritized_replay.training.evaluation import Evaluation
 from prioritized_replay.training.progress import Progress
@@ -69,6 +70,7 @@ class RunWriter:
         self.rows = 0
         self._metrics = metrics
         self._events: SummaryWriter | None = None
+        self._workers = WorkerMetrics(folder.path)
 
     @classmethod
     def create(
@@ -196,6 +198,7 @@ class RunWriter:
                 replace_file(path, write)
                 self._metrics.close()
                 self._metrics = os.fdopen(locked[0], "w", newline="", encoding="utf-8")
+            self._workers.resume_from(reported)
             self.rows = rows
             # TensorBoard then takes nothing from older files that comes after.
             self._log_events(purge_step=reported + 1)
@@ -226,8 +229,9 @@ class RunWriter:
         write_row(self._metrics, row)
         self._metrics.flush()  # so that nothing is lost if the process dies
         self.rows += 1
-        for column, tag in TAGS.items():
-            value = row[column]
+        self._workers.log(progress)
+        shown = [(tag, row[column]) for column, tag in TAGS.items()]
+        for tag, value in (*shown, *scalars(progress)):
             if value - value == 0.0:  # finite
                 self._events.add_scalar(tag, value, progress.step)
 
@@ -272,6 +276,7 @@ class RunWriter:
     def close(self) -> None:
         """Close the files; the folder can still be read."""
         self._metrics.close()
+        self._workers.close()
         if self._events is not None:
             self._events.close()
 

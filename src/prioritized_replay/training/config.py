@@ -174,6 +174,12 @@ class TrainSettings:
     threads: Annotated[int, Within(1, 1_024)] = 1
     """Threads of torch on the CPU; small networks are fastest with one."""
 
+    actors: Annotated[int, Within(0, 10_000)] = 0
+    """Processes that play, on Ray (Ape-X), with --envs environments each; 0: this one plays."""
+
+    shards: Annotated[int, Within(1, 1_000)] = 1
+    """With --actors: processes that hold the replay, each an equal part of the capacity."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(TrainSettings):
@@ -220,6 +226,10 @@ class TrainConfig(TrainSettings):
                 raise ValueError(f"{field} must be one of {choices}, got {value!r}")
         if self.warmup > self.capacity:
             raise ValueError(f"warmup must be <= capacity ({self.capacity}), got {self.warmup}")
+        if self.shards > 1 and not self.actors:
+            raise ValueError(f"shards must be 1 without actors, got {self.shards}")
+        if self.shards > self.capacity:
+            raise ValueError(f"shards must be <= capacity ({self.capacity}), got {self.shards}")
 
     def _check_hidden_sizes(self, within: Within | None) -> None:
         sizes = self.hidden_sizes

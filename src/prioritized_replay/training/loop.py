@@ -34,6 +34,7 @@ from prioritized_replay.training.state import (
     restored,
     state_of,
 )
+from prioritized_replay.training.workers import Workers
 
 _STACKED = 4  # images of an observation of ALE
 
@@ -126,10 +127,7 @@ class Training:
                     f"steps must be > warmup ({config.warmup}), or nothing is learnt, "
                     f"got {config.steps}"
                 )
-            if memory is None:
-                memory = make_memory(config, self._env, memory_seed)
-            else:
-                check_memory(memory, config, self._env)
+            memory = self._memory(memory, memory_seed)
             self.agent = make_agent(config, self._env, memory, agent_seed)
         except BaseException:
             self._env.close()
@@ -143,8 +141,7 @@ class Training:
         self.learnt = Learnt()
         self._evaluating = False
         self._stop: int | None = None
-        frames = _STACKED if plays_vectors_only(config.env_id) else 1
-        self.replay_bytes = memory.bytes_when_full(frames)
+        self.replay_bytes = self._replay_bytes()
 
     def run(
         self, *, report_every: int = 500, after_step: Callable[[], object] | None = None
@@ -345,12 +342,43 @@ class Training:
         finally:
             network.load_state_dict(present)
 
+    def workers(self) -> Workers | None:
+        """Return what the next report says of actors and shards, None where there are none.
+
+        Examples
+        --------
+        >>> from prioritized_replay.training import preset
+        >>> config = preset("CliffWalking-v1", steps=300, warmup=150, eval_max_steps=50)
+        >>> Training(config).workers() is None  # this process alone plays
+        True
+        """
+        return None
+
+    def _memory(self, memory: ReplayBuffer | None, seed: int) -> ReplayBuffer:
+        """Return the agent's memory: the one that is given, or a new one."""
+        if self.config.actors:
+            raise ValueError(
+                f"actors must be 0 for a training in one process, got {self.config.actors}: "
+                "per train has actors"
+            )
+        if memory is None:
+            return make_memory(self.config, self._env, seed)
+        check_memory(memory, self.config, self._env)
+        return memory
+
+    def _replay_bytes(self) -> int:
+        frames = _STACKED if plays_vectors_only(self.config.env_id) else 1
+        return self.agent.memory_buffer.bytes_when_full(frames)
+
     def _begin(self) -> None:
         """Begin new episodes, each time with another seed that the run's own fixes."""
         seed = self._env_seed
         if self.begun:
             seed = int(np.random.SeedSequence([seed, self.begun]).generate_state(1)[0])
         self.begun += 1
+        self._begin_episodes(seed)
+
+    def _begin_episodes(self, seed: int) -> None:
         self._collector.begin(seed)
 
     def _advance(self) -> None:
@@ -367,12 +395,15 @@ class Training:
 
     def _optimize(self) -> None:
         try:
-            self.agent.optimize()
+            self._update()
         except ValueError as error:
             if "must be finite" not in str(error):
                 raise
             raise FloatingPointError(f"step {self.step:,}: {error}") from error
         self.learnt.add_update(self.agent)
+
+    def _update(self) -> None:
+        self.agent.optimize()
 
     def _owes(self, period: int) -> bool:
         """Whether a multiple of a period was reached since the last report."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from prioritized_replay.training.evaluation import Evaluation
+from prioritized_replay.training.workers import Workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,8 @@ class Progress:
     is_best : bool
         Whether that evaluation is the best so far (of equal ones the latest). The network is then
         also in ``Training.best_state``.
+    workers : Workers or None
+        Actors and shards, where there are any.
 
     Examples
     --------
@@ -67,3 +70,4 @@ class Progress:
     steps_per_second: float
     evaluation: Evaluation | None = None
     is_best: bool = False
+    workers: Workers | None = None

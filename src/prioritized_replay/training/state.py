@@ -91,6 +91,7 @@ def progress_of(
         steps_per_second=pace,
         evaluation=evaluation,
         is_best=is_best,
+        workers=training.workers(),
     )
 
 
