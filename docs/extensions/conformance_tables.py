@@ -82,7 +82,11 @@ def share(report: Report, group: str) -> str:
     """How many pass of those that are claimed."""
     counts = report.counts(group)
     claimed = counts["pass"] + counts["fail"]
-    return f"{counts['pass']} of {claimed}" if claimed else "\N{EN DASH}"
+    return (
+        f"{counts['pass']}\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}{claimed}"
+        if claimed
+        else "\N{EN DASH}"
+    )
 
 
 class Failures(OfReports):

@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 
 _WINGS = (
     *("streams", "batches", "offline", "sampling", "storage", "fields", "checkpoint", "jit"),
-    *("dqn", "envs", "training", "runs", "experiments", "conformance", "inspection"),
+    *("dqn", "envs", "training", "apex", "runs", "experiments", "conformance", "inspection"),
     "integrations",
 )
 
