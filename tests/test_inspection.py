@@ -414,7 +414,7 @@ def test_nothing_is_found_in_a_run_that_was_trained(replay, env_id, tmp_path):
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     page.check()
     # in the long episodes of CliffWalking none may have ended, so there is no curve of returns
-    assert page.count["svg"] == 8 - (env_id == "CliffWalking-v1")
+    assert page.count["svg"] in ({7, 8} if env_id == "CliffWalking-v1" else {8})
 
 
 @pytest.mark.slow
