@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import prioritized_replay as per
+from prioritized_replay.integrations.ray import sharded
 from prioritized_replay.integrations.ray.calls import Calls, Gone
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.drawing import Drawing
@@ -81,6 +82,41 @@ class Carrier:
 
     def result(self, call: Call, seconds: float) -> Any:
         return self.results([call], seconds)[0]
+
+
+class InProcess(Carrier):
+    """What :class:`.cluster.Processes` is to a whole replay, in this process.
+
+    ``monkeypatch`` lets :class:`.ShardedReplay` make it, and start no Ray.
+    """
+
+    @classmethod
+    def instead_of_ray(cls, monkeypatch: Any) -> None:
+        monkeypatch.setattr(sharded, "Processes", cls)
+        monkeypatch.setattr(sharded, "start_ray", lambda address: False)
+        monkeypatch.setattr(sharded, "stop_ray", lambda: None)
+
+    @classmethod
+    def start(cls, blueprint: Blueprint, limiter: Any, resumed: Any, ray_options: Any) -> InProcess:
+        made = cls(blueprint)
+        made.loop = asyncio.new_event_loop()
+        made.coordinator = Coordinator(blueprint.shards, limiter, **resumed)
+        for number in range(blueprint.shards):
+            generation, checkpoint, continued = made.coordinate("begin", number).value
+            made.generations[number] = generation
+            made.shards[number] = Shard(
+                number, blueprint, generation, checkpoint, continued=continued
+            )
+        return made
+
+    def coordinate(self, method: str, *arguments: Any) -> Call:
+        try:
+            return Call(self.loop.run_until_complete(getattr(self.coordinator, method)(*arguments)))
+        except ValueError as error:
+            return Call(error)
+
+    def kill(self) -> None:
+        self.loop.close()
 
 
 class Sharded:
