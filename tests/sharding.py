@@ -6,7 +6,11 @@ It stands in for Ray: what it carries is what `cluster.Processes` carries.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ import numpy as np
 import prioritized_replay as per
 from prioritized_replay.integrations.ray import sharded
 from prioritized_replay.integrations.ray.calls import Calls, Gone
+from prioritized_replay.integrations.ray.cluster import _alive, start_ray, stop_ray
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.drawing import Drawing
 from prioritized_replay.integrations.ray.shard import Blueprint, Shard
@@ -147,3 +152,37 @@ class Sharded:
         deadline = self.calls.deadline()
         begun = self.drawing.begin(batch_size, 1, deadline)
         return self.drawing.finish(begun, [beta], deadline)[0]
+
+
+def children(process=None):
+    """Return the numbers of the processes below this one, or below another."""
+    below = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            below.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, ahead = [], [os.getpid() if process is None else process]
+    while ahead:
+        direct = below.get(ahead.pop(), [])
+        found += direct
+        ahead += direct
+    return found
+
+
+@contextlib.contextmanager
+def ray_of_this_file():
+    """Start Ray; see to it that none of its processes is left afterwards."""
+    start_ray()
+    try:
+        yield
+        mine = children()
+        assert mine
+    finally:
+        stop_ray()
+    deadline = time.monotonic() + 60.0
+    while any(map(_alive, mine)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [process for process in mine if _alive(process)]

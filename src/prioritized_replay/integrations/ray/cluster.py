@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from prioritized_replay.fields import arguments
 from prioritized_replay.integrations.ray.calls import Gone
@@ -249,9 +250,19 @@ class Processes:
         try:
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0, **ray_options}
             name = f"replay-{uuid.uuid4().hex}"
+            # Here: the loss of another machine is a loss of shards, which can be repaired.
+            here = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            )
             made._coordinator = (
                 ray.remote(_ReplayCoordinator)
-                .options(num_cpus=0, max_concurrency=1000, name=name, namespace=NAMESPACE)
+                .options(
+                    num_cpus=0,
+                    max_concurrency=1000,
+                    name=name,
+                    namespace=NAMESPACE,
+                    scheduling_strategy=here,
+                )
                 .remote(blueprint.shards, limiter, **resumed)
             )
             for number in range(blueprint.shards):
