@@ -6,13 +6,19 @@ It stands in for Ray: what it carries is what `cluster.Processes` carries.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import prioritized_replay as per
+from prioritized_replay.integrations.ray import sharded
 from prioritized_replay.integrations.ray.calls import Calls, Gone
+from prioritized_replay.integrations.ray.cluster import _alive, start_ray, stop_ray
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.drawing import Drawing
 from prioritized_replay.integrations.ray.shard import Blueprint, Shard
@@ -83,6 +89,41 @@ class Carrier:
         return self.results([call], seconds)[0]
 
 
+class InProcess(Carrier):
+    """What :class:`.cluster.Processes` is to a whole replay, in this process.
+
+    ``monkeypatch`` lets :class:`.ShardedReplay` make it, and start no Ray.
+    """
+
+    @classmethod
+    def instead_of_ray(cls, monkeypatch: Any) -> None:
+        monkeypatch.setattr(sharded, "Processes", cls)
+        monkeypatch.setattr(sharded, "start_ray", lambda address: False)
+        monkeypatch.setattr(sharded, "stop_ray", lambda: None)
+
+    @classmethod
+    def start(cls, blueprint: Blueprint, limiter: Any, resumed: Any, ray_options: Any) -> InProcess:
+        made = cls(blueprint)
+        made.loop = asyncio.new_event_loop()
+        made.coordinator = Coordinator(blueprint.shards, limiter, **resumed)
+        for number in range(blueprint.shards):
+            generation, checkpoint, continued = made.coordinate("begin", number).value
+            made.generations[number] = generation
+            made.shards[number] = Shard(
+                number, blueprint, generation, checkpoint, continued=continued
+            )
+        return made
+
+    def coordinate(self, method: str, *arguments: Any) -> Call:
+        try:
+            return Call(self.loop.run_until_complete(getattr(self.coordinator, method)(*arguments)))
+        except ValueError as error:
+            return Call(error)
+
+    def kill(self) -> None:
+        self.loop.close()
+
+
 class Sharded:
     """What draws from shards of this process."""
 
@@ -111,3 +152,37 @@ class Sharded:
         deadline = self.calls.deadline()
         begun = self.drawing.begin(batch_size, 1, deadline)
         return self.drawing.finish(begun, [beta], deadline)[0]
+
+
+def children(process=None):
+    """Return the numbers of the processes below this one, or below another."""
+    below = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            below.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, ahead = [], [os.getpid() if process is None else process]
+    while ahead:
+        direct = below.get(ahead.pop(), [])
+        found += direct
+        ahead += direct
+    return found
+
+
+@contextlib.contextmanager
+def ray_of_this_file():
+    """Start Ray; see to it that none of its processes is left afterwards."""
+    start_ray()
+    try:
+        yield
+        mine = children()
+        assert mine
+    finally:
+        stop_ray()
+    deadline = time.monotonic() + 60.0
+    while any(map(_alive, mine)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [process for process in mine if _alive(process)]

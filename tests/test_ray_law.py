@@ -11,8 +11,9 @@ import prioritized_replay as per
 
 pytest.importorskip("ray")
 
-from tests.sharding import Sharded
+from tests.sharding import FIELDS, InProcess, Sharded, transitions
 
+from prioritized_replay.integrations.ray import ShardedReplay
 from prioritized_replay.integrations.ray.allocation import (
     Chances,
     allocate,
@@ -310,3 +311,47 @@ def test_huge_and_tiny_masses_give_chances():
     chances = shares(totals, 0.0, np.ones(3, bool))
     np.testing.assert_allclose(chances, [0.5, 0.5, 0.0])
     assert allocate(chances, 9, np.random.default_rng(0)).sum() == 9
+
+
+@pytest.mark.slow
+def test_samples_per_insert_is_held_within_a_batch_over_many_operations_and_checkpoints(
+    tmp_path, monkeypatch
+):
+    """Counted here, from what calls returned: rows that came, and ids that were given."""
+    InProcess.instead_of_ray(monkeypatch)
+    rate, batch_size, tolerance, most = 4.0, 8, 16, 3
+    replay = ShardedReplay(
+        2_000, FIELDS, shards=2, seed=0, sampler=per.Uniform(), samples_per_insert=rate,
+        tolerance=tolerance, timeout=0.5,
+    )  # fmt: skip
+    generator = np.random.default_rng(5)
+    blocks = [transitions(np.arange(1.0, 2.0 + rows)) for rows in range(most)]
+    drawn = inserted = waited = operations = 0
+    while operations < 100_000:
+        if operations % 20_000 == 9_999:  # what is drawn ahead and not delivered is given back
+            with replay.batches(batch_size, ahead=2) as batches:
+                if rate * inserted - drawn >= batch_size:
+                    drawn += len(next(batches))
+            replay.save(tmp_path)
+            replay.close()
+            replay = ShardedReplay.load(tmp_path)
+        operations += 1
+        may_draw = rate * inserted - drawn >= batch_size
+        may_insert = rate * inserted - drawn <= tolerance
+        draw = generator.random() < 0.35
+        try:
+            if draw:
+                drawn += len(replay.sample(batch_size))
+            else:
+                inserted += replay.extend(blocks[generator.integers(most)]).size
+        except TimeoutError:
+            waited += 1
+            assert not (may_draw if draw else may_insert)
+        else:
+            assert may_draw if draw else may_insert
+        assert 0.0 <= rate * inserted - drawn <= tolerance + rate * most
+    stats = replay.stats()
+    assert (stats["inserted"], stats["drawn"]) == (inserted, drawn)
+    assert inserted > 50_000
+    assert 1_000 < waited < 50_000
+    replay.close()

@@ -16,14 +16,12 @@ import prioritized_replay as per
 
 ray = pytest.importorskip("ray")
 
-from tests.sharding import FIELDS, transitions  # noqa: E402
+from tests.sharding import FIELDS, children, ray_of_this_file, transitions  # noqa: E402
 from tests.soak.ray_kills import soak  # noqa: E402
 
 from prioritized_replay.integrations.ray import (  # noqa: E402
     ShardedReplay,
     manifest,
-    start_ray,
-    stop_ray,
 )
 from prioritized_replay.integrations.ray.cluster import _alive  # noqa: E402
 
@@ -33,33 +31,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="n
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """Ray, for all tests of this file; afterwards none of its processes is left."""
-    start_ray()
-    yield
-    mine = children()
-    assert mine
-    stop_ray()
-    deadline = time.monotonic() + 30.0
-    while any(map(_alive, mine)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not [process for process in mine if _alive(process)]
-
-
-def children(process=None):
-    """Numbers of the processes below this one."""
-    below = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            below.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, ahead = [], [os.getpid() if process is None else process]
-    while ahead:
-        direct = below.get(ahead.pop(), [])
-        found += direct
-        ahead += direct
-    return found
+    with ray_of_this_file():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +192,7 @@ def test_a_stopped_shard_delays_no_call_beyond_the_timeout():
         while not replay._calls.present().all() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(replay) == 140
+        assert set((replay.sample(64).ids % 2).tolist()) == {0, 1}  # it takes part again
         assert replay.stats()["rows_lost"] == 0
 
 
@@ -388,6 +362,7 @@ ShardedReplay(10, fields)
 
 def test_kills_at_random_moments_tear_no_row_and_lose_none_uncounted():
     """The short form of ``python -m tests.soak.ray_kills``, of shards alone."""
-    found = soak(4, seed=1, of_writers=0.0, say=lambda line: None)
-    assert found["kills"] == found["restarts"] == 4
-    assert found["size"] + found["rows_lost"] == found["acknowledged"]
+    found = soak(4, seed=1, of_writers=0.0, say=lambda line, flush: None)
+    assert found["kills"] == found["restarts of shards"] == 4
+    assert found["gone"] == found["counted as lost"]
+    assert found["in doubt"] == 0

@@ -5,15 +5,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from prioritized_replay.fields import arguments
 from prioritized_replay.integrations.ray.calls import Gone
@@ -28,6 +31,8 @@ START_SECONDS = 300.0
 """For processes to start: the first on a machine compile their kernels."""
 INLINE = 1 << 19  # bytes: a block or a batch of 1024 small rows travels inside its call
 REACH_SECONDS = 5.0
+ATTEMPTS = 4
+"""At starting Ray here: it gives up after 30 s, and a busy machine may take longer."""
 END_SECONDS = 10.0
 
 _lock = threading.Lock()
@@ -57,6 +62,8 @@ def start_ray(address: str | None = None, *, num_cpus: int | None = None) -> boo
     ------
     ConnectionError
         If no cluster answers there.
+    RuntimeError
+        If Ray cannot be started on this machine.
     """
     global _users, _ours
     with _lock:
@@ -75,19 +82,59 @@ def start_ray(address: str | None = None, *, num_cpus: int | None = None) -> boo
         else:
             _require_reachable(str(address))
             options |= {"address": address}
+        if address in (None, "local"):
+            _start_here(options)
+        else:
+            _join(str(address), options)
+        _users, _ours = 1, True
+        return True
+
+
+def _join(address: str, options: Mapping[str, Any]) -> None:
+    try:
+        ray.init(**options)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        raise ConnectionError(
+            f"address must be that of a running Ray cluster, got {address!r}: "
+            f"{arguments.shown(str(error))}"
+        ) from None
+
+
+def _start_here(options: Mapping[str, Any]) -> None:
+    """Start Ray on this machine; try again where it took too long."""
+    for attempt in range(ATTEMPTS):
+        before = _children()
         try:
             ray.init(**options)
         except Exception as error:
             with contextlib.suppress(Exception):
                 ray.shutdown()
-            if address in (None, "local"):
-                raise
-            raise ConnectionError(
-                f"address must be that of a running Ray cluster, got {address!r}: "
-                f"{arguments.shown(str(error))}"
-            ) from None
-        _users, _ours = 1, True
-        return True
+            _end_started(_children() - before)
+            if attempt == ATTEMPTS - 1 or isinstance(error, TypeError | ValueError):
+                raise RuntimeError(
+                    f"Ray could not be started on this machine: {arguments.shown(str(error))}"
+                ) from None
+        else:
+            return
+
+
+def _children() -> set[int]:
+    """Return the numbers of the processes that this one has started, where that can be read."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def _end_started(processes: set[int]) -> None:
+    """End what a start of Ray that failed has left behind; Ray would do so when Python ends."""
+    for process in processes:
+        with contextlib.suppress(OSError):
+            if "ray" in Path(f"/proc/{process}/cmdline").read_text():
+                os.kill(process, signal.SIGKILL)
 
 
 def stop_ray() -> None:
@@ -203,9 +250,19 @@ class Processes:
         try:
             options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0, **ray_options}
             name = f"replay-{uuid.uuid4().hex}"
+            # Here: the loss of another machine is a loss of shards, which can be repaired.
+            here = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            )
             made._coordinator = (
                 ray.remote(_ReplayCoordinator)
-                .options(num_cpus=0, max_concurrency=1000, name=name, namespace=NAMESPACE)
+                .options(
+                    num_cpus=0,
+                    max_concurrency=1000,
+                    name=name,
+                    namespace=NAMESPACE,
+                    scheduling_strategy=here,
+                )
                 .remote(blueprint.shards, limiter, **resumed)
             )
             for number in range(blueprint.shards):
