@@ -21,7 +21,7 @@ help:
 	@echo 'make demo    install what training needs into $(VENV) and train a Double DQN on CartPole-v1'
 	@echo 'make bench   install other replay libraries and measure ours beside them: about 20 minutes'
 	@echo '             and 10 GB of memory, results in docs/results: benchmarks, vector, index,'
-	@echo '             stacks, sequences'
+	@echo '             stacks, sequences, ray'
 	@echo 'make quick   install the development tools, check the style and run the short tests: less than'
 	@echo '             a minute on two cores, two more when the kernels have to be compiled'
 	@echo 'make test    install the development tools and run the whole gate:'
@@ -41,6 +41,8 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks --parts index --output docs/results/index
 	$(BIN)/python -m benchmarks --parts stacks files --output docs/results/stacks
 	$(BIN)/python -m benchmarks --parts sequences --output docs/results/sequences
+	$(BIN)/python -m benchmarks --parts ray --output docs/results/ray
+	$(BIN)/python -m benchmarks.ray_model docs/results/ray
 
 quick: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow' tests

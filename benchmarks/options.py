@@ -13,7 +13,7 @@ from prioritized_replay.conformance.adapters import Peer
 
 Part = Literal[
     "add", "episodes", "replay", "vector", "note", "index", "worst", "memory", "start", "training",
-    "stacks", "files", "sb3", "sequences",
+    "stacks", "files", "sb3", "sequences", "ray",
 ]  # fmt: skip
 SEQUENCE_SIZES, LEAST_STEPS = (1_000_000, 10_000_000, 100_000_000), 1_000
 MANY_STACKS, SOME_STACKS, FEW_STACKS = 1_000_000, 50_000, 5_000
@@ -28,7 +28,7 @@ class BenchConfig:
     steps of many environments at once; what it costs that a call may be interrupted; the sampler
     alone beside a buffer; hard priorities; bytes per transition; new processes; the training of a
     DQN; stacks of frames, their bytes among it; rows in files; the algorithms of
-    Stable-Baselines3, with its replay and with ours; sequences of steps."""
+    Stable-Baselines3, with its replay and with ours; sequences of steps; rows through Ray."""
 
     peers: tuple[Peer, ...] = get_args(Peer)
     """Libraries to measure beside; one that is not installed is named as such and left out."""

@@ -21,6 +21,7 @@ from benchmarks.measures import measure_adding, measure_cycles, measure_worst
 from benchmarks.note_measures import measure_note
 from benchmarks.options import BenchConfig, Part
 from benchmarks.processes import measure_footprint, measure_starts
+from benchmarks.ray_measures import measure_ray
 from benchmarks.results import FILE, Absence, Participant, Results, load, surroundings
 from benchmarks.sequence_measures import measure_sequences
 from benchmarks.session import Session
@@ -171,6 +172,8 @@ def _measure(part: Part, config: BenchConfig, session: Session, kinds: list[type
         _measure_sb3(session)
     elif part == "sequences":
         measure_sequences(session, config.peers, config.sequence_sizes, config.one_size)
+    elif part == "ray":
+        measure_ray(session, config.one_size)
     elif part == "episodes":
         measure_episodes(session, config.one_size, config.stack_sizes[0])
     else:

@@ -14,6 +14,7 @@ from benchmarks import (
     limits,
     measures,
     note_measures,
+    ray_measures,
     sb3_measures,
     sequence_measures,
     stack_measures,
@@ -23,6 +24,7 @@ from benchmarks.results import Ratio, Results
 from benchmarks.targets import (
     EPISODE_TARGETS,
     INDEX_TARGETS,
+    RAY_TARGETS,
     SEQUENCE_TARGETS,
     STACK_TARGETS,
     VECTOR_TARGETS,
@@ -200,6 +202,22 @@ def notes(results: Results) -> Cells:
             times = f"{row.ratio:.3f}{NARROW}x"
             middle = f"{row.low:.3f}{NARROW}to{NARROW}{row.high:.3f}"
             table.append([measure, f"{row.size:,}", times, middle])
+    return table
+
+
+def through_ray(results: Results) -> Cells:
+    """Return times of calls through Ray, and rows of a second."""
+    table: Cells = [["measure", "contender", "milliseconds", "middle half", "rows a second"]]
+    wanted = (
+        ray_measures.AHEAD, ray_measures.BACK, ray_measures.DRAW, ray_measures.INSERT
+    )  # fmt: skip
+    for row in results.timings:
+        if row.measure in wanted:
+            rows = ray_measures.rows_per_second(row)
+            empty = row.contender == ray_measures.CALL
+            middle = _middle(1e3 * row.low, 1e3 * row.high).strip("()")
+            speed = "" if empty else f"{rows:,.0f}"
+            table.append([row.measure, row.contender, number(1e3 * row.seconds), middle, speed])
     return table
 
 
@@ -441,6 +459,8 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "vector": vector,
     "vector targets": lambda results: some_targets(results, VECTOR_TARGETS),
     "notes": notes,
+    "ray": through_ray,
+    "ray targets": lambda results: some_targets(results, RAY_TARGETS),
     "index": index,
     "index targets": lambda results: some_targets(results, INDEX_TARGETS),
     "stack targets": lambda results: some_targets(results, STACK_TARGETS),
@@ -465,6 +485,7 @@ TABLES: Mapping[str, Callable[[Results], Cells]] = {
     "limits": lambda results: pairs(
         limits.MEANING
         | vector_measures.MEANING
+        | ray_measures.MEANING
         | {stack_measures.STACKS: stack_measures.MEANING}
         | {sequence_measures.COPY: sequence_measures.MEANING}
     ),
@@ -482,6 +503,8 @@ SHOWN = {
     "vector": "a step of each of E environments, microseconds",
     "vector targets": "targets, steps of many environments",
     "notes": "calls that keep notes, in times of calls that keep none",
+    "ray": "through Ray, 1024 rows",
+    "ray targets": "targets, through Ray",
     "index": "the sampler alone beside a buffer, sample + update, microseconds",
     "index targets": "targets, the sampler alone",
     "stack targets": "targets, stacks of frames",

@@ -22,6 +22,7 @@ FORMAT = 1
 _PACKAGES = (
     *("numpy", "numba", "cpprb", "tianshou", "stable-baselines3", "torchrl", "torch"),
     "gymnasium",
+    "ray",
 )
 
 

@@ -12,6 +12,7 @@ from benchmarks import (
     episode_measures,
     index_measures,
     note_measures,
+    ray_measures,
     sequence_measures,
     vector_measures,
 )
@@ -310,6 +311,16 @@ VECTOR_TARGETS = (
     ),
 )  # fmt: skip
 """What adding a step of many environments should take, and what notes may cost."""
+
+RAY_TARGETS = (
+    Target("1024 rows drawn ahead: a million rows a second", 1024.0, False, "us",
+           _microseconds(ray_measures.AHEAD, ray_measures.ROWS, ray_measures.OURS)),
+    Target("1024 rows inserted: a million rows a second", 1024.0, False, "us",
+           _microseconds(ray_measures.INSERT, ray_measures.ROWS, ray_measures.OURS)),
+    Target("1024 rows drawn, waited for", 3000.0, False, "us",
+           _microseconds(ray_measures.DRAW, ray_measures.ROWS, ray_measures.OURS)),
+)  # fmt: skip
+"""What rows should take through Ray, one process for a shard and one for the learner."""
 
 INDEX_TARGETS = (
     *(

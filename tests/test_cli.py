@@ -97,7 +97,8 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     commands = ("train ENV_ID", "evaluate RUN", "inspect PATH", "check MODULE:FACTORY")
-    for word in (*commands, "compare ENV_ID", "reproduce cliffwalk", "reproduce imbalanced"):
+    experiments = ("cliffwalk", "imbalanced", "chain", "noise", "memory")
+    for word in (*commands, "compare ENV_ID", *(f"reproduce {name}" for name in experiments)):
         assert f"\n  {word} " in done.stdout
     assert done.stdout.endswith("loaded: []\n")
 
@@ -188,7 +189,7 @@ def test_the_help_of_the_other_commands(capsys, command):
         ("compare CartPole-v1 --workers 0", r"per compare: workers must be >= 1, got 0.*"),
         (
             "reproduce cliff",
-            r"per reproduce: there is no experiment 'cliff'; known: cliffwalk, imbalanced",
+            r"per reproduce: there is no experiment 'cliff'; known: cliffwalk, imbalanced, chain.*",
         ),
     ],
 )
@@ -317,8 +318,8 @@ def test_an_experiment_names_the_extra_that_it_needs(capsys, monkeypatch):
 def test_help_of_reproduce_names_the_experiments(capsys):
     assert main(["reproduce", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "per reproduce cliffwalk --help" in out
-    assert "per reproduce imbalanced --help" in out
+    for name in ("cliffwalk", "imbalanced", "chain", "noise", "memory"):
+        assert f"per reproduce {name} --help" in out
 
 
 @pytest.mark.slow
@@ -661,7 +662,7 @@ def test_a_reader_that_goes_away_leaves_no_traceback(here):
 # The experiments' own tests say what they do; here: that the words reach them.
 
 
-@pytest.mark.parametrize("experiment", ["cliffwalk", "imbalanced"])
+@pytest.mark.parametrize("experiment", ["cliffwalk", "imbalanced", "chain", "noise", "memory"])
 def test_reproduce_hands_its_options_on(capsys, monkeypatch, experiment):
     @dataclass(frozen=True)
     class Config:

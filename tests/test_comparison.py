@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 import tyro
 
+from prioritized_replay import Proportional, RankBased, Uniform
 from prioritized_replay.experiments.compare import command as comparison
 from prioritized_replay.experiments.compare import trials
+from prioritized_replay.experiments.compare.arms import SETTINGS, Run, run_of
 from prioritized_replay.experiments.compare.command import CompareConfig, compare
 from prioritized_replay.experiments.compare.results import Point, Result, ResultFiles, mean_height
 from prioritized_replay.experiments.compare.trials import Outcome, train_all
+from prioritized_replay.training.build import make_sampler
 from prioritized_replay.training.presets import preset
-from prioritized_replay.training.statistics import bootstrap, interquartile_mean, mean
+from prioritized_replay.training.statistics import (
+    bootstrap,
+    interquartile_mean,
+    mean,
+    probability_of_improvement,
+)
 
 CONFIG = preset("CartPole-v1", steps=1000)
 OUTCOME = Outcome(
@@ -27,8 +35,12 @@ OUTCOME = Outcome(
 )
 
 
-def run(arm: str, seed: int):
-    return dataclasses.replace(CONFIG, replay=arm, seed=seed)
+def run(arm: str, seed: int) -> Run:
+    return run_of("CartPole-v1", arm, seed, steps=1000)
+
+
+def pattern(config: CompareConfig):
+    return preset("CartPole-v1", threads=1, **config.overrides())
 
 
 def points(arm: str, seed: int) -> list[Point]:
@@ -96,9 +108,19 @@ def test_mean_height_of_one_evaluation_is_that_evaluation():
         ({"seeds": (1, 1)}, "seeds must be different numbers >= 0"),
         ({"seeds": (-1,)}, "seeds must be different numbers >= 0"),
         ({"seeds": ()}, "seeds must be different numbers >= 0"),
-        ({"arms": ("rank", "best")}, "arms must be of rank, proportional, uniform, got 'best'"),
+        (
+            {"arms": ("rank", "best")},
+            "arms must be of rank, proportional, lap, alpha-0, uniform, got 'best'",
+        ),
         ({"arms": ()}, "arms must be one or more different ones"),
         ({"arms": ("rank", "rank")}, "arms must be one or more different ones"),
+        ({"tune": (1.0,)}, r"tune must be two or more different factors, got \(1.0,\)"),
+        ({"tune": (1.0, 0.0)}, "tune must be factors > 0, got 0.0"),
+        (
+            {"tune": (1.0, 2.0), "seeds": (10_000,)},
+            "seeds must be < 10,000 with tune, .* got 10000",
+        ),
+        ({"tuning_seeds": 0}, "tuning_seeds must be >= 1, got 0"),
         ({"workers": 0}, "workers must be >= 1, got 0"),
     ],
 )
@@ -121,9 +143,10 @@ def test_every_arm_is_trained_with_every_seed_and_the_preset():
     runs = config.runs()
 
     expected = [("uniform", 0), ("rank", 0), ("uniform", 1), ("rank", 1)]
-    assert [(one.replay, one.seed) for one in runs] == expected
-    assert all(one.steps == preset("CartPole-v1").steps for one in runs)
-    assert all(one.steps == 700 for one in dataclasses.replace(config, steps=700).runs())
+    assert [(one.arm, one.config.seed) for one in runs] == expected
+    assert [one.config.replay for one in runs] == ["uniform", "rank"] * 2
+    assert all(one.config.steps == preset("CartPole-v1").steps for one in runs)
+    assert all(one.config.steps == 700 for one in dataclasses.replace(config, steps=700).runs())
 
 
 def test_results_come_back_as_they_were_kept(tmp_path):
@@ -192,7 +215,7 @@ def test_an_unknown_environment_is_refused_before_anything_is_written(tmp_path):
     assert not output.exists()
 
 
-def fake_training(monkeypatch, end=None):
+def fake_training(monkeypatch, end=None, outcome=OUTCOME):
     """Let every run finish at once, and note which; raise `end` after the first."""
     trained = []
 
@@ -200,12 +223,108 @@ def fake_training(monkeypatch, end=None):
         for config in configs:
             trained.append((config.replay, config.seed))
             yield config, 0
-            yield config, OUTCOME
+            yield config, outcome
             if end is not None:
                 raise end
 
     monkeypatch.setattr(comparison, "train_all", train_all)
     return trained
+
+
+def test_arms_are_what_they_say():
+    runs = {arm: run(arm, 3).config for arm in SETTINGS}
+
+    assert make_sampler(runs["rank"]) == RankBased(alpha=0.7)
+    assert make_sampler(runs["proportional"]) == Proportional(alpha=0.6, eps=0.01)
+    assert make_sampler(runs["alpha-0"]) == Proportional(alpha=0.0, eps=0.01)
+    assert make_sampler(runs["lap"]) == Proportional(alpha=0.4, eps=0.0, min_priority=1.0)
+    assert make_sampler(runs["uniform"]) == Uniform()
+    lap = runs["lap"]
+    assert (lap.effective_beta_start, lap.beta_end, lap.loss) == (0.0, 0.0, "huber")
+    alike = [
+        name
+        for name in CONFIG.to_dict()
+        if len({repr(r.to_dict()[name]) for r in runs.values()}) == 1
+    ]
+    assert {"learning_rate", "seed", "steps", "n_step", "batch_size"} <= set(alike)
+
+
+@pytest.mark.slow
+def test_every_arm_gets_the_step_size_that_was_best_on_other_seeds(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def train_all(configs, workers):
+        for config in configs:
+            trained.append((config.replay, config.seed, config.learning_rate))
+            best = {"rank": 5e-4, "uniform": 2e-3}[config.replay]
+            height = 100.0 if config.learning_rate == best else 50.0
+            yield config, dataclasses.replace(OUTCOME, curve=((500, height), (1000, height)))
+
+    monkeypatch.setattr(comparison, "train_all", train_all)
+    config = CompareConfig(
+        env_id="CartPole-v1",
+        seeds=2,
+        arms=("rank", "uniform"),
+        tune=(0.5, 1.0, 2.0),
+        tuning_seeds=2,
+        output=tmp_path,
+    )
+
+    compare(config)
+
+    tries, compared = trained[:12], trained[12:]
+    assert {seed for _, seed, _ in tries} == {10_000, 10_001}
+    assert sorted({rate for _, _, rate in tries}) == [5e-4, 1e-3, 2e-3]
+    assert compared == [
+        ("rank", 0, 5e-4), ("uniform", 0, 2e-3), ("rank", 1, 5e-4), ("uniform", 1, 2e-3),
+    ]  # fmt: skip
+    assert "uniform      step size x 2" in capsys.readouterr().out
+    trained.clear()
+    compare(dataclasses.replace(config, seeds=3))
+    assert trained == [("rank", 2, 5e-4), ("uniform", 2, 2e-3)]
+    with pytest.raises(FileExistsError, match=r"step_sizes \[0.5, 1.0, 2.0\], not \[\]"):
+        compare(dataclasses.replace(config, tune=()))
+
+
+def test_runs_that_were_not_tuned_do_not_mix_with_tuned_ones(tmp_path):
+    ResultFiles(tmp_path, CONFIG).append(Result.of(run("rank", 0), OUTCOME, 475.0), [])
+
+    with pytest.raises(FileExistsError, match=r"step_sizes \[\], not \[0.5, 1.0\]"):
+        ResultFiles(tmp_path, CONFIG, (0.5, 1.0), 5)
+
+
+def test_a_step_size_that_could_not_be_tried_ends_the_comparison(tmp_path, monkeypatch):
+    def train_all(configs, workers):
+        yield from ((config, "OSError: no space") for config in configs)
+
+    monkeypatch.setattr(comparison, "train_all", train_all)
+    config = CompareConfig(
+        env_id="CartPole-v1", seeds=1, arms=("rank",), tune=(1.0, 2.0), output=tmp_path
+    )
+
+    with pytest.raises(RuntimeError, match="10 of 10 tries of a step size failed"):
+        compare(config)
+
+
+def test_probability_of_improvement_counts_pairs():
+    first, second = np.array([1.0, 5.0, 5.0]), np.array([5.0, 0.0])
+
+    estimate = probability_of_improvement(first, second)
+
+    assert estimate.value == (3 + 0.5 * 2) / 6  # three wins, two ties, one loss
+    assert 0.0 <= estimate.low < estimate.value < estimate.high <= 1.0
+    assert probability_of_improvement(second, first).value == pytest.approx(1 - estimate.value)
+
+
+def test_probability_of_improvement_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    estimates = [
+        probability_of_improvement(rng.normal(size=30), rng.normal(size=30)) for _ in range(60)
+    ]
+
+    covered = np.mean([estimate.low <= 0.5 <= estimate.high for estimate in estimates])
+
+    assert 0.85 <= covered <= 1.0
 
 
 @pytest.mark.slow
@@ -222,7 +341,7 @@ def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     assert "1 finished runs are kept" in said
     assert "the same command continues from there" in said
     assert trained == [("uniform", 0), ("rank", 1), ("uniform", 1)]
-    assert len(ResultFiles(tmp_path, config.runs()[0]).results) == 4
+    assert len(ResultFiles(tmp_path, pattern(config)).results) == 4
 
 
 def test_summary_counts_intervals_and_pairs(tmp_path, monkeypatch, capsys):
@@ -234,6 +353,16 @@ def test_summary_counts_intervals_and_pairs(tmp_path, monkeypatch, capsys):
     assert "3 of 3" in said
     assert "rank minus uniform, 3 pairs: final return +0.0 (+0.0 to +0.0)" in said
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+
+def test_small_returns_have_decimals(tmp_path, monkeypatch, capsys):
+    fake_training(monkeypatch, outcome=dataclasses.replace(OUTCOME, final_mean=0.71))
+
+    compare(CompareConfig(env_id="CartPole-v1", seeds=2, arms=("rank", "uniform"), output=tmp_path))
+
+    said = capsys.readouterr().out
+    assert "return    0.710" in said
+    assert "rank minus uniform, 2 pairs: final return +0.000 (+0.000 to +0.000)" in said
 
 
 def test_a_run_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys):
@@ -248,7 +377,7 @@ def test_a_run_that_fails_leaves_the_others(tmp_path, monkeypatch, capsys):
         compare(config)
 
     assert "failed, OSError: no space" in capsys.readouterr().out
-    assert [r.arm for r in ResultFiles(tmp_path, config.runs()[0]).results] == ["uniform"]
+    assert [r.arm for r in ResultFiles(tmp_path, pattern(config)).results] == ["uniform"]
 
 
 @pytest.mark.slow
@@ -287,7 +416,7 @@ def test_arms_are_trained_side_by_side_and_not_twice(tmp_path, monkeypatch):
 
     compare(config)
 
-    files = ResultFiles(tmp_path, config.runs()[0])
+    files = ResultFiles(tmp_path, pattern(config))
     expected = {("rank", 0), ("proportional", 0), ("uniform", 0)}
     assert {(result.arm, result.seed) for result in files.results} == expected
     for result in files.results:

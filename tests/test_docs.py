@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Protocol
 
 import gymnasium
+import numpy as np
 import pytest
 import torch
 
@@ -19,10 +20,13 @@ import prioritized_replay
 from benchmarks.options import BenchConfig
 from prioritized_replay import dqn, envs, sampling, training
 from prioritized_replay.conformance.command import CheckOptions
+from prioritized_replay.experiments.chain.command import ChainConfig
 from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig
 from prioritized_replay.experiments.compare.command import CompareConfig
 from prioritized_replay.experiments.compare.results import Result
 from prioritized_replay.experiments.imbalanced.command import ImbalancedConfig
+from prioritized_replay.experiments.memory.command import MemoryConfig
+from prioritized_replay.experiments.noise.command import NoiseConfig
 from prioritized_replay.inspection.command import InspectOptions
 from prioritized_replay.runs.metrics import COLUMNS
 from prioritized_replay.runs.options import EvaluateOptions, TrainOptions
@@ -194,6 +198,9 @@ def test_every_column_of_a_comparison_is_defined():
         ("per compare", CompareConfig),
         ("per reproduce cliffwalk", CliffwalkConfig),
         ("per reproduce imbalanced", ImbalancedConfig),
+        ("per reproduce chain", ChainConfig),
+        ("per reproduce noise", NoiseConfig),
+        ("per reproduce memory", MemoryConfig),
         ("python -m benchmarks", BenchConfig),
     ],
 )
@@ -228,6 +235,73 @@ def test_tables_hold_what_the_file_says(monkeypatch):
         ["2", "", "7", "not learnt"],
         ["16", "3 (1 to 2,000)", "", ""],
     ]
+
+
+def test_a_line_of_the_table_of_environments(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    import measured
+
+    def line(threshold, *finals):
+        columns = ("env_id", "steps", "final_mean", "threshold", "reached")
+        cells = [
+            ("Lake", "1000", str(final), threshold, str(int(threshold != "" and final >= 0.7)))
+            for final in finals
+        ]
+        runs = [dict(zip(columns, cell, strict=True)) for cell in cells]
+        return [cell.replace("\xa0", " ") for cell in measured.environment(runs)]
+
+    assert line("0.7", 0.74, 0.25, 0.705) == [
+        "Lake",
+        "1,000",
+        "0.705 (0.25 to 0.74)",
+        "0.7",
+        "2 of 3",
+    ]
+    assert line("", -13.0) == ["Lake", "1,000", "-13", "", ""]
+    assert len(line("", -13.0)) == len(measured.ENVIRONMENTS)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "limit", "best"),
+    [("FrozenLake-v1", 100, "0.74"), ("CliffWalking-v1", 1_000, "-13"), ("Taxi-v4", 200, "7.93")],
+)
+def test_the_best_return_that_results_name(env_id, limit, best):
+    """By value iteration in the table of the rules; the policy then plays so many steps."""
+    env = gymnasium.make(env_id).unwrapped
+    most = max(len(outcomes) for actions in env.P.values() for outcomes in actions.values())
+    chances, rewards, goes_on = np.zeros((3, len(env.P), len(env.P[0]), most))
+    following = np.zeros(chances.shape, int)
+    for state, actions in env.P.items():
+        for action, outcomes in actions.items():
+            for k, (chance, after, reward, terminated) in enumerate(outcomes):
+                at = state, action, k
+                chances[at], following[at], rewards[at] = chance, after, reward
+                goes_on[at] = not terminated
+
+    def action_values(values, discount):
+        return (chances * (rewards + discount * goes_on * values[following])).sum(-1)
+
+    values = returns = np.zeros(len(env.P))
+    for _ in range(500):
+        values = action_values(values, 0.99).max(-1)
+    greedy = action_values(values, 0.99).argmax(-1)[:, np.newaxis]
+    for _ in range(limit):
+        returns = np.take_along_axis(action_values(returns, 1.0), greedy, 1)[:, 0]
+    assert f"{env.initial_state_distrib @ returns:.3g}" == best
+    assert f"{best} " in TEXT["docs/results.rst"] or f"{best}," in TEXT["docs/results.rst"]
+
+
+def test_a_number_in_a_sentence_is_the_one_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extensions")
+    import measured
+
+    file = tmp_path / "a.csv"
+    file.write_text("arm,measure,value\nrank,low,1234.4\nrank,high,0.25\n")
+    assert measured.number_in(file, "value", ["arm=rank", "measure=low"]) == "1,234"
+    assert measured.number_in(file, "value", ["measure=high"]) == "0.25"
+    with pytest.raises(ValueError, match="too many values"):
+        measured.number_in(file, "value", ["arm=rank"])
+    assert measured.number_in(tmp_path / "b.csv", "value", []) == "(not measured)"
 
 
 def test_the_map_shows_the_imports_of_the_code(tmp_path, monkeypatch):

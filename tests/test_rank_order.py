@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from numba import njit
 from scipy import stats
 from tests.reference_rank import SortedRanks
 from tests.watched_order import WatchedOrder
 
+from prioritized_replay.sampling import _rank_kernels as rank_kernels
 from prioritized_replay.sampling.power_law import PowerLaw
 from prioritized_replay.sampling.rank_order import most_nodes
 
@@ -164,6 +166,28 @@ def test_small_leaves_are_merged_however_they_came_about():
     assert order.slots_in_order().tolist() == list(range(capacity - 1, -1, -1))
 
 
+@njit(error_model="numpy")
+def insert(tree, node, priority, slot):
+    rank_kernels.insert(tree, node, priority, slot)
+
+
+def test_a_leaf_that_became_an_inner_node_takes_no_pair():
+    """A batch finds its leaves first. One may be merged away since, and be taken for a new node
+    above the leaves: that happened where all rows got new priorities, most of them equal.
+    """
+    order = filled(np.arange(4_096, dtype=np.float64))
+    root = order.arrays.cells[0, rank_kernels.ROOT]
+    assert order.arrays.cells[root, rank_kernels.LEVEL] > 0
+    between = order.arrays.keys[root, 1] + 1.5  # between two bounds of the root
+    order.set(np.array([7]), np.array([-1.0]))
+
+    insert(order.arrays, np.int32(root), float(between), np.int64(7))
+
+    order.check()
+    assert len(order) == 4_096
+    assert order.priorities(np.array([7])).tolist() == [between]
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0, 2.5])
 @pytest.mark.parametrize(
     "priorities",
@@ -312,6 +336,7 @@ def test_kernels_run_as_plain_python():
 import numpy as np
 from tests.watched_order import WatchedOrder
 
+from prioritized_replay.sampling import _rank_kernels as rank_kernels
 from prioritized_replay.sampling.power_law import PowerLaw
 
 rubbish = np.random.default_rng(1).integers(0, 256, 2**20, np.uint8)

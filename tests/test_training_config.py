@@ -9,14 +9,16 @@ import math
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
+import gymnasium
 import pytest
 
 from prioritized_replay.dqn import DQN
 from prioritized_replay.training.bounds import kinds_of
 from prioritized_replay.training.config import TrainConfig, TrainSettings
-from prioritized_replay.training.presets import preset
+from prioritized_replay.training.presets import _QUICK, preset
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,24 @@ def test_families_of_environments_have_settings_too():
     assert pong.eval_max_steps == 27_000
     assert breakout.eval_max_steps == 5_000
     assert breakout.warmup > TrainConfig(env_id="MinAtar/Breakout-v1").warmup
+
+
+def test_every_preset_is_named_where_people_look_for_it():
+    """The tables of the documentation raise an error for an id without one."""
+    page = (Path(__file__).parent.parent / "docs" / "cli.rst").read_text(encoding="utf-8")
+    for name in _QUICK:
+        assert name in preset.__doc__
+        assert re.search(rf"^   {name}", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize("env_id", [name for name in _QUICK if not name.endswith("/")])
+def test_a_preset_is_for_an_environment_that_there_is(env_id):
+    """Its best model is chosen several times, and the last choice is after the last step."""
+    gymnasium.spec(env_id)  # raises for a version that is not there any more
+    config = preset(env_id)
+    assert config != TrainConfig(env_id=env_id)
+    assert config.steps % config.eval_every == 0
+    assert config.steps >= 10 * config.eval_every
 
 
 def test_presets_that_there_are_not():

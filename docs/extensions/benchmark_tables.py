@@ -8,7 +8,8 @@
 
 ``show`` is the name of a table in ``benchmarks.report``. A table without a line
 becomes the text of ``otherwise``. ``with`` names the files of other runs, whose results are shown
-in the same table. ``benchmark-gains`` draws the table ``gains`` as bars, in HTML: they follow the
+in the same table. ``benchmark-footprints`` draws bytes per transition as bars, and
+``benchmark-gains`` the table ``gains``, in HTML: they follow the
 width and the colours of the page.
 """
 
@@ -74,13 +75,43 @@ class BenchmarkGains(OfBenchmarks):
     option_spec: ClassVar = {
         "command": directives.unchanged_required,
         "with": directives.unchanged_required,
+        "only": directives.unchanged_required,  # the names of some measures, separated by ;
     }
 
     def run(self) -> list[nodes.Node]:
         results = self.results()
         if results is None:
             return self.absent()
-        return [nodes.raw("", bars(gains.gains(results)), format="html")]
+        measured = gains.gains(results)
+        if "only" in self.options:
+            by_name = {gain.what: gain for gain in measured}
+            wanted = [name.strip() for name in self.options["only"].split(";")]
+            if unknown := [name for name in wanted if name not in by_name]:
+                raise self.error(f"no measure {unknown[0]!r}; there are: {'; '.join(by_name)}")
+            measured = [by_name[name] for name in wanted]
+        return [nodes.raw("", bars(measured), format="html")]
+
+
+class BenchmarkFootprints(OfBenchmarks):
+    required_arguments = 1
+    option_spec: ClassVar = {"command": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        results = self.results()
+        if results is None:
+            return self.absent()
+        least = min(row.size for row in results.footprints)  # the size that all of them have
+        rows = [row for row in results.footprints if row.size == least and row.resident]
+        most = max(row.resident for row in rows)
+        lines = ['<div class="gains" style="--even: 0">']
+        for row in rows:
+            kind = "proportional" if row.contender.startswith("ours") else "uniform"
+            lines.append(
+                f'<div class="what">{escape(row.contender)}</div><div class="bars">'
+                f'<div class="{kind}" style="--length: {100 * row.resident / most:.2f}%">'
+                f"<i></i><b>{row.resident:,.0f}</b></div></div>"
+            )
+        return [nodes.raw("", "\n".join([*lines, "</div>"]), format="html")]
 
 
 def bars(measured: list[gains.Gain]) -> str:
@@ -109,4 +140,5 @@ def bars(measured: list[gains.Gain]) -> str:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("benchmark-table", BenchmarkTable)
     app.add_directive("benchmark-gains", BenchmarkGains)
+    app.add_directive("benchmark-footprints", BenchmarkFootprints)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

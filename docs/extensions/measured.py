@@ -2,8 +2,9 @@
 
 ``measured-figure`` shows a picture. ``measured-table`` reads a CSV with one row per run and shows
 one cell per group of runs: their median, and in brackets the smallest and the largest.
-``comparison-table`` reads the results of ``per compare`` and shows what that command prints. Where
-the file is not there, they say which command makes it.
+``comparison-table`` reads the results of ``per compare`` and shows what that command prints.
+``environments-table`` shows one line for each of several such results. Where a file is not there,
+they say which command makes it. The role ``measured`` is one number of a file, in a sentence.
 
 .. code:: rst
 
@@ -13,6 +14,8 @@ the file is not there, they say which command makes it.
       :columns: replay
       :value: updates
       :where: features=tabular
+
+   after :measured:`results/chain/chain-summary.csv value n=64 arm=rank measure=values` updates
 """
 
 from __future__ import annotations
@@ -30,11 +33,14 @@ from docutils.parsers.rst import directives
 from docutils.parsers.rst.directives.images import Figure
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from prioritized_replay.training.statistics import Estimate, bootstrap, mean
 
 Run = dict[str, str]
+
+
+ENVIRONMENTS = ["environment", "steps", "final return", "solved at", "runs that reach it"]
 
 
 def number(text: str) -> float | str:
@@ -121,8 +127,21 @@ def comparison(runs: list[Run]) -> list[list[str]]:
     return table
 
 
+def environment(runs: list[Run]) -> list[str]:
+    """What the runs of one comparison got to, as a line of a table with ENVIRONMENTS above it."""
+    threshold = runs[0]["threshold"]  # empty where the environment names none
+    reached = sum(int(run["reached"]) for run in runs)
+    return [
+        runs[0]["env_id"],
+        f"{int(runs[0]['steps']):,}",
+        summary([float(run["final_mean"]) for run in runs]),
+        shown(float(threshold)) if threshold else "",
+        f"{reached} of {len(runs)}" if threshold else "",
+    ]
+
+
 class Measured(SphinxDirective):
-    """What the two directives share: where the file is, and what to say when it is not."""
+    """What the directives share: where the file is, and what to say when it is not."""
 
     def file(self) -> Path:
         name, path = self.env.relfn2path(self.arguments[0])
@@ -159,6 +178,7 @@ class MeasuredTable(Measured):
         "value": directives.unchanged_required,
         "where": directives.unchanged,  # name=value, more of them separated by spaces
         "order": directives.unchanged,  # the columns in this order, separated by spaces
+        "otherwise": directives.unchanged,  # the text where no row is wanted
     }
 
     def run(self) -> list[nodes.Node]:
@@ -167,6 +187,8 @@ class MeasuredTable(Measured):
             return self.absent()
         wanted = dict(pair.split("=", 1) for pair in self.options.get("where", "").split())
         runs = [run for run in runs_in(path) if wanted.items() <= run.items()]
+        if not runs and "otherwise" in self.options:
+            return self.parse_text_to_nodes(self.options["otherwise"])
         if not runs:
             raise self.error(f"{self.arguments[0]} has no row with {wanted}")
         order = self.options.get("order", "").split()
@@ -183,6 +205,47 @@ class ComparisonTable(Measured):
     def run(self) -> list[nodes.Node]:
         path = self.file()
         return [table_of(comparison(runs_in(path)))] if path.exists() else self.absent()
+
+
+class EnvironmentsTable(SphinxDirective):
+    has_content = True  # the results of several comparisons, one file a line
+    option_spec: ClassVar = {"command": directives.unchanged_required, "arm": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        cells = [ENVIRONMENTS]
+        absent = []
+        for line in self.content:
+            name, path = self.env.relfn2path(line.strip())
+            self.env.note_dependency(name)
+            if not Path(path).exists():
+                absent.append(line.strip())
+                continue
+            runs = runs_in(Path(path))
+            cells.append(environment([r for r in runs if r["arm"] == self.options["arm"]]))
+        made: list[nodes.Node] = [table_of(cells)]
+        if absent:
+            text = f"Not in this checkout: {', '.join(absent)}; ``{self.options['command']}``."
+            made += self.parse_text_to_nodes(text)
+        return made
+
+
+class MeasuredNumber(SphinxRole):
+    """The file, the column, and name=value of the one row: ``file.csv column name=value ...``."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        file, column, *wanted = self.text.split()
+        name, path = self.env.relfn2path(file)
+        self.env.note_dependency(name)
+        return [nodes.Text(number_in(Path(path), column, wanted))], []
+
+
+def number_in(path: Path, column: str, wanted: list[str]) -> str:
+    """The one cell of a file that is meant; where there is no file, that it is not measured."""
+    if not path.exists():
+        return "(not measured)"
+    cells = dict(pair.split("=", 1) for pair in wanted)
+    (row,) = [run for run in runs_in(path) if cells.items() <= run.items()]
+    return shown(float(row[column]))
 
 
 def table_of(cells: list[list[str]]) -> nodes.table:
@@ -202,4 +265,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("measured-figure", MeasuredFigure)
     app.add_directive("measured-table", MeasuredTable)
     app.add_directive("comparison-table", ComparisonTable)
+    app.add_directive("environments-table", EnvironmentsTable)
+    app.add_role("measured", MeasuredNumber())
     return {"parallel_read_safe": True, "parallel_write_safe": True}

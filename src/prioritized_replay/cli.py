@@ -36,6 +36,9 @@ commands:
   compare ENV_ID       train several samplers with several seeds: results, figure, summary
   reproduce cliffwalk  the paper's Blind Cliffwalk: a CSV and its log-log figure
   reproduce imbalanced  digits with rare classes: prioritized, uniform, weighted by class
+  reproduce chain      a sparse reward and features that states share: seven ways of replay
+  reproduce noise      rewards with noise, where errors are large for nothing
+  reproduce memory     priorities that are old, and which row a full memory gives up
 
   per train --resume RUN   continue a run that was stopped or killed
   per COMMAND --help   every option of a command, what it does and its default
@@ -255,7 +258,13 @@ def _compare(words: Sequence[str]) -> int:
 
 
 def _reproduce(words: Sequence[str]) -> int:
-    known = {"cliffwalk": _cliffwalk, "imbalanced": _imbalanced}
+    known = {
+        "cliffwalk": _cliffwalk,
+        "imbalanced": _imbalanced,
+        "chain": _chain,
+        "noise": _noise,
+        "memory": _memory,
+    }
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: per reproduce {'|'.join(known)} [OPTIONS]\n")
         for name in known:
@@ -284,6 +293,39 @@ def _imbalanced(words: Sequence[str]) -> int:
     about = "Classify digits of which half are rare, with several ways to draw minibatches."
     with _refusing():
         config = _parse(ImbalancedConfig, words, "per reproduce imbalanced", description=about)
+        reproduce(config)
+    return 0
+
+
+def _chain(words: Sequence[str]) -> int:
+    _need("tyro", "rich", "matplotlib")
+    from prioritized_replay.experiments.chain.command import ChainConfig, reproduce
+
+    about = "Learn chains with a sparse reward and shared features: how many updates it takes."
+    with _refusing():
+        config = _parse(ChainConfig, words, "per reproduce chain", description=about)
+        reproduce(config)
+    return 0
+
+
+def _noise(words: Sequence[str]) -> int:
+    _need("tyro", "rich", "matplotlib")
+    from prioritized_replay.experiments.noise.command import NoiseConfig, reproduce
+
+    about = "Learn from rewards with noise: how wrong the values are where errors teach nothing."
+    with _refusing():
+        config = _parse(NoiseConfig, words, "per reproduce noise", description=about)
+        reproduce(config)
+    return 0
+
+
+def _memory(words: Sequence[str]) -> int:
+    _need("tyro", "rich", "matplotlib")
+    from prioritized_replay.experiments.memory.command import MemoryConfig, reproduce
+
+    about = "Try what the paper leaves open: refreshing old priorities, and other ways to evict."
+    with _refusing():
+        config = _parse(MemoryConfig, words, "per reproduce memory", description=about)
         reproduce(config)
     return 0
 

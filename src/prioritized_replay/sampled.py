@@ -26,7 +26,7 @@ from prioritized_replay.sampling.sampler import Sampler
 from prioritized_replay.sampling.statistics import LastBatch, quantiles
 from prioritized_replay.sampling.uniforms import Moment, Seed, UniformStream
 
-__all__ = ["Census", "Sampled", "census", "no_room"]
+__all__ = ["Census", "Sampled", "Totals", "census", "no_room", "totals"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -48,6 +48,19 @@ class Census(NamedTuple):
     """How many things the latest batch held, 0 without one."""
     rewards: NDArray[Any] | None
     """Of every row that is kept, array[rows, ...], the oldest first; None where there are none."""
+
+
+class Totals(NamedTuple):
+    """What has to be known of a memory in order to draw from several as from one. O(1)."""
+
+    size: int
+    """How many things can be drawn."""
+    drawable: int
+    """How many of them have a positive probability."""
+    mass: float
+    """The sum of their masses priority**alpha; of a distribution without masses, ``size``."""
+    least_probability: float
+    """The least positive probability, where the weights refer to it; else 0."""
 
 
 class Sampled:
@@ -365,6 +378,10 @@ class Sampled:
             self._rewards(),
         )  # fmt: skip
 
+    def _totals(self) -> Totals:
+        self._note.settle()
+        return Totals(*self._sampler.totals())
+
     def _undo_draw(self, moment: Moment, draws: int) -> None:
         """Give back the uniforms of a draw, unless its batch has become the last one."""
         if self._last.draws == draws:
@@ -429,6 +446,20 @@ def census(memory: Sampled) -> Census:
     It reads only: nothing counts as drawn. O(N log N).
     """
     with memory._lock: return memory._census()  # fmt: skip
+
+
+def totals(memory: Sampled) -> Totals:
+    """Return the totals of what can be drawn, as of one moment. O(1) for most distributions.
+
+    Examples
+    --------
+    >>> import prioritized_replay as per
+    >>> index = per.PrioritizedIndex(4, per.Proportional(alpha=1.0, eps=0.0))
+    >>> ids = index.append(td_errors=[3.0, 0.0, 1.0])
+    >>> totals(index)
+    Totals(size=3, drawable=2, mass=4.0, least_probability=0.0)
+    """
+    with memory._lock: return memory._totals()  # fmt: skip
 
 
 def no_room(capacity: int, error: MemoryError) -> MemoryError:

@@ -9,6 +9,8 @@ COLOURS = {
     "greedy": "#7d9a2f",
     "proportional": "#2a6fbb",
     "rank": "#c8372d",
+    "lap": "#8a5bb0",
+    "alpha-0": "#9a9a9a",
 }
 
 

@@ -539,9 +539,10 @@ def split_and_put(tree, leaf, at, priority, slot):
 def insert(tree, leaf, priority, slot):
     """Insert a pair whose leaf was found earlier in the same batch."""
     at = entry_for(tree, leaf, priority, slot)
-    if at == 0 or at == tree.cells[leaf, SIZE]:
+    if at == 0 or at == tree.cells[leaf, SIZE] or tree.cells[leaf, LEVEL] != 0:
         # Between two entries of a leaf a pair is right whatever became of the leaf since. At an
-        # end it may belong to a leaf split off or merged meanwhile: look again.
+        # end it may belong to a leaf split off or merged meanwhile, and a leaf that was merged away
+        # may be an inner node by now: look again.
         leaf, _ = leaf_for(tree, priority, slot)
         at = entry_for(tree, leaf, priority, slot)
     size = tree.cells[leaf, SIZE]

@@ -215,6 +215,11 @@ class ProportionalDistribution:
         """Return the priorities as given. O(B)."""
         return self._priorities[slots]
 
+    @property
+    def total_mass(self) -> float:
+        """The sum of the masses. O(1)."""
+        return self._masses.total
+
     def drawable(self) -> int:
         """Return the number of positive masses. O(1)."""
         return self._masses.positive

@@ -500,6 +500,18 @@ class Sampler:
         self._note.end(outer)
         return live
 
+    def totals(self) -> tuple[int, int, float, float]:
+        """Return size, number of positive probabilities, sum of masses, least probability."""
+        self.tell()
+        if not self.size:
+            return 0, 0, 0.0, 0.0
+        drawable = self._drawable()
+        mass = float(getattr(self.distribution, "total_mass", self.size))
+        least = 0.0
+        if drawable and self._weights == "buffer":
+            least = self._mixture.least_probability()
+        return self.size, drawable, mass, least
+
     def weight_bounds(self) -> tuple[float, float]:
         """Return what importance weights (P(i) / least)**-beta refer to, and their upper bound.
 

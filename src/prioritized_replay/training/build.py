@@ -93,7 +93,11 @@ def make_sampler(config: TrainConfig) -> Proportional | RankBased | Uniform:
     if config.replay == "rank":
         return RankBased(alpha=config.effective_alpha)
     if config.replay == "proportional":
-        return Proportional(alpha=config.effective_alpha, eps=config.priority_eps)
+        return Proportional(
+            alpha=config.effective_alpha,
+            eps=config.priority_eps,
+            min_priority=config.min_priority,
+        )
     return Uniform()
 
 

@@ -63,6 +63,9 @@ class TrainSettings:
     priority_eps: Annotated[float, Within(0, 1e6)] = 0.01
     """Added to abs(td error) so that no transition is lost; proportional replay only."""
 
+    min_priority: Annotated[float, Within(0, 1e6)] = 0.0
+    """Least priority of a transition, 0 for none; proportional replay only. LAP has 1."""
+
     n_step: Annotated[int, Within(1, 1_000)] = 3
     """Rewards summed before the value of the observation that follows is trusted."""
 

@@ -86,3 +86,39 @@ def bootstrap(
         found.append(statistic(values[generator.integers(values.size, size=(count, values.size))]))
     low, high = np.quantile(np.concatenate(found), (0.025, 0.975))
     return Estimate(float(statistic(values)), float(low), float(high))
+
+
+def probability_of_improvement(first: Floats, second: Floats) -> Estimate:
+    """Estimate how likely a run of one arm is better than one of another, with its interval.
+
+    All pairs of runs count, ties half (Agarwal et al. 2021, section 4.3). The interval holds the
+    middle of 10,000 resamples, in which each arm is resampled by itself.
+
+    Parameters
+    ----------
+    first, second : float64[n], float64[m]
+        One number per seed, the higher the better.
+
+    Raises
+    ------
+    ValueError
+        An arm has no values.
+
+    Examples
+    --------
+    >>> probability_of_improvement(np.array([3.0, 4.0]), np.array([1.0, 3.0])).value
+    0.875
+    """
+    if first.size == 0 or second.size == 0:
+        raise ValueError("both arms must have values")
+    wins = (first[:, None] > second) + 0.5 * (first[:, None] == second)
+    generator = np.random.default_rng(0)
+    found = np.empty(RESAMPLES)
+    for k in range(RESAMPLES):
+        # How often each run is in the resample, instead of the resample.
+        ours = generator.multinomial(first.size, np.full(first.size, 1 / first.size))
+        theirs = generator.multinomial(second.size, np.full(second.size, 1 / second.size))
+        found[k] = ours @ wins @ theirs
+    found /= first.size * second.size
+    low, high = np.quantile(found, (0.025, 0.975))
+    return Estimate(float(wins.mean()), float(low), float(high))

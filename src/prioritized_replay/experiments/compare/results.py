@@ -6,19 +6,22 @@ Knows the two tables and their CSV files; knows nothing of training or of summar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from prioritized_replay.experiments.compare.arms import SETTINGS as ARMS
+from prioritized_replay.experiments.compare.arms import Run
 from prioritized_replay.experiments.compare.trials import Outcome
 from prioritized_replay.experiments.tables import append_rows, read_rows, write_rows
 from prioritized_replay.runs.files import one_line, read_json, replace_text
 from prioritized_replay.training.config import TrainConfig
 
 RESULTS, CURVES, SETTINGS = "results.csv", "curves.csv", "settings.json"
+_OF_ONE_RUN = sorted({"seed", *(name for arm in ARMS.values() for name in arm)})
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,13 @@ class Result:
     steps_per_second: float
 
     @classmethod
-    def of(cls, config: TrainConfig, outcome: Outcome, threshold: float) -> Self:
+    def of(cls, run: Run, outcome: Outcome, threshold: float) -> Self:
         """Judge the outcome of a run."""
+        config = run.config
         solved = [step for step, value in outcome.curve if value >= threshold]
         return cls(
             env_id=config.env_id,
-            arm=config.replay,
+            arm=run.arm,
             seed=config.seed,
             steps=config.steps,
             best_step=outcome.best_step,
@@ -120,7 +124,11 @@ class ResultFiles:
     path : pathlib.Path
         The folder; made if it is missing.
     config : TrainConfig
-        Of any run that is compared there: they differ in arm and seed only.
+        Of any run that is compared there: they differ in seed and arm, and in what the arm sets.
+    step_sizes : sequence of float
+        Factors of the step size among which one is chosen for each arm; none: the preset's.
+    tuning_seeds : int
+        With how many seeds each of them is tried.
 
     Raises
     ------
@@ -130,13 +138,28 @@ class ResultFiles:
         A file there is not what it should be; nothing was changed.
     """
 
-    def __init__(self, path: Path, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: TrainConfig,
+        step_sizes: Sequence[float] = (),
+        tuning_seeds: int = 0,
+    ) -> None:
         self._results, self._curves = path / RESULTS, path / CURVES
         # Seeds and arms may be added later; all else has to be the same for all.
-        settings = {**config.to_dict(), "replay": None, "seed": None}
+        settings = {**config.to_dict(), **dict.fromkeys(_OF_ONE_RUN)}
+        tuning: dict[str, Any] = {
+            "step_sizes": list(step_sizes),
+            "tuning_seeds": tuning_seeds if step_sizes else 0,
+        }
+        settings |= tuning
         kept = path / SETTINGS
         if kept.exists():
-            for name, value in _settings_in(kept).items():
+            # A folder of before there was tuning was not tuned.
+            untuned = {"step_sizes": [], "tuning_seeds": 0}
+            for name, value in (untuned | _settings_in(kept)).items():
+                if name in _OF_ONE_RUN:
+                    continue
                 if value != settings.get(name):
                     raise FileExistsError(
                         f"{path} holds runs with {name} {value}, not {settings.get(name)}: choose "

@@ -1,0 +1,1 @@
+"""A chain with a sparse reward, whose states share features."""

@@ -1,0 +1,1 @@
+"""A chain of which a part has noise on its rewards."""

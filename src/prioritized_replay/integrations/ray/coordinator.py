@@ -1,0 +1,140 @@
+"""What all processes of one replay have to agree on. It knows no buffer and no Ray.
+
+Generations of shards, what was lost with them, the last checkpoint, and the limiter. Its methods
+are coroutines of one loop, so one that waits for the limiter keeps no other waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from prioritized_replay.integrations.ray.limiter import Limiter
+
+__all__ = ["Coordinator"]
+
+
+class Coordinator:
+    """One for each replay.
+
+    Parameters
+    ----------
+    shards : int
+        How many, K.
+    limiter : Limiter, optional
+        What keeps draws and inserts together.
+    generations : list of int, optional
+        How often each was restarted before a checkpoint that is loaded was made.
+    checkpoint : str, optional
+        The folder of that checkpoint, with a folder for each shard.
+    rows_lost : int
+        Before that checkpoint.
+    """
+
+    def __init__(
+        self,
+        shards: int,
+        limiter: Limiter | None = None,
+        generations: list[int] | None = None,
+        checkpoint: str | None = None,
+        rows_lost: int = 0,
+    ) -> None:
+        self._limiter = limiter
+        self._changed = asyncio.Condition()
+        self._generations = generations or [0] * shards
+        self._begun = [False] * shards
+        self._first = checkpoint
+        self._latest: str | None = None
+        self._restored: dict[tuple[int, int], int] = {}
+        self._lost: dict[tuple[int, int], int] = {}
+        self._lost_before = rows_lost
+
+    async def begin(self, shard: int) -> tuple[int, str | None, bool]:
+        """Return the generation of a shard that begins, the checkpoint, whether it is continued."""
+        if not self._begun[shard]:
+            self._begun[shard] = True
+            folder, continued = self._first, True
+        else:
+            self._generations[shard] += 1
+            folder, continued = self._latest, False
+        if folder is None or not (Path(folder) / f"shard-{shard}").is_dir():
+            return self._generations[shard], None, continued
+        return self._generations[shard], str(Path(folder) / f"shard-{shard}"), continued
+
+    async def began(self, shard: int, generation: int, restored: int) -> None:
+        """Note how many rows a generation's buffer had been given when it began."""
+        self._restored[shard, generation] = restored
+
+    async def lost(self, shard: int, generation: int, issued: int, size: int) -> None:
+        """Count the rows of a generation that is gone, from what somebody last knew of it.
+
+        It had been given so many rows, and this many were there. Those that the next generation
+        restored are not lost. Who knew the latest state knows the most rows.
+        """
+        restored = self._restored.get((shard, generation + 1), 0)
+        key = shard, generation
+        rows = max(0, min(issued - restored, size))
+        self._lost[key] = max(self._lost.get(key, 0), rows)
+
+    async def rows_lost(self) -> int:
+        """Return how many rows were lost so far."""
+        return self._lost_before + sum(self._lost.values())
+
+    async def saved(self, folder: str, protected: bool) -> None:
+        """Note a complete checkpoint; where ``protected``, shards are restarted from it."""
+        self._latest = folder if protected else self._latest
+
+    async def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "generations": self._generations,
+            "rows_lost": await self.rows_lost(),
+            "limiter": None if self._limiter is None else self._limiter.state(),
+        }
+
+    async def draw(self, rows: int, most: int, seconds: float) -> tuple[int, str]:
+        """Allow up to ``most`` draws of so many rows, one at least; wait for it if need be.
+
+        Returns how many, and 0 with the reason where none was allowed in time.
+
+        Raises
+        ------
+        ValueError
+            If that can never be.
+        """
+        limiter = self._limiter
+        assert limiter is not None
+        if (never := limiter.impossible(rows)) is not None:
+            raise ValueError(never)
+        async with self._changed:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait_for(lambda: limiter.draw(rows))
+            except TimeoutError:
+                return 0, limiter.why_not_draw(rows)
+            allowed = 1
+            while allowed < most and limiter.draw(rows):
+                allowed += 1
+            self._changed.notify_all()
+        return allowed, ""
+
+    async def insert(self, rows: int, seconds: float) -> str | None:
+        """Allow an insert; wait for it if need be. Return the reason if that took too long."""
+        limiter = self._limiter
+        assert limiter is not None
+        async with self._changed:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait_for(lambda: limiter.insert(rows))
+            except TimeoutError:
+                return limiter.why_not_insert(rows)
+            self._changed.notify_all()
+        return None
+
+    async def take_back(self, drawn: int = 0, inserted: int = 0) -> None:
+        """Uncount what did not come about."""
+        if self._limiter is not None:
+            async with self._changed:
+                self._limiter.take_back(drawn, inserted)
+                self._changed.notify_all()

@@ -1,0 +1,287 @@
+"""What one process of several holds: a buffer, and what the others have to know of it.
+
+It knows one buffer and its own number. It knows no Ray, no other shard and no totals of all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prioritized_replay.integrations.ray.numbering import Numbering
+from prioritized_replay.replay import ReplayBuffer
+from prioritized_replay.sampled import Totals, census, totals
+
+__all__ = ["Blueprint", "Drawn", "Reply", "Report", "Shard"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SKETCH = 1001  # quantiles that stand for the priorities of a shard
+NUMBERING = "numbering"
+"""Name under which a shard's checkpoint keeps how its rows are numbered."""
+WARM = 64  # rows that make the compiled code of a shard ready before anybody waits for it
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """How to make the buffer of any shard."""
+
+    shards: int
+    capacity: int
+    """Of all shards together."""
+    fields: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of :class:`.ReplayBuffer` by name, but for ``directory`` and ``seed``."""
+    directory: str | None = None
+    entropy: int = 0
+    """What the seeds of all shards and generations are made of."""
+
+    def capacity_of(self, shard: int) -> int:
+        """Return how many rows one shard keeps; together they keep all."""
+        each, more = divmod(self.capacity, self.shards)
+        return each + (shard < more)
+
+    def folder(self, shard: int, generation: int) -> Path | None:
+        """Return where one shard keeps its rows, if it is not in RAM."""
+        if self.directory is None:
+            return None
+        return Path(self.directory) / f"shard-{shard}-{generation}"
+
+    def buffer(self, shard: int, generation: int) -> ReplayBuffer:
+        """Return a new buffer."""
+        seed = np.random.SeedSequence((self.entropy, shard, generation))
+        return ReplayBuffer(
+            self.capacity_of(shard), self.fields, **self.options,
+            directory=self.folder(shard, generation), seed=seed,
+        )  # fmt: skip
+
+
+class Report(NamedTuple):
+    """What a shard says of itself with every answer."""
+
+    generation: int
+    """How often it was restarted."""
+    issued: int
+    """Rows that its buffer was ever given."""
+    totals: Totals
+    next_id: int
+    """The global id that its next row will have."""
+
+
+class Reply(NamedTuple):
+    """The answer to a call."""
+
+    report: Report
+    value: Any
+
+
+class Drawn(NamedTuple):
+    """Rows of one batch from one shard."""
+
+    columns: dict[str, Any]
+    """Without ``weights``; ``ids`` are global, ``probabilities`` the shard's own."""
+
+
+class Shard:
+    """One buffer of several.
+
+    Parameters
+    ----------
+    number : int
+        Which shard this is.
+    blueprint : Blueprint
+        How its buffer is made.
+    generation : int
+        How often the shard was restarted.
+    checkpoint : path, optional
+        The folder of a checkpoint to begin with; else the buffer is empty.
+    continued : bool
+        Whether the checkpoint is gone on with as if nothing had happened. If not, rows were added
+        after it that are lost, and their ids are never given again.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        blueprint: Blueprint,
+        generation: int = 0,
+        checkpoint: str | None = None,
+        *,
+        continued: bool = False,
+    ) -> None:
+        self._number, self._blueprint = number, blueprint
+        self._generation = generation
+        self._numbering = Numbering(number, blueprint.shards)
+        folder = blueprint.folder(number, generation)
+        if blueprint.directory is not None:
+            for old in Path(blueprint.directory).glob(f"shard-{number}-*"):
+                shutil.rmtree(old, ignore_errors=True)  # of a generation that is gone
+        if checkpoint is None:
+            self._buffer = blueprint.buffer(number, generation)
+            continued = False
+        else:
+            self._buffer = ReplayBuffer.load(checkpoint, directory=folder)
+            segments = json.loads(self._buffer.extra[NUMBERING])
+            self._numbering = Numbering.of(number, blueprint.shards, segments)
+        if generation and not continued:
+            self._numbering.begin(self._buffer.ids_issued, generation)
+        self.restored = self._buffer.ids_issued
+        """How many rows the buffer had been given when this generation began."""
+
+    def warm(self) -> None:
+        """Compile, or load, what draws and inserts need: nobody has to wait for it later."""
+        blueprint = self._blueprint
+        twin = ReplayBuffer(WARM, blueprint.fields, **blueprint.options, seed=0)
+        columns: dict[str, Any] = {}
+        for name, nested in twin.fields.items():
+            if name != "terminated":
+                columns[name] = _zeros(nested)
+        for errors in (None, np.ones(WARM)):
+            twin.extend(columns, errors)
+        ids = twin.sample(WARM).ids
+        twin.update_priorities(ids, np.ones(ids.size))
+        totals(twin)
+
+    def report(self) -> Reply:
+        """Return what the others have to know."""
+        return self._reply(None)
+
+    def _reply(self, value: Any) -> Reply:
+        buffer = self._buffer
+        issued = buffer.ids_issued
+        next_id = self._numbering.global_id(issued)
+        return Reply(Report(self._generation, issued, totals(buffer), next_id), value)
+
+    def extend(self, columns: Mapping[str, Any], errors: Floats | None) -> Reply:
+        """Add rows; NaN among their errors stands for none. The value is their ids."""
+        buffer = self._buffer
+        if errors is None or not (none := np.isnan(errors)).any():
+            ids = buffer.extend(columns, errors)
+        elif none.all():
+            ids = buffer.extend(columns)
+        else:  # one call for each run of rows that have errors, or have none
+            bounds = [0, *(np.flatnonzero(np.diff(none)) + 1), none.size]
+            ids = np.concatenate(
+                [
+                    buffer.extend(_part(columns, a, b), None if none[a] else errors[a:b])
+                    for a, b in itertools.pairwise(bounds)
+                ]
+            )
+        return self._reply(self._numbering.global_ids(ids))
+
+    def draw(self, counts: Sequence[int]) -> Reply:
+        """Draw batches of these sizes; the value has a :class:`Drawn` or None for each.
+
+        None stands for what cannot be drawn: there is no row of positive probability, or, without
+        replacement, there are too few.
+        """
+        buffer, distinct = self._buffer, getattr(self._buffer.sampler, "draw", "") in DISTINCT
+        drawable = totals(buffer).drawable
+        drawn: list[Drawn | None] = []
+        for count in counts:
+            if not count or not drawable or (distinct and count > drawable):
+                drawn.append(None)
+                continue
+            columns: dict[str, Any] = dict(buffer.sample(count, beta=0.0).items())
+            del columns["weights"]
+            columns["ids"] = self._numbering.global_ids(columns["ids"])
+            drawn.append(Drawn(columns))
+        return self._reply(drawn)
+
+    def get(self, ids: Ints) -> Reply:
+        """Return named rows, or the first id whose row is gone."""
+        numbers = self._numbering.numbers(ids)
+        issued = self._buffer.ids_issued
+        gone = (numbers < issued - len(self._buffer)) | (numbers >= issued)
+        if gone.any():
+            return self._reply(int(ids[gone][0]))
+        columns: dict[str, Any] = dict(self._buffer.get(numbers, beta=0.0).items())
+        del columns["weights"]
+        return self._reply(Drawn(columns | {"ids": ids}))
+
+    def priorities(self, ids: Ints) -> Reply:
+        """Return priorities of rows, or the first id whose row is gone."""
+        reply = self.get(ids)
+        if isinstance(reply.value, int):
+            return reply
+        return self._reply(self._buffer.priorities(self._numbering.numbers(ids)))
+
+    def unknown(self, ids: Ints) -> Reply:
+        """Return the first id that was never given, or None."""
+        numbers = self._numbering.numbers(ids)
+        never = numbers >= self._buffer.ids_issued
+        return self._reply(int(ids[never][0]) if never.any() else None)
+
+    def update_priorities(self, ids: Ints, errors: Floats) -> Reply:
+        """Set priorities from errors; the value is how many rows are still there.
+
+        Ids that were never given are not known here for certain, and count as stale.
+        """
+        numbers = self._numbering.numbers(ids)
+        known = (numbers >= 0) & (numbers < self._buffer.ids_issued)
+        self._strange += int(ids.size - np.count_nonzero(known))
+        if not known.all():
+            numbers, errors = numbers[known], errors[known]
+        return self._reply(self._buffer.update_priorities(numbers, errors))
+
+    _strange = 0  # updates of rows that this buffer never had: lost ones
+
+    def set_alpha(self, alpha: float) -> Reply:
+        """Change alpha."""
+        self._buffer.alpha = alpha
+        return self._reply(None)
+
+    def clear(self) -> Reply:
+        """Remove all rows."""
+        self._buffer.clear()
+        return self._reply(None)
+
+    def stats(self) -> Reply:
+        """Return ``(stats, priorities)``: the buffer's numbers and quantiles of its priorities."""
+        stats = self._buffer.stats()
+        stats["stale_updates"] += self._strange
+        sketch = np.sort(census(self._buffer).priorities)
+        if sketch.size > SKETCH:
+            sketch = np.quantile(sketch, np.linspace(0.0, 1.0, SKETCH))
+        return self._reply((stats, sketch))
+
+    def save(self, path: str) -> Reply:
+        """Save the buffer to a folder; the value is how many rows it was ever given."""
+        segments = json.dumps(self._numbering.segments).encode()
+        self._buffer.save(path, extra={NUMBERING: segments})
+        return self._reply(self._buffer.ids_issued)
+
+
+DISTINCT = ("without_replacement",)
+
+
+def _zeros(nested: Any) -> Any:
+    if isinstance(nested, Mapping):
+        return {name: _zeros(part) for name, part in nested.items()}
+    if isinstance(nested, tuple):
+        return tuple(_zeros(part) for part in nested)
+    return np.zeros((WARM, *nested.shape), nested.dtype)
+
+
+def _part(columns: Mapping[str, Any], first: int, stop: int) -> dict[str, Any]:
+    """Return rows of columns, nested ones too."""
+    return {name: part_of(column, first, stop) for name, column in columns.items()}
+
+
+def part_of(column: Any, first: int, stop: int) -> Any:
+    """Return rows of a column."""
+    if isinstance(column, Mapping):
+        return {name: part_of(part, first, stop) for name, part in column.items()}
+    if isinstance(column, tuple):
+        return tuple(part_of(part, first, stop) for part in column)
+    return column[first:stop]

@@ -1,0 +1,113 @@
+"""Shards in this process, with answers that may come late, not at all or out of date. For tests.
+
+It stands in for Ray: what it carries is what `cluster.Processes` carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import prioritized_replay as per
+from prioritized_replay.integrations.ray.calls import Calls, Gone
+from prioritized_replay.integrations.ray.coordinator import Coordinator
+from prioritized_replay.integrations.ray.drawing import Drawing
+from prioritized_replay.integrations.ray.shard import Blueprint, Shard
+
+FIELDS = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
+
+
+def transitions(values, fields=FIELDS):
+    """Rows whose observation and reward say which they are."""
+    values = np.asarray(values, np.float64)
+    return {
+        "obs": values, "action": np.zeros(values.size, np.int64), "reward": values,
+        "next_obs": values + 0.5, "terminated": np.zeros(values.size, bool),
+    }  # fmt: skip
+
+
+class Call:
+    """One call: done at once, late, or of a shard that is gone."""
+
+    def __init__(self, value: Any = None, state: str = "done") -> None:
+        self.value, self.state = value, state
+
+
+class Carrier:
+    """Shards of this process."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+        self.generations = [0] * blueprint.shards
+        self.shards = [Shard(k, blueprint) for k in range(blueprint.shards)]
+        self.state = ["done"] * blueprint.shards
+        self.calls: list[tuple[int, str]] = []
+        self.coordinator = Coordinator(blueprint.shards)
+
+    def submit(self, shard: int, method: str, *arguments: Any) -> Call:
+        self.calls.append((shard, method))
+        state = self.state[shard]
+        if state == "gone":
+            return Call(None, "gone")
+        try:
+            value = getattr(self.shards[shard], method)(*arguments)
+        except Exception as error:
+            value = error
+        return Call(value, state)
+
+    def kill(self, shard: int) -> None:
+        self.state[shard] = "gone"
+
+    def restart(self, shard: int) -> None:
+        self.generations[shard] += 1
+        self.shards[shard] = Shard(shard, self.blueprint, self.generations[shard])
+        self.state[shard] = "done"
+
+    def wait(self, calls: Sequence[Call], seconds: float) -> set[Call]:
+        return {call for call in calls if call.state != "late"}
+
+    def results(self, calls: Sequence[Call], seconds: float) -> list[Any]:
+        for call in calls:
+            if call.state == "gone":
+                raise Gone("gone")
+            if call.state == "late":
+                raise TimeoutError
+            if isinstance(call.value, Exception):
+                raise call.value
+        return [call.value for call in calls]
+
+    def result(self, call: Call, seconds: float) -> Any:
+        return self.results([call], seconds)[0]
+
+
+class Sharded:
+    """What draws from shards of this process."""
+
+    def __init__(self, sampler, shards=4, capacity=400, seed=0, timeout=1.0, **options):
+        options = {"sampler": sampler, **options}
+        blueprint = Blueprint(shards, capacity, FIELDS, options, None, seed)
+        self.carrier = Carrier(blueprint)
+        self.lost: list[tuple[int, Any]] = []
+        self.calls = Calls(self.carrier, shards, timeout, self.note_lost)
+        self.drawing = Drawing(self.calls, sampler, np.random.default_rng(seed))
+
+    def note_lost(self, shard, report):
+        self.lost.append((shard, report))
+        asyncio.run(
+            self.carrier.coordinator.lost(
+                shard, report.generation, report.issued, report.totals.size
+            )
+        )
+
+    def extend(self, shard, values, errors=None):
+        """Add rows to one shard, which reports."""
+        reply = self.carrier.shards[shard].extend(transitions(values), errors)
+        return self.calls.note(shard, reply)
+
+    def sample(self, batch_size, beta=1.0):
+        deadline = self.calls.deadline()
+        begun = self.drawing.begin(batch_size, 1, deadline)
+        return self.drawing.finish(begun, [beta], deadline)[0]

@@ -1,0 +1,370 @@
+"""What a sharded replay is made of, without Ray: rows, ids, limits, insertion, faults."""
+
+import asyncio
+import itertools
+
+import numpy as np
+import pytest
+
+import prioritized_replay as per
+
+pytest.importorskip("ray")
+
+from tests.sharding import FIELDS, Sharded, transitions
+
+from prioritized_replay.integrations.ray.coordinator import Coordinator
+from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting
+from prioritized_replay.integrations.ray.leveling import spread
+from prioritized_replay.integrations.ray.limiter import Limiter
+from prioritized_replay.integrations.ray.numbering import GENERATION, Numbering
+from prioritized_replay.integrations.ray.shard import Blueprint, Shard
+from prioritized_replay.integrations.ray.writer import Rows, Writer
+
+NESTED = {
+    "obs": {"image": per.Field((2, 20, 20), "uint8"), "speed": per.Field((2,))},
+    "action": per.Field((), "int64"),
+    "reward": per.Field(),
+    "noise": per.Field((), "float64"),
+}
+
+
+def steps_of(generator, streams, count, fields):
+    """Steps of streams whose episodes end both ways; observations are numbered."""
+    place = np.zeros(streams)
+    for _ in range(count):
+        ended = generator.random(streams)
+        terminated, truncated = ended < 0.08, (ended >= 0.08) & (ended < 0.14)
+        yield {
+            "obs": observed(place, fields), "action": generator.integers(0, 4, streams),
+            "reward": generator.random(streams), "next_obs": observed(place + 1, fields),
+            "terminated": terminated, "truncated": truncated,
+        }, generator.random(streams)  # fmt: skip
+        place += 1 + (terminated | truncated)
+
+
+def observed(place, fields):
+    """Observations that say which they are."""
+    numbers = np.arange(place.size) * 1_000 + place
+    if fields is FIELDS:
+        return numbers
+    images = np.zeros((place.size, 2, 20, 20), "uint8")
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = numbers % 251, numbers // 251
+    return {"image": images, "speed": np.stack([numbers, -numbers], 1)}
+
+
+def table_of(batch, priorities):
+    """All rows as sorted tuples of everything that is in them."""
+    columns = {n: c for n, c in batch.items() if n not in ("ids", "weights", "probabilities")}
+    flat = []
+    for name in sorted(columns):
+        parts = columns[name]
+        parts = [parts[k] for k in sorted(parts)] if isinstance(parts, dict) else [parts]
+        flat += [np.asarray(part).reshape(len(batch), -1) for part in parts]
+    rows = np.concatenate([*(part.astype(np.float64) for part in flat), priorities[:, None]], 1)
+    return rows[np.lexsort(rows.T)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [FIELDS, NESTED], ids=["plain", "nested images"])
+@pytest.mark.parametrize(("n_step", "streams", "block"), [(1, 1, 7), (3, 1, 5), (3, 4, 16)])
+def test_rows_of_shards_are_those_of_one_buffer_at_every_boundary(fields, n_step, streams, block):
+    options = {"n_step": n_step, "gamma": 0.9, "num_envs": streams, "autoreset": "disabled"}
+    # At alpha 1 and eps 0 a priority is the error itself.
+    sampler = per.Proportional(alpha=1.0, eps=0.0)
+    one = per.ReplayBuffer(2_000, fields, sampler=sampler, **options)
+    writer = Writer(fields, **options, block=block)
+    blueprint = Blueprint(3, 2_000, fields, {"sampler": sampler, "n_step": n_step, "gamma": 0.9})
+    shards = [Shard(k, blueprint) for k in range(3)]
+    turn = itertools.cycle(shards)
+    generator = np.random.default_rng(5)
+    for number, (step, errors) in enumerate(steps_of(generator, streams, 150, fields)):
+        more = {"noise": generator.random(streams)} if fields is NESTED else {}
+        one.add(**step, td_error=errors, **more)
+        writer.add(
+            step["obs"], step["action"], step["reward"], step["next_obs"], step["terminated"],
+            step["truncated"], None, None, errors, more,
+        )  # fmt: skip
+        if number == 70:  # an interruption in the middle
+            one.end_episode()
+            writer.end_episode()
+        if writer.full or (number == 149 and writer.waiting):
+            next(turn).extend(*writer.take())
+    assert writer.open_windows == one.stats()["open_windows"]
+    wanted = one.get(np.arange(len(one)))
+    parts, priorities = [], []
+    for shard in shards:
+        numbers = np.arange(len(shard._buffer))
+        parts.append(shard._buffer.get(numbers))
+        priorities.append(shard._buffer.priorities(numbers))
+    assert sum(map(len, parts)) == len(one) > 140 * streams
+    mine = np.concatenate([table_of(p, q) for p, q in zip(parts, priorities, strict=True)])
+    mine = mine[np.lexsort(mine.T)]
+    theirs = table_of(wanted, one.priorities(np.arange(len(one))))
+    np.testing.assert_array_equal(mine, theirs)
+
+
+def test_rows_without_an_error_enter_at_the_largest_priority_of_their_shard():
+    sampler = per.Proportional(alpha=1.0, eps=0.0)
+    writer, shard = Writer(FIELDS), Shard(0, Blueprint(1, 50, FIELDS, {"sampler": sampler}))
+    for number, error in enumerate([None, 0.5, 3.0, None, None, 2.0]):
+        writer.add(float(number), 0, 0.0, 0.0, False, False, None, None, error, {})
+    shard.extend(*writer.take())
+    priorities = shard._buffer.priorities(np.arange(6))
+    np.testing.assert_array_equal(priorities, [1.0, 0.5, 3.0, 3.0, 3.0, 2.0])
+
+
+@pytest.mark.parametrize("ends", [(True, False), (False, True), (False, False)])
+def test_an_episode_longer_than_a_block_makes_the_rows_of_one_buffer(ends):
+    generator = np.random.default_rng(2)
+    episode = {"obs": np.arange(30.0), "action": np.arange(29), "reward": generator.random(29)}
+    one = per.ReplayBuffer(100, FIELDS, n_step=3)
+    one.add_episode(**episode, terminated=ends[0], truncated=ends[1])
+    writer, taken = Writer(FIELDS, n_step=3, block=8), []
+    for part in writer.parts_of_episode(
+        episode["obs"], episode["action"], episode["reward"], *ends, None, None, {}
+    ):
+        writer.add_part(part)
+        taken.append(writer.take())
+    shard = Shard(0, Blueprint(1, 100, FIELDS, {"n_step": 3}))
+    for rows in taken:
+        shard.extend(*rows)
+    ids = np.arange(len(one))
+    assert len(shard._buffer) == len(one) == (29 if any(ends) else 27)
+    for name in ("obs", "action", "reward", "discount", "next_obs", "terminated"):
+        np.testing.assert_array_equal(shard._buffer.get(ids)[name], one.get(ids)[name])
+
+
+def test_images_that_rows_share_are_kept_once_in_a_shard():
+    fields = {**FIELDS, "obs": per.Field((64, 64), "uint8")}
+    images = np.random.default_rng(0).integers(0, 255, (201, 64, 64)).astype("uint8")
+    writer = Writer(fields, num_envs=2, autoreset="disabled", block=200)
+    for step in range(100):
+        pair = np.array([step, 100 + step])
+        writer.add(
+            images[pair], [0, 0], [0.0, 0.0], images[pair + 1], [False] * 2, False, None, None,
+            None, {},
+        )  # fmt: skip
+    shard = Shard(0, Blueprint(1, 200, fields, {}))
+    before = shard._buffer.nbytes
+    shard.extend(*writer.take())
+    grown = shard._buffer.nbytes - before
+    assert grown < 1.7 * 200 * 64 * 64  # frames are allocated in chunks; twice without sharing
+
+
+def test_what_does_not_fit_is_refused_before_anything_changes():
+    writer = Writer(FIELDS)
+    with pytest.raises(ValueError, match="action must"):
+        writer.add(0.0, 0.5, 1.0, 1.0, False, False, None, None, None, {})
+    with pytest.raises(ValueError, match="td_error must be finite, got nan at position 0"):
+        writer.add(0.0, 0, 1.0, 1.0, False, False, None, None, np.nan, {})
+    with pytest.raises(ValueError, match="td_errors must be finite, got inf at position 1"):
+        writer.rows(transitions([1.0, 2.0]), [1.0, np.inf])
+    with pytest.raises(ValueError, match=r"got unknown color") as refused:
+        writer.add(0.0, 0, 1.0, 1.0, False, False, None, None, None, {"color": 1})
+    assert "error_of_window" not in str(refused.value)
+    with pytest.raises(ValueError, match="action must"):
+        writer.parts_of_episode([0.0, 1.0, 2.0], [0, 0.5], [0.0, 0.0], True, False, None, None, {})
+    assert writer.waiting == writer.open_windows == 0
+
+
+def test_ids_name_one_row_for_ever_also_over_restarts():
+    numbering = Numbering(2, 5)
+    given = set()
+    issued = 0
+    for generation, restored in ((0, 0), (1, 30), (2, 0), (3, 70)):
+        if generation:
+            numbering.begin(restored, generation)
+            issued = restored
+        new = numbering.global_ids(np.arange(issued, issued + 100))
+        assert numbering.global_id(issued) == new[0]
+        assert not given & set(new.tolist())
+        given |= set(new.tolist())
+        np.testing.assert_array_equal(numbering.numbers(new), np.arange(issued, issued + 100))
+        assert (new % 5 == 2).all()
+        issued += 100
+    again = Numbering.of(2, 5, numbering.segments)
+    np.testing.assert_array_equal(
+        again.global_ids(np.arange(170)), numbering.global_ids(np.arange(170))
+    )
+    lost = (np.arange(30, 100)) * 5 + 2  # of generation 0, after its checkpoint
+    assert (numbering.numbers(lost) == -1).all()
+    assert numbering.numbers(np.array([(GENERATION + 150) * 5 + 2])) == -1
+
+
+def test_updates_of_lost_rows_are_skipped_and_counted():
+    blueprint = Blueprint(2, 20, FIELDS, {"sampler": per.Proportional(alpha=1.0, eps=0.0)})
+    old = Shard(1, blueprint)
+    ids = old.extend(transitions(np.arange(5.0)), None).value
+    new = Shard(1, blueprint, generation=1)
+    more = new.extend(transitions(np.arange(2.0)), None).value
+    both = np.concatenate([ids, more])
+    assert new.update_priorities(both, np.full(7, 3.0)).value == 2
+    assert new.stats().value[0]["stale_updates"] == 5
+    assert new.unknown(more + 4).value == more[0] + 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_level_the_shards(seed):
+    generator = np.random.default_rng(seed)
+    for _ in range(200):
+        shards = int(generator.integers(1, 6))
+        written = generator.integers(0, 50, shards)
+        present = generator.random(shards) < 0.8
+        present[generator.integers(shards)] = True
+        rows, slack = int(generator.integers(1, 60)), int(generator.integers(0, 20))
+        given = spread(written, present, rows, slack)
+        assert given.sum() == rows
+        assert (given >= 0).all()
+        assert not given[~present].any()
+        after = (written + given)[present]
+        touched = given[present] > 0
+        if np.count_nonzero(touched) > 1 or after.max() > written[present].max() + slack:
+            # Levelled: nobody that got rows is more than one above anybody else.
+            assert after[touched].max() <= after.min() + 1
+
+
+def test_samples_per_insert_holds_within_a_batch_over_many_operations():
+    limiter = Limiter(samples_per_insert=4.0, tolerance=64)
+    generator = np.random.default_rng(0)
+    moved = 0
+    for number in range(100_000):
+        moved += limiter.draw(32) if generator.random() < 0.5 else limiter.insert(1)
+        assert 0.0 <= limiter.credit <= 64 + 4
+        if number == 50_000:  # as a checkpoint does it
+            again = Limiter(4.0, 64)
+            again.restore(limiter.state())
+            limiter = again
+    assert moved > 10_000
+    assert abs(limiter.drawn - 4.0 * limiter.inserted) <= 68
+
+
+def test_limits_that_can_never_be_met_say_why():
+    for wrong in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="samples_per_insert must be"):
+            Limiter(wrong)
+    why = Limiter(1.0, tolerance=10).impossible(32)
+    assert why.startswith("tolerance must be >= the rows of one draw, 32, got 10")
+    assert Limiter(1.0, tolerance=32).impossible(32) is None
+    assert Limiter(1.0).impossible(10**9) is None
+
+
+def test_draws_wait_for_inserts_and_inserts_for_draws():
+    async def scene():
+        coordinator = Coordinator(1, Limiter(2.0, tolerance=8))
+        assert await coordinator.insert(1, 0.01) is None
+        allowed, reason = await coordinator.draw(4, 1, 0.01)
+        assert allowed == 0
+        assert reason.startswith("a draw of 4 rows waits for 1 more to be inserted: with ")
+        waiting = asyncio.create_task(coordinator.draw(4, 3, 5.0))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        assert await coordinator.insert(4, 0.01) is None
+        assert await waiting == (2, "")  # of three: ten rows allow two
+        assert await coordinator.insert(4, 0.01) is None
+        reason = await coordinator.insert(1, 0.01)
+        assert reason.startswith("an insert of 1 rows waits for 2 to be drawn: ")
+        await coordinator.take_back(drawn=8)
+        assert (await coordinator.state())["limiter"] == {"inserted": 9, "drawn": 0}
+
+    asyncio.run(scene())
+
+
+def columns(count, first=0.0):
+    values = np.arange(first, first + count)
+    rows = transitions(values)
+    return Rows(rows, None)
+
+
+def inserting(timeout=0.2, shards=3, capacity=300):
+    sharded = Sharded(per.Uniform(), shards=shards, capacity=capacity, timeout=timeout)
+    return sharded, Inserting(sharded.calls, capacity, lambda rows, deadline: None)
+
+
+def kept(sharded):
+    values = [
+        shard._buffer.get(np.arange(shard._buffer.ids_issued - len(shard._buffer),
+                                    shard._buffer.ids_issued)).reward
+        for shard in sharded.carrier.shards
+    ]  # fmt: skip
+    return np.sort(np.concatenate(values))
+
+
+def test_a_capacity_full_of_rows_is_kept_by_all_shards_together():
+    sharded, insert = inserting(shards=4, capacity=1003)
+    ids = insert.insert(columns(1003), True, sharded.calls.deadline(), 1003)
+    assert len(set(ids.tolist())) == 1003
+    np.testing.assert_array_equal(kept(sharded), np.arange(1003.0))
+
+
+def test_rows_go_to_another_shard_when_theirs_dies_with_them():
+    sharded, insert = inserting()
+    insert.insert(columns(30), True, sharded.calls.deadline(), 300)
+    sharded.carrier.kill(1)
+    ids = insert.insert(columns(30, 30.0), True, sharded.calls.deadline(), 300)
+    assert (ids >= 0).all()
+    assert not (ids % 3 == 1).any()
+    alive = [0, 2]
+    rows = [len(sharded.carrier.shards[k]._buffer) for k in alive]
+    assert sum(rows) == 50  # 20 of the first and all of the second
+
+
+def test_rows_of_a_late_shard_are_not_sent_twice():
+    sharded, insert = inserting()
+    sharded.carrier.state[1] = "late"
+    ids = insert.insert(columns(30), True, sharded.calls.deadline(), 300)
+    assert np.count_nonzero(ids < 0) == 10
+    assert insert.on_the_way == 10
+    with pytest.raises(TimeoutError, match=r"shard 1 has not answered for 0\.2 s, and 10 rows"):
+        insert.land(sharded.calls.deadline())
+    for piece in insert._flying:
+        piece.call.state = "done"
+    sharded.carrier.state[1] = "done"
+    insert.land(sharded.calls.deadline())
+    assert insert.on_the_way == 0
+    np.testing.assert_array_equal(kept(sharded), np.arange(30.0))
+
+
+def test_what_is_not_waited_for_is_bounded_and_lands():
+    sharded, insert = inserting(capacity=3000)
+    for number in range(20):
+        none = insert.insert(columns(10, 10.0 * number), False, sharded.calls.deadline(), 300)
+        assert none.size == 0
+        assert len(insert._flying) <= IN_FLIGHT
+    insert.land(sharded.calls.deadline())
+    np.testing.assert_array_equal(kept(sharded), np.arange(200.0))
+
+
+def test_no_shard_that_answers_is_an_error_in_time():
+    sharded, insert = inserting()
+    for shard in range(3):
+        sharded.carrier.kill(shard)
+    with pytest.raises(TimeoutError, match=r"none of 3 shards has answered for 0\.2 s"):
+        insert.insert(columns(3), True, sharded.calls.deadline(), 300)
+
+
+@pytest.mark.parametrize("restored", [0, 6])
+def test_lost_rows_are_counted_once_and_exactly(restored):
+    async def count(reports):
+        coordinator = Coordinator(1)
+        await coordinator.began(0, 1, restored)
+        for issued, size in reports:
+            await coordinator.lost(0, 0, issued, size)
+        return await coordinator.rows_lost()
+
+    assert asyncio.run(count([(10, 10)])) == 10 - restored
+    assert asyncio.run(count([(10, 10), (12, 12), (11, 11)])) == 12 - restored
+    assert asyncio.run(count([(100, 20)])) == 20  # of a full ring, what was in it
+
+
+def test_a_shard_that_comes_back_reports_its_loss_and_is_used_again():
+    sharded, insert = inserting()
+    insert.insert(columns(30), True, sharded.calls.deadline(), 300)
+    sharded.carrier.kill(1)
+    assert sharded.sample(12).ids.size == 12
+    sharded.carrier.restart(1)
+    sharded.calls._tried = [0.0] * 3
+    assert sharded.calls.present().all() or sharded.calls.present().all()
+    assert [(shard, report.totals.size) for shard, report in sharded.lost] == [(1, 10)]
+    ids = insert.insert(columns(30, 30.0), True, sharded.calls.deadline(), 300)
+    assert (ids[ids % 3 == 1] // 3 >= GENERATION).all()
+    assert len(sharded.carrier.shards[1]._buffer) == 10
