@@ -5,6 +5,7 @@ Knows results; knows neither the terminal nor how they came about.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prioritized_replay.conformance.memory import Adapter
+from prioritized_replay.conformance.memory import Adapter, Wanted
 from prioritized_replay.conformance.scenario import Outcome, Scenario, judge
 
 OUTCOMES: Sequence[Outcome] = ("pass", "fail", "not claimed")
@@ -142,6 +143,8 @@ def check(
     """
     from prioritized_replay import __version__
 
+    with contextlib.suppress(Exception):  # if it cannot be made, the scenarios say so
+        adapter.make(Wanted())  # imports the library now: no call of a scenario waits for that
     lines = []
     for each in scenarios:
         before_each(each)

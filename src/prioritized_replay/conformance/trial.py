@@ -218,11 +218,14 @@ class Trial:
     def draw(self, batch_size: int = _AT_ONCE, beta: float = 0.5) -> tuple[Drawn, Ints]:
         """Draw a batch whose rows are right. Return it, and which steps they begin with.
 
+        It is smaller where no row can come twice and there are not so many.
+
         Raises
         ------
         Failure
             If a row does not hold what was added, or is older than the last N.
         """
+        batch_size = self._batch(batch_size)
         drawn = self.memory.sample(batch_size, beta)
         numbers = self.walk.numbers_in(drawn)
         require(numbers.size == batch_size, f"{numbers.size} rows came back of {batch_size}")

@@ -1,4 +1,9 @@
-"""Dopamine for ``per check``: ``proportional`` and ``uniform``, the replay of its JAX agents."""
+"""Dopamine for ``per check``: ``proportional`` and ``uniform``, the replay of its JAX agents.
+
+Its ``TransitionAccumulator`` makes windows, and takes the last observation of a row from the next
+step. So it is used where windows are asked for; complete rows of one step pass through the protocol
+by which a buffer takes any accumulator, and the two are judged apart.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ from prioritized_replay.conformance.memory import (
 )
 
 _SETTINGS = (
-    "capacity", "alpha", "eps", "gamma", "obs_shape", "obs_dtype", "action_shape",
+    "capacity", "alpha", "eps", "n_step", "gamma", "obs_shape", "obs_dtype", "action_shape",
     "action_dtype", "stacked", "seed", "draw",
 )  # fmt: skip
 
@@ -54,12 +59,15 @@ class _Uniform(Memory):
         if wanted.obs_shape == ():
             raise NotClaimed("it compresses arrays that have axes")
         self._wanted = wanted
-        self._elements, self._samplers, replay = (
+        self._elements, self._samplers, replay, accumulator = (
             import_module(f"dopamine.jax.replay_memory.{name}")
-            for name in ("elements", "samplers", "replay_buffer")
+            for name in ("elements", "samplers", "replay_buffer", "accumulator")
         )
+        accumulates: Any = _Complete()
+        if wanted.n_step > 1:
+            accumulates = accumulator.TransitionAccumulator(1, wanted.n_step, wanted.gamma)
         self._memory = replay.ReplayBuffer(
-            transition_accumulator=_Complete(),
+            transition_accumulator=accumulates,
             sampling_distribution=self._distribution(wanted),
             batch_size=32,
             max_capacity=wanted.capacity,
@@ -69,17 +77,26 @@ class _Uniform(Memory):
         return min(int(self._memory.add_count), self._wanted.capacity)
 
     def add(self, step: Step) -> None:
-        element = self._elements.ReplayElement(
-            state=step.obs, action=step.action, reward=step.reward, next_state=step.next_obs,
-            is_terminal=step.terminated, episode_end=step.terminated or step.truncated,
-        )  # fmt: skip
+        end = step.terminated or step.truncated
+        if self._wanted.n_step > 1:  # as its agents do, in step and end_episode
+            element = self._elements.TransitionElement(
+                step.obs, step.action, step.reward, step.terminated, end
+            )
+        else:
+            element = self._elements.ReplayElement(
+                state=step.obs, action=step.action, reward=step.reward, next_state=step.next_obs,
+                is_terminal=step.terminated, episode_end=end,
+            )  # fmt: skip
         self._memory.add(element, **self._priority())
 
     def sample(self, batch_size: int, beta: float) -> Drawn:
         batch, drawn = self._memory.sample(batch_size, with_sample_metadata=True)
+        obs, next_obs, n = batch.state, batch.next_state, self._wanted.n_step
+        if n > 1:
+            obs, next_obs = obs[..., 0], next_obs[..., 0]  # stacks of one
         return Drawn(
-            drawn.keys, batch.state, batch.action, batch.reward, batch.next_state,
-            self._wanted.gamma * (1.0 - batch.is_terminal), None,
+            drawn.keys, obs, batch.action, batch.reward, next_obs,
+            self._wanted.gamma**n * (1.0 - batch.is_terminal), None,
             getattr(drawn, "probabilities", None),
         )  # fmt: skip
 
@@ -116,10 +133,14 @@ class _Proportional(_Uniform):
         return {"priority": self._law._sum_tree.max_recorded_priority}
 
 
+_CUT = "by its source, truncation yields no windows of fewer than n steps"
 _NOT_CLAIMED = {
     **unspoken("threads", "concurrency"),
     "images-are-kept-once": "states are stored whole and compressed",
     "stacked-frames-are-kept-once": "states are stored whole and compressed",
+    "windows-cut-by-truncation-bootstrap": _CUT,
+    "episodes-shorter-than-n": _CUT,
+    "windows-that-end-in-truncation": "its agents pass no observation after the last step",
 }
 
 
@@ -134,11 +155,13 @@ def proportional() -> Adapter:
         not_claimed={
             **_NOT_CLAIMED,
             **unspoken("errors that are not finite", *NOT_FINITE),
+            "errors-as-a-column": "keys and priorities must have the same shape, by its assertion",
+            "errors-reach-their-windows": _CUT,
             "a-late-error-is-no-exception": "an error of a row that is gone is refused",
         },
         settings="jax.replay_memory: ReplayBuffer and PrioritizedSamplingDistribution, new rows "
-        "with max_recorded_priority as its agents do; rows of one step, by an accumulator that "
-        "passes complete ones on",
+        "with max_recorded_priority as its agents do; windows of n steps by TransitionAccumulator, "
+        "rows of one step by an accumulator that passes complete ones on",
     )
 
 
@@ -151,6 +174,7 @@ def uniform() -> Adapter:
         law="uniform",
         make=_Uniform,
         not_claimed=_NOT_CLAIMED,
-        settings="jax.replay_memory: ReplayBuffer and UniformSamplingDistribution; rows of one "
-        "step, by an accumulator that passes complete ones on",
+        settings="jax.replay_memory: ReplayBuffer and UniformSamplingDistribution; windows of n "
+        "steps by TransitionAccumulator, rows of one step by an accumulator that passes complete "
+        "ones on",
     )

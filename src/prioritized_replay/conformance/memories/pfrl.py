@@ -173,7 +173,11 @@ def proportional() -> Adapter:
         version=version_of("pfrl"),
         law="proportional",
         make=_Proportional,
-        not_claimed={**_NOT_CLAIMED, **unspoken("errors that are not finite", *NOT_FINITE)},
+        not_claimed={
+            **_NOT_CLAIMED,
+            **unspoken("errors that are not finite", *NOT_FINITE),
+            "rows-of-priority-zero-are-never-drawn": "priorities must be greater than 0",
+        },
         draw="without_replacement",
         settings="PrioritizedReplayBuffer(error_max=None, betasteps=None), beta set before each "
         "draw, batch_experiences; every batch gets errors, as its agents do it: where a scenario "

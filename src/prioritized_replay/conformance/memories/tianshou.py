@@ -127,7 +127,13 @@ def _more(wanted: Wanted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_NOT_CLAIMED = unspoken("threads", "concurrency")
+_NO_LAST = "without obs_next, which ignore_obs_next leaves out, the last one of an episode is lost"
+_NOT_CLAIMED = {
+    **unspoken("threads", "concurrency"),
+    "images-are-kept-once": _NO_LAST,
+    "stacked-frames-are-kept-once": _NO_LAST,
+    "shared-frames-are-right": _NO_LAST,
+}
 
 
 def proportional() -> Adapter:
@@ -142,6 +148,11 @@ def proportional() -> Adapter:
         not_claimed={
             **_NOT_CLAIMED,
             **unspoken("errors that are not finite", *NOT_FINITE),
+            **unspoken(
+                "errors that come when their row has been replaced",
+                "a-late-error-does-not-reach-the-new-row",
+                "ids-stay-old-after-many-turns",
+            ),
             **unspoken("a generator of its own: priorities are drawn with numpy.random", *CHANCE),
         },
         settings="PrioritizedReplayBuffer or PrioritizedVectorReplayBuffer, returns by "
