@@ -1,6 +1,6 @@
 """A memory goes on when it is full, also where its capacity is a power of two.
 
-The same shows in all scenarios that fill such a memory: a-memory-of-one-row and others.
+The same shows in every scenario that fails with this IndexError.
 """
 
 from importlib.metadata import version

@@ -134,12 +134,16 @@ class _Proportional(_Uniform):
 
 
 _CUT = "by its source, truncation yields no windows of fewer than n steps"
+_LATER = "a row waits for the next step, which brings the observation that it ends with"
 _NOT_CLAIMED = {
     **unspoken("threads", "concurrency"),
     "images-are-kept-once": "states are stored whole and compressed",
     "stacked-frames-are-kept-once": "states are stored whole and compressed",
     "windows-cut-by-truncation-bootstrap": _CUT,
     "episodes-shorter-than-n": _CUT,
+    "windows-at-the-write-position": _LATER,
+    "open-windows-wait": _LATER,
+    "open-windows-survive": _LATER,
     "windows-that-end-in-truncation": "its agents pass no observation after the last step",
 }
 
@@ -155,6 +159,7 @@ def proportional() -> Adapter:
         not_claimed={
             **_NOT_CLAIMED,
             **unspoken("errors that are not finite", *NOT_FINITE),
+            **unspoken("repeated keys", "of-repeated-ids-the-last-error-counts"),
             "errors-as-a-column": "keys and priorities must have the same shape, by its assertion",
             "errors-reach-their-windows": _CUT,
             "a-late-error-is-no-exception": "an error of a row that is gone is refused",
