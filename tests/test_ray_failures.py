@@ -135,9 +135,9 @@ def test_a_start_of_ray_that_takes_too_long_is_tried_again(monkeypatch):
     starts = []
 
     def init(**options):
-        starts.append(
-            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)  # ray"])
-        )
+        code = "import time; print('begun', flush=True); time.sleep(60)  # in place of ray"
+        starts.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE))
+        assert starts[-1].stdout.readline()
         if len(starts) < fails:
             raise Exception("The current node timed out during startup. Because.")
 
@@ -149,13 +149,16 @@ def test_a_start_of_ray_that_takes_too_long_is_tried_again(monkeypatch):
     assert [start.wait(30) for start in starts[:2]] == [-signal.SIGKILL] * 2  # they left nothing
     assert starts[2].poll() is None
     starts[2].kill()
-    starts[2].wait()
+    for start in starts:
+        start.communicate()
     starts.clear()
     fails = 99
     with pytest.raises(RuntimeError, match="Ray could not be started on this machine: 'The curr"):
         cluster._start_here({})
     assert len(starts) == cluster.ATTEMPTS
     assert [start.wait(30) for start in starts] == [-signal.SIGKILL] * cluster.ATTEMPTS
+    for start in starts:
+        start.communicate()
 
 
 def run(code):
