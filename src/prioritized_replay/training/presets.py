@@ -31,7 +31,7 @@ _QUICK: dict[str, dict[str, Any]] = {
     # was not. With a step size of 1e-3 and slower schedules, 60,000 steps brought no arrival. Ten
     # rewards at a time carry the first arrivals back.
     "MountainCar-v0": {
-        "steps": 50_000,
+        "steps": 80_000,
         "hidden_sizes": (64, 64),
         "learning_rate": 4e-3,
         "learning_rate_end": 5e-4,
