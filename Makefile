@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # the steps print one after the other, with -j as well
-.PHONY: help demo bench quick test lint types layers docs unit clean
+.PHONY: help demo bench quick test lint types layers docs unit ray clean
 
 help:
 	@echo 'make demo    install what training needs into $(VENV) and train a Double DQN on CartPole-v1'
@@ -26,6 +26,8 @@ help:
 	@echo '             a minute on two cores, two more when the kernels have to be compiled'
 	@echo 'make test    install the development tools and run the whole gate:'
 	@echo '             make lint types layers docs unit'
+	@echo 'make ray     run the tests that start processes of Ray and kill them, one at a time: minutes,'
+	@echo '             on a machine that does nothing else'
 	@echo 'make docs    build the documentation into docs/_build/html, warnings are errors'
 	@echo 'make clean   remove caches and built documentation (not $(VENV), not runs/)'
 	@echo
@@ -45,7 +47,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks.ray_model docs/results/ray
 
 quick: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow' tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow and not processes' tests
 
 # pytest comes last, so that its closing line is the last one of the gate
 test: lint types layers docs unit
@@ -66,7 +68,11 @@ docs: $(DEV)
 
 # two processes: the tests are independent of each other and of their order
 unit: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not processes'
+
+# one test at a time: each starts Ray, which needs both cores of a small machine for itself
+ray: $(DEV)
+	$(BIN)/python -m pytest -n 0 -m processes tests
 
 # venv makes the interpreter first and pip last: an environment without pip was interrupted
 $(TRAIN): pyproject.toml constraints.txt

@@ -14,6 +14,7 @@ import pytest
 
 ray = pytest.importorskip("ray")
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # of Ray's own sockets
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),

@@ -19,7 +19,11 @@ from tests.sharding import FIELDS, ray_of_this_file, transitions  # noqa: E402
 
 from prioritized_replay.integrations.ray import ShardedReplay, cluster  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.processes,
+    pytest.mark.skipif(os.name != "posix", reason="needs signals"),
+]
 
 SECONDS = 120.0  # for a call in another process, on a busy machine
 

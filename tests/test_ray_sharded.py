@@ -25,7 +25,11 @@ from prioritized_replay.integrations.ray import (  # noqa: E402
 )
 from prioritized_replay.integrations.ray.cluster import _alive  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="needs signals")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.processes,
+    pytest.mark.skipif(os.name != "posix", reason="needs signals"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
