@@ -68,11 +68,12 @@ docs: $(DEV)
 
 # two processes: the tests are independent of each other and of their order
 unit: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not processes'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not processes' --ignore=docs/ray.rst
 
 # one test at a time: each starts Ray, which needs both cores of a small machine for itself
 ray: $(DEV)
 	$(BIN)/python -m pytest -n 0 -m processes tests
+	$(BIN)/python -m pytest docs/ray.rst
 
 # venv makes the interpreter first and pip last: an environment without pip was interrupted
 $(TRAIN): pyproject.toml constraints.txt

@@ -313,6 +313,7 @@ def test_huge_and_tiny_masses_give_chances():
     assert allocate(chances, 9, np.random.default_rng(0)).sum() == 9
 
 
+@pytest.mark.processes  # it starts none, but takes as long as those that do
 @pytest.mark.slow
 def test_samples_per_insert_is_held_within_a_batch_over_many_operations_and_checkpoints(
     tmp_path, monkeypatch
