@@ -12,9 +12,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 from prioritized_replay.extras import install_command
 
@@ -267,76 +267,63 @@ def _compare(words: Sequence[str]) -> int:
 
 
 def _reproduce(words: Sequence[str]) -> int:
-    known = {
-        "cliffwalk": _cliffwalk,
-        "imbalanced": _imbalanced,
-        "chain": _chain,
-        "noise": _noise,
-        "memory": _memory,
-    }
     if not words or words[0] in ("-h", "--help"):
-        print(f"usage: per reproduce {'|'.join(known)} [OPTIONS]\n")
-        for name in known:
+        print(f"usage: per reproduce {'|'.join(_EXPERIMENTS)} [OPTIONS]\n")
+        for name in _EXPERIMENTS:
             print(f"  per reproduce {name} --help")
         return 0 if words else 2
-    if words[0] not in known:
-        raise _Refused(f"there is no experiment {words[0]!r}; known: {', '.join(known)}")
-    return known[words[0]](words[1:])
+    if words[0] not in _EXPERIMENTS:
+        raise _Refused(f"there is no experiment {words[0]!r}; known: {', '.join(_EXPERIMENTS)}")
+    return _EXPERIMENTS[words[0]].run(words[0], words[1:])
 
 
-def _cliffwalk(words: Sequence[str]) -> int:
-    _need("tyro", "rich", "matplotlib")
-    from prioritized_replay.experiments.cliffwalk.command import CliffwalkConfig, reproduce
+class _Experiment(NamedTuple):
+    """A package of ``experiments``, whose module ``command`` has ``reproduce`` and its options."""
 
-    about = "Reproduce the paper's Blind Cliffwalk: how many updates each way of replay needs."
-    with _refusing():
-        config = _parse(CliffwalkConfig, words, "per reproduce cliffwalk", description=about)
-        reproduce(config)
-    return 0
+    options: str
+    """The class of the options."""
+    about: str
+    needs: tuple[str, ...] = ("tyro", "rich", "matplotlib")
+    extra: str = "train"
 
-
-def _imbalanced(words: Sequence[str]) -> int:
-    _need("torch", "tyro", "rich", "matplotlib", "scipy", "sklearn", extra="experiments")
-    from prioritized_replay.experiments.imbalanced.command import ImbalancedConfig, reproduce
-
-    about = "Classify digits of which half are rare, with several ways to draw minibatches."
-    with _refusing():
-        config = _parse(ImbalancedConfig, words, "per reproduce imbalanced", description=about)
-        reproduce(config)
-    return 0
-
-
-def _chain(words: Sequence[str]) -> int:
-    _need("tyro", "rich", "matplotlib")
-    from prioritized_replay.experiments.chain.command import ChainConfig, reproduce
-
-    about = "Learn chains with a sparse reward and shared features: how many updates it takes."
-    with _refusing():
-        config = _parse(ChainConfig, words, "per reproduce chain", description=about)
-        reproduce(config)
-    return 0
+    def run(self, name: str, words: Sequence[str]) -> int:
+        _need(*self.needs, extra=self.extra)
+        module = import_module(f"prioritized_replay.experiments.{name}.command")
+        with _refusing():
+            config = _parse(
+                getattr(module, self.options),
+                words,
+                f"per reproduce {name}",
+                description=self.about,
+            )
+            module.reproduce(config)
+        return 0
 
 
-def _noise(words: Sequence[str]) -> int:
-    _need("tyro", "rich", "matplotlib")
-    from prioritized_replay.experiments.noise.command import NoiseConfig, reproduce
-
-    about = "Learn from rewards with noise: how wrong the values are where errors teach nothing."
-    with _refusing():
-        config = _parse(NoiseConfig, words, "per reproduce noise", description=about)
-        reproduce(config)
-    return 0
-
-
-def _memory(words: Sequence[str]) -> int:
-    _need("tyro", "rich", "matplotlib")
-    from prioritized_replay.experiments.memory.command import MemoryConfig, reproduce
-
-    about = "Try what the paper leaves open: refreshing old priorities, and other ways to evict."
-    with _refusing():
-        config = _parse(MemoryConfig, words, "per reproduce memory", description=about)
-        reproduce(config)
-    return 0
+_EXPERIMENTS = {
+    "cliffwalk": _Experiment(
+        "CliffwalkConfig",
+        "Reproduce the paper's Blind Cliffwalk: how many updates each way of replay needs.",
+    ),
+    "imbalanced": _Experiment(
+        "ImbalancedConfig",
+        "Classify digits of which half are rare, with several ways to draw minibatches.",
+        ("torch", "tyro", "rich", "matplotlib", "scipy", "sklearn"),
+        "experiments",
+    ),
+    "chain": _Experiment(
+        "ChainConfig",
+        "Learn chains with a sparse reward and shared features: how many updates it takes.",
+    ),
+    "noise": _Experiment(
+        "NoiseConfig",
+        "Learn from rewards with noise: how wrong the values are where errors teach nothing.",
+    ),
+    "memory": _Experiment(
+        "MemoryConfig",
+        "Try what the paper leaves open: refreshing old priorities, and other ways to evict.",
+    ),
+}
 
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
