@@ -1,6 +1,7 @@
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 # A gate that a script starts in the background ignores Ctrl-C, and so would all that it starts:
@@ -15,3 +16,16 @@ settings.register_profile(
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 )
+
+# Ray, once started in a process, leaves sockets and a loop behind, which go in any later test.
+LEFT_BY_RAY = [
+    f"ignore:Exception ignored in. {what}:pytest.PytestUnraisableExceptionWarning"
+    for what in ("<socket.socket", "<function BaseEventLoop.__del__")
+]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("processes"):
+            for left in LEFT_BY_RAY:
+                item.add_marker(pytest.mark.filterwarnings(left))

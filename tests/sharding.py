@@ -17,11 +17,12 @@ import numpy as np
 
 import prioritized_replay as per
 from prioritized_replay.integrations.ray import sharded
+from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.calls import Calls, Gone
 from prioritized_replay.integrations.ray.cluster import _alive, start_ray, stop_ray
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.drawing import Drawing
-from prioritized_replay.integrations.ray.shard import Blueprint, Shard
+from prioritized_replay.integrations.ray.shard import Shard
 
 FIELDS = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
 

@@ -106,9 +106,11 @@ def test_two_learners_at_once_are_both_served_and_counted(running):
         assert ray.get(works, timeout=SECONDS) == [640, 640]
         stats = replay.stats()
         assert (stats["inserted"], stats["drawn"], stats["stale_updates"]) == (128, 1_280, 0)
-        set_by = np.round(replay.priorities(ids) - 0.01, 6)
-        assert set(set_by.tolist()) == {3.0, 5.0} | ({1.0} & set(set_by.tolist()))
-        replay._timeout = replay._calls.timeout = 1.0  # what is allowed is used up, by both
+        priorities = set(np.round(replay.priorities(ids), 6).tolist())
+        assert priorities - {1.0} == {3.01, 5.01}  # 1.0 of a row that nobody has drawn
+        replay._agreement.timeout = replay._calls.timeout = (
+            1.0  # what is allowed is used up, by both
+        )
         with pytest.raises(TimeoutError, match="a draw of 16 rows waits for 2 more"):
             replay.sample(16)
 
@@ -133,6 +135,19 @@ def test_with_checkpoint_dir_nothing_up_to_the_last_save_is_lost(running, tmp_pa
         assert replay.update_priorities(late, np.ones(100)) == 0
         new = replay.extend(transitions(np.arange(10.0)))
         assert not np.isin(new, np.concatenate([old, late])).any()
+
+
+def test_a_coordinator_that_dies_is_said_in_one_line(running):
+    with ShardedReplay(10_000, FIELDS, shards=2, seed=1, samples_per_insert=10.0) as replay:
+        replay.extend(transitions(np.arange(100.0)))
+        (_, process), *_ = replay._processes.places(5.0)
+        os.kill(process, signal.SIGKILL)
+        for call in (lambda: replay.sample(8), replay.stats):
+            begun = time.monotonic()
+            with pytest.raises(RuntimeError, match=r"coordinator .* can only be closed") as error:
+                call()
+            assert "\n" not in str(error.value)
+            assert time.monotonic() - begun < 2 * replay.timeout
 
 
 def test_a_start_of_ray_that_takes_too_long_is_tried_again(monkeypatch):
@@ -166,12 +181,12 @@ def test_a_start_of_ray_that_takes_too_long_is_tried_again(monkeypatch):
 
 
 def run(code):
-    """Run a program of its own; return what it printed."""
+    """Run a program of its own; return the words of its last line."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.split()
+    return done.stdout.splitlines()[-1].split()  # Ray may have said something before
 
 
 FULL_STORE = """
@@ -223,18 +238,19 @@ TWO_NODES = """
 import time
 import numpy as np
 import prioritized_replay as per
+import ray
 from ray.cluster_utils import Cluster
 from prioritized_replay.integrations.ray import ShardedReplay
 
 options = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=options)
 try:
+    # First: with two nodes on a machine, Ray may attach a process to the one that is to go.
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     second = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
     cluster.wait_for_nodes()
     fields = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
-    with ShardedReplay(
-        4_000, fields, shards=4, seed=1, address=cluster.address, timeout=30.0
-    ) as replay:
+    with ShardedReplay(4_000, fields, shards=4, seed=1, timeout=30.0) as replay:
         values = np.arange(400.0)
         ids = replay.extend({"obs": values, "action": np.zeros(400, int), "reward": values,
                              "next_obs": values, "terminated": np.ones(400, bool)})
@@ -263,12 +279,12 @@ try:
         assert (new >= 0).all() and set((new % 4).tolist()) == {0, 1, 2, 3}
         assert slowest < 35.0, slowest
 finally:
+    ray.shutdown()
     cluster.shutdown()
 print("lost", int(lost.sum()), slowest)
 """
 
 
-@pytest.mark.skip(reason="it was not yet seen to reach its end: no verdict")
 def test_a_second_node_that_is_lost_costs_its_rows_and_nothing_else():
     word, lost, _ = run(TWO_NODES)
     assert word == "lost"

@@ -313,7 +313,19 @@ def test_huge_and_tiny_masses_give_chances():
     assert allocate(chances, 9, np.random.default_rng(0)).sum() == 9
 
 
-@pytest.mark.processes  # it starts none, but takes as long as those that do
+def test_a_closed_replay_lets_go_of_the_folders_it_was_saved_to(tmp_path, monkeypatch):
+    """A notebook keeps the name of the one that was closed."""
+    InProcess.instead_of_ray(monkeypatch)
+    kept = [ShardedReplay(100, FIELDS, shards=2, seed=0, checkpoint_dir=tmp_path)]
+    for _ in range(4):  # each of the two sets of a checkpoint is written again
+        kept[-1].save()
+        kept[-1].close()
+        for shard in kept[-1]._processes.shards:  # in a process of its own it would be gone
+            shard._buffer = None
+        kept.append(ShardedReplay.load(tmp_path))
+    kept[-1].close()
+
+
 @pytest.mark.slow
 def test_samples_per_insert_is_held_within_a_batch_over_many_operations_and_checkpoints(
     tmp_path, monkeypatch

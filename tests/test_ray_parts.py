@@ -12,12 +12,13 @@ pytest.importorskip("ray")
 
 from tests.sharding import FIELDS, Sharded, transitions
 
+from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting
 from prioritized_replay.integrations.ray.leveling import spread
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.numbering import GENERATION, Numbering
-from prioritized_replay.integrations.ray.shard import Blueprint, Shard
+from prioritized_replay.integrations.ray.shard import Shard
 from prioritized_replay.integrations.ray.writer import Rows, Writer
 
 NESTED = {

@@ -187,8 +187,10 @@ class ApexTraining(Training):
         self.episodes += len(collected.returns)
         self.learnt.returns.extend(collected.returns)
         self.step += collected.steps
+        # A report may begin before the warm-up has ended: those of its steps ask for no update.
+        before = max(before, config.warmup - 1)
         trainings = self.step // config.train_every - before // config.train_every
-        if trainings and self._shards.hold(config.warmup):
+        if trainings > 0 and self._shards.hold(config.warmup):
             try:
                 for _ in range(trainings * config.updates_per_train):
                     self._optimize()

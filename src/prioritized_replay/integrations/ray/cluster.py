@@ -19,10 +19,11 @@ from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from prioritized_replay.fields import arguments
+from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.calls import Gone
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.limiter import Limiter
-from prioritized_replay.integrations.ray.shard import Blueprint, Shard
+from prioritized_replay.integrations.ray.shard import Shard
 
 __all__ = ["Processes", "require_sendable", "start_ray", "stop_ray"]
 

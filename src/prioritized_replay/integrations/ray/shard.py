@@ -9,18 +9,18 @@ import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.numbering import Numbering
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.sampled import Totals, census, totals
 
-__all__ = ["Blueprint", "Drawn", "Reply", "Report", "Shard"]
+__all__ = ["Drawn", "Reply", "Report", "Shard"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -30,40 +30,6 @@ SKETCH = 1001  # quantiles that stand for the priorities of a shard
 NUMBERING = "numbering"
 """Name under which a shard's checkpoint keeps how its rows are numbered."""
 WARM = 64  # rows that make the compiled code of a shard ready before anybody waits for it
-
-
-@dataclass(frozen=True)
-class Blueprint:
-    """How to make the buffer of any shard."""
-
-    shards: int
-    capacity: int
-    """Of all shards together."""
-    fields: Mapping[str, Any]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of :class:`.ReplayBuffer` by name, but for ``directory`` and ``seed``."""
-    directory: str | None = None
-    entropy: int = 0
-    """What the seeds of all shards and generations are made of."""
-
-    def capacity_of(self, shard: int) -> int:
-        """Return how many rows one shard keeps; together they keep all."""
-        each, more = divmod(self.capacity, self.shards)
-        return each + (shard < more)
-
-    def folder(self, shard: int, generation: int) -> Path | None:
-        """Return where one shard keeps its rows, if it is not in RAM."""
-        if self.directory is None:
-            return None
-        return Path(self.directory) / f"shard-{shard}-{generation}"
-
-    def buffer(self, shard: int, generation: int) -> ReplayBuffer:
-        """Return a new buffer."""
-        seed = np.random.SeedSequence((self.entropy, shard, generation))
-        return ReplayBuffer(
-            self.capacity_of(shard), self.fields, **self.options,
-            directory=self.folder(shard, generation), seed=seed,
-        )  # fmt: skip
 
 
 class Report(NamedTuple):

@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,12 +14,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from prioritized_replay import PrioritizedIndex, Proportional
 from prioritized_replay.batch import Batch
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.schema import ADDED
 from prioritized_replay.integrations.ray import manifest
+from prioritized_replay.integrations.ray.agreement import Agreement
 from prioritized_replay.integrations.ray.ahead import Batches
+from prioritized_replay.integrations.ray.blueprint import (
+    OF_STREAMS,
+    Blueprint,
+    draw_up,
+    folder_named,
+)
 from prioritized_replay.integrations.ray.calls import Calls
 from prioritized_replay.integrations.ray.cluster import (
     Processes,
@@ -32,8 +37,8 @@ from prioritized_replay.integrations.ray.drawing import Drawing, Round
 from prioritized_replay.integrations.ray.inserting import Inserting
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.numbering import shards_of
-from prioritized_replay.integrations.ray.shard import Blueprint, Report
 from prioritized_replay.integrations.ray.statistics import LastDraw, merged
+from prioritized_replay.integrations.ray.updating import Updating
 from prioritized_replay.integrations.ray.writer import Rows, Writer
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.schedules import Schedule
@@ -45,12 +50,6 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MOST_SHARDS = 1024
-UPDATES = 64
-"""Calls with priorities that may be on their way before a further one waits."""
-IN_BLOCKS = 8192
-"""Priorities that are kept together before they are sent, where nobody waits for them."""
-OWN = ("n_step", "gamma", "num_envs", "autoreset")
-SHARED = ("n_step", "gamma", "max_bytes")
 
 
 class ShardedReplay:
@@ -147,18 +146,18 @@ class ShardedReplay:
             raise ValueError(f"shards must be <= {reason}, got {shards}")
         limiter = _limiter(samples_per_insert, tolerance)
         self._protected = checkpoint_dir is not None
-        folder = None if checkpoint_dir is None else _folder("checkpoint_dir", checkpoint_dir)
+        folder = None if checkpoint_dir is None else folder_named("checkpoint_dir", checkpoint_dir)
         if folder is not None and (folder / manifest.FILE).exists():
             raise FileExistsError(
                 f"checkpoint_dir must not hold a checkpoint, got {str(folder)!r}: "
                 "use ShardedReplay.load to go on with it"
             )
-        writer = {name: options[name] for name in OWN if options.get(name) is not None}
-        blueprint = _blueprint(capacity, fields, shards, sampler, options)
+        writer = {name: options[name] for name in OF_STREAMS if options.get(name) is not None}
+        blueprint = draw_up(capacity, fields, shards, sampler, options)
         timeout = _seconds(timeout)
         block = arguments.integer("block", block)
         made = Writer(fields, **writer, block=block)
-        _template(blueprint)
+        blueprint.template()
         for name, value in (
             ("fields", dict(fields)), ("sampler", sampler), ("ray_options", ray_options)
         ):  # fmt: skip
@@ -197,22 +196,24 @@ class ShardedReplay:
         self._about = about
         self._processes = processes
         self._blueprint: Blueprint = about["blueprint"]
-        self._timeout: float = about["timeout"]
-        self._limits: tuple[float, float] | None = about["limits"]
         self._protected = about["protected"]
-        self._calls = Calls(processes, self._blueprint.shards, self._timeout, self._is_lost)
+        # None of these holds on to this object, so it goes with its last name.
+        agreement = Agreement(processes, about["timeout"], about["limits"])
+        self._agreement = agreement
+        self._calls = Calls(processes, self._blueprint.shards, about["timeout"], agreement.lost)
         self._sampler = self._blueprint.options["sampler"]
         self._drawing = Drawing(self._calls, self._sampler, generator)
-        self._inserting = Inserting(self._calls, self._blueprint.capacity, self._allow_insert)
-        self._writer = writer or Writer(
-            self._blueprint.fields, **about["streams"], block=about["block"]
-        )
+        self._inserting = Inserting(self._calls, self._blueprint.capacity, agreement.allow_insert)
+        self._most_inserted_at_once = agreement.most_inserted_at_once(self.capacity)
+        self._updating = Updating(self._calls, self._sampler, self._blueprint.capacity_of(0))
+        self._writer = writer or self._new_writer()
         self._writing, self._reading = threading.RLock(), threading.RLock()
         self._last = LastDraw()
-        self._updates: deque[dict[int, Any]] = deque()
-        self._kept: list[tuple[Ints, Floats]] = []
-        self._judge: PrioritizedIndex | None = None
         self._extra: dict[str, bytes] = {}
+
+    def _new_writer(self) -> Writer:
+        about = self._about
+        return Writer(self._blueprint.fields, **about["streams"], block=about["block"])
 
     def __reduce__(self) -> Any:
         return _attached, (self._about, self._processes)
@@ -232,7 +233,7 @@ class ShardedReplay:
     @property
     def fields(self) -> dict[str, Any]:
         """Every stored column, as of :attr:`.ReplayBuffer.fields`."""
-        return _template(self._blueprint).fields
+        return self._blueprint.template().fields
 
     @property
     def sampler(self) -> Any:
@@ -257,13 +258,13 @@ class ShardedReplay:
     @property
     def timeout(self) -> float:
         """Seconds that a call may wait for others."""
-        return self._timeout
+        return self._calls.timeout
 
     @property
     def processes(self) -> list[tuple[str, int]]:
         """Ray's node and the process number of each shard; ``("", 0)`` of one that is away."""
         self._require_open()
-        return self._processes.places(min(5.0, self._timeout))[1:]
+        return self._processes.places(min(5.0, self._calls.timeout))[1:]
 
     def __len__(self) -> int:
         """Return how many rows can be drawn from the shards that answer."""
@@ -413,34 +414,23 @@ class ShardedReplay:
             ids = self._send_waiting()
             self._inserting.land(deadline)
         with self._reading:
-            self._send_kept()
-            self._land_updates(0, deadline)
+            self._updating.push()
+            self._updating.land(deadline)
         return ids
 
     def _send_waiting(self) -> Ints:
         rows = self._writer.take()
         if rows is None:
-            self._inserting.push(self._calls.deadline(), self._most_at_once())
+            self._inserting.push(self._calls.deadline(), self._most_inserted_at_once)
             return np.zeros(0, np.int64)
         return self._insert(rows, True)
 
     def _insert(self, rows: Rows, wait: bool) -> Ints:
         if not len(rows):
             return np.zeros(0, np.int64)
-        return self._inserting.insert(rows, wait, self._calls.deadline(), self._most_at_once())
-
-    def _most_at_once(self) -> int:
-        """Return how many rows may be inserted before it is asked again whether more may."""
-        if self._limits is None or not np.isfinite(self._limits[1]):
-            return self.capacity
-        return max(1, int(self._limits[1] / self._limits[0]))
-
-    def _allow_insert(self, rows: int, deadline: float) -> None:
-        if self._limits is None:
-            return
-        reason = self._coordinate("insert", rows, max(0.0, deadline - time.monotonic() - 0.5))
-        if reason is not None:
-            raise TimeoutError(f"{reason}; none came within {self._timeout:g} s")
+        return self._inserting.insert(
+            rows, wait, self._calls.deadline(), self._most_inserted_at_once
+        )
 
     def _flush(self) -> None:
         """Send what waits here, unless another thread is about to."""
@@ -451,7 +441,7 @@ class ShardedReplay:
             finally:
                 self._writing.release()
         with self._reading:
-            self._send_kept()
+            self._updating.push()
 
     # --- drawing ---------------------------------------------------------------------------
 
@@ -474,7 +464,7 @@ class ShardedReplay:
         beta = arguments.number("beta", beta, 1.0)
         self._flush()
         deadline = self._calls.deadline()
-        self._allow_draw(batch_size, 1, True, deadline)
+        self._agreement.allow_draw(batch_size, 1, True, deadline)
         try:
             with self._reading:
                 begun = self._drawing.begin(batch_size, 1, deadline)
@@ -512,7 +502,7 @@ class ShardedReplay:
         def begin(most: int, wait: bool) -> tuple[int, Round] | None:
             self._flush()
             deadline = self._calls.deadline()
-            allowed = self._allow_draw(batch_size, most, wait, deadline)
+            allowed = self._agreement.allow_draw(batch_size, most, wait, deadline)
             if not allowed:
                 return None
             try:
@@ -534,20 +524,9 @@ class ShardedReplay:
 
         return Batches(begin, finish, lambda n: self._take_back(n * batch_size), ahead, beta)
 
-    def _allow_draw(self, rows: int, most: int, wait: bool, deadline: float) -> int:
-        """Return how many draws of so many rows may be made now."""
-        if self._limits is None:
-            return most
-        seconds = max(0.0, deadline - time.monotonic() - 0.5) if wait else 0.0
-        allowed, reason = self._coordinate("draw", rows, most, seconds)
-        if wait and not allowed:
-            raise TimeoutError(f"{reason}; none came within {self._timeout:g} s")
-        return int(allowed)
-
     def _take_back(self, rows: int) -> None:
-        if self._limits is not None and not self._closed:
-            with contextlib.suppress(Exception):
-                self._coordinate("take_back", rows)
+        if not self._closed:
+            self._agreement.take_back(rows)
 
     def get(self, ids: ArrayLike, beta: float = 1.0) -> Batch[Array]:
         """Return named transitions, as :meth:`sample` would had it drawn these.
@@ -632,93 +611,17 @@ class ShardedReplay:
         self._require_open()
         wanted = arguments.ids(ids)
         errors = arguments.errors(td_errors, wanted.size)
-        self._require_priorities(wanted, errors)
+        self._updating.check(wanted, errors)
         if not wanted.size:
             return 0
         if not wait:
             with self._reading:
-                self._kept.append((wanted.copy(), errors.copy()))
-                if sum(len(ids) for ids, _ in self._kept) >= IN_BLOCKS:
-                    self._send_kept()
+                self._updating.keep(wanted, errors)
             return 0
         self._flush()
         deadline = self._calls.deadline()
         with self._reading:
-            self._require_issued(wanted, deadline)
-            present = self._calls.present()
-            outcome = self._calls.answers(self._updates_of(wanted, errors, present), deadline)
-            if outcome.late:
-                raise TimeoutError(
-                    f"shard {next(iter(outcome.late))} has not answered for {self._timeout:g} s: "
-                    "it has the priorities, and they will be applied"
-                )
-            return sum(outcome.values.values())
-
-    def _require_priorities(self, ids: Ints, errors: Floats) -> None:
-        """Check that errors give priorities that every shard can have."""
-        if not errors.size:
-            return
-        if not np.isfinite(errors).all():
-            place = int(np.flatnonzero(~np.isfinite(errors))[0])
-            raise ValueError(
-                f"td_errors must be finite, got {errors[place]} for id {ids[place]} at position "
-                f"{place}"
-            )
-        if self._judge is None:
-            self._judge = PrioritizedIndex(
-                self.capacity if self.capacity < 64 else 64, self._sampler
-            )
-            self._judge.append(1)
-        largest = float(np.abs(errors).max())
-        if largest > LARGE:
-            self._judge.update_priorities([0], [largest])
-
-    def _require_issued(self, ids: Ints, deadline: float) -> None:
-        """Check that no id is one that was never given; ask, where this is not known here."""
-        if ids.min() < 0:
-            raise ValueError(f"ids must be >= 0, got {ids.min()}")
-        of = shards_of(ids, self.shards)
-        given = np.array([report.next_id for report in self._calls.reports])
-        if (ids < given[of]).all():
-            return
-        asked = {}
-        present = self._calls.present()
-        for shard in np.unique(of).tolist():
-            if present[shard]:
-                asked[shard] = self._calls.ask(shard, "unknown", ids[of == shard])
-        for unknown in self._calls.answers(asked, deadline).values.values():
-            if unknown is not None:
-                raise ValueError(f"ids must have been issued, got {unknown}")
-
-    def _updates_of(self, ids: Ints, errors: Floats, present: NDArray[np.bool_]) -> dict[int, Any]:
-        """Send priorities to their shards; what belongs to one that is away is lost with it."""
-        of = shards_of(ids, self.shards)
-        calls = {}
-        for shard in np.unique(of).tolist():
-            if present[shard]:
-                mine = of == shard
-                calls[shard] = self._calls.ask(shard, "update_priorities", ids[mine], errors[mine])
-        return {shard: call for shard, call in calls.items() if call is not None}
-
-    def _send_kept(self) -> None:
-        """Send the priorities that nobody waits for, in one block to each shard."""
-        if not self._kept:
-            return
-        ids = np.concatenate([ids for ids, _ in self._kept])
-        errors = np.concatenate([errors for _, errors in self._kept])
-        self._kept.clear()
-        self._updates.append(self._updates_of(ids, errors, self._calls.present()))
-        self._land_updates(UPDATES, self._calls.deadline())
-
-    def _land_updates(self, keep: int, deadline: float) -> None:
-        """Take note of updates that have arrived; wait until at most so many have not."""
-        while self._updates:
-            calls = self._updates[0]
-            ready = self._processes.wait(list(calls.values()), 0.0) if calls else set()
-            if len(ready) < len(calls) and len(self._updates) <= keep:
-                return
-            self._updates.popleft()
-            self._calls.answers(calls, deadline)
+            return self._updating.update(wanted, errors, deadline)
 
     # --- all the rest ----------------------------------------------------------------------
 
@@ -760,8 +663,10 @@ class ShardedReplay:
             more = self._calls.answers({k: self._calls.ask(k, "stats") for k in rest}, deadline)
             outcome.values |= more.values
         if not outcome.values:
-            raise TimeoutError(f"none of {self.shards} shards has answered for {self._timeout:g} s")
-        state = self._coordinate("state")
+            raise TimeoutError(
+                f"none of {self.shards} shards has answered for {self._calls.timeout:g} s"
+            )
+        state = self._agreement.ask("state")
         own: dict[str, float] = {
             "shards": self.shards,
             "shards_present": len(outcome.values),
@@ -812,9 +717,9 @@ class ShardedReplay:
         self._require_open()
         if path is None and self._about["folder"] is None:
             raise ValueError("path must be given where there is no checkpoint_dir, got None")
-        folder = self._about["folder"] if path is None else _folder("path", path)
+        folder = self._about["folder"] if path is None else folder_named("path", path)
         self.flush()
-        seconds = self._timeout if timeout is None else _seconds(timeout)
+        seconds = self._calls.timeout if timeout is None else _seconds(timeout)
         deadline = time.monotonic() + seconds
         folder.mkdir(parents=True, exist_ok=True)
         name = manifest.next_set(folder)
@@ -824,7 +729,7 @@ class ShardedReplay:
                 k: self._calls.ask(k, "save", str(folder / name / f"shard-{k}"))
                 for k in range(self.shards)
             }
-            _template(self._blueprint).save(folder / name / "template", extra=extra)
+            self._blueprint.template().save(folder / name / "template", extra=extra)
             self._writer.windows.save(folder / name / "writer")
             outcome = self._calls.answers(calls, deadline)
             if len(outcome.values) < self.shards:
@@ -840,22 +745,22 @@ class ShardedReplay:
                         f"where shard {shard} has written nothing that is seen here"
                     )
             manifest.write_manifest(folder, name, self._described())
-        self._coordinate("saved", str(folder / name), self._protected)
+        self._agreement.ask("saved", str(folder / name), self._protected)
 
     def _described(self) -> dict[str, Any]:
         """Return what a checkpoint says of the whole."""
-        about, limits = self._about, self._limits
+        about, limits = self._about, self._agreement.limits
         return {
             "shards": self.shards,
             "capacity": self.capacity,
             "samples_per_insert": None if limits is None else limits[0],
             "tolerance": limits[1] if limits is not None and np.isfinite(limits[1]) else None,
             "block": about["block"],
-            "timeout": self._timeout,
+            "timeout": self._calls.timeout,
             "num_envs": self.num_envs,
             "autoreset": about["streams"].get("autoreset"),
             "protected": self._protected,
-            "coordinator": self._coordinate("state"),
+            "coordinator": self._agreement.ask("state"),
             "generator": self._drawing.generator.bit_generator.state,
             "written": self._inserting.written.tolist(),
             "entropy": self._blueprint.entropy,
@@ -890,7 +795,7 @@ class ShardedReplay:
         ConnectionError, RuntimeError
             As the class.
         """
-        folder = _folder("path", path)
+        folder = folder_named("path", path)
         plain = manifest.read_manifest(folder)
         parts = folder / plain["set"]
         template = ReplayBuffer.load(parts / "template")
@@ -906,7 +811,7 @@ class ShardedReplay:
             "n_step": template.n_step, "gamma": template.gamma, "max_bytes": max_bytes,
             "directory": directory,
         }  # fmt: skip
-        blueprint = _blueprint(
+        blueprint = draw_up(
             plain["capacity"], fields, plain["shards"], template.sampler, options, plain["entropy"]
         )
         limiter = _limiter(plain["samples_per_insert"], plain["tolerance"])
@@ -930,7 +835,7 @@ class ShardedReplay:
             replay._extra = template.extra
             replay._calls.ask_all("report", replay._calls.deadline())
             if replay._protected:
-                replay._coordinate("saved", str(parts), True)
+                replay._agreement.ask("saved", str(parts), True)
         except BaseException:
             replay.close()
             raise
@@ -955,6 +860,7 @@ class ShardedReplay:
             return
         self._closed = True
         self._processes.kill()
+        self._writer = self._new_writer()  # the old one owns the folder that it was saved to
         stop_ray()
 
     def __enter__(self) -> Self:
@@ -974,25 +880,6 @@ class ShardedReplay:
         if self._closed:
             raise RuntimeError("a ShardedReplay that was closed cannot be used any more")
 
-    def _coordinate(self, method: str, *values: Any) -> Any:
-        """Call a method of the coordinator, and wait for its answer."""
-        try:
-            return self._processes.result(
-                self._processes.coordinate(method, *values), self._timeout + 1.0
-            )
-        except TimeoutError:
-            raise TimeoutError(
-                f"the coordinator of the shards has not answered for {self._timeout:g} s"
-            ) from None
-
-    def _is_lost(self, shard: int, report: Report) -> None:
-        """Say what was last known of a generation that is gone."""
-        self._coordinate("lost", shard, report.generation, report.issued, report.totals.size)
-
-
-LARGE = 1e15
-"""Errors beyond this may give priorities that cannot be used."""
-
 
 def _attached(about: dict[str, Any], processes: Processes) -> ShardedReplay:
     """Return a handle in another process, with random numbers of its own."""
@@ -1000,44 +887,6 @@ def _attached(about: dict[str, Any], processes: Processes) -> ShardedReplay:
     replay._owner, replay._closed = -1, False
     replay._attach(about, processes, None, np.random.default_rng())
     return replay
-
-
-def _blueprint(
-    capacity: int, fields: Mapping[str, Any], shards: int, sampler: Any,
-    options: Mapping[str, Any], entropy: int | None = None,
-) -> Blueprint:  # fmt: skip
-    """Return how to make a shard.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If an option is unknown, or one that shards cannot have.
-    """
-    known = {*OWN, "max_bytes", "directory", "seed"}
-    if options.get("sequence") is not None:
-        raise ValueError(
-            "sequence must be left out where there are shards: their rows are single transitions"
-        )
-    for name in options:
-        if name not in known and name != "sequence":
-            raise TypeError(f"ShardedReplay has no argument {name!r}")
-    shared = {name: options[name] for name in SHARED if options.get(name) is not None}
-    if "max_bytes" in shared:
-        shared["max_bytes"] = max(1, arguments.integer("max_bytes", shared["max_bytes"]) // shards)
-    shared["sampler"] = Proportional() if sampler is None else sampler
-    directory = options.get("directory")
-    if entropy is None:
-        entropy = int(np.random.default_rng(options.get("seed")).integers(2**63))
-    return Blueprint(
-        shards, capacity, dict(fields), shared,
-        None if directory is None else str(_folder("directory", directory)), entropy,
-    )  # fmt: skip
-
-
-def _template(blueprint: Blueprint) -> ReplayBuffer:
-    """Return an empty buffer of one row like those of the shards."""
-    options = {n: value for n, value in blueprint.options.items() if n != "max_bytes"}
-    return ReplayBuffer(1, blueprint.fields, **options, seed=0)
 
 
 def _limiter(samples_per_insert: float | None, tolerance: float | None) -> Limiter | None:
@@ -1053,10 +902,3 @@ def _seconds(timeout: Any) -> float:
     if not seconds > 0.0:
         raise ValueError(f"timeout must be > 0, got {timeout}")
     return seconds
-
-
-def _folder(name: str, path: Any) -> Path:
-    try:
-        return Path(path).absolute()
-    except TypeError:
-        raise ValueError(f"{name} must be a path, got {arguments.shown(path)}") from None
