@@ -120,6 +120,8 @@ def test_mean_height_of_one_evaluation_is_that_evaluation():
             {"tune": (1.0, 2.0), "seeds": (10_000,)},
             "seeds must be < 10,000 with tune, .* got 10000",
         ),
+        ({"learning_rate": 0.0}, "learning_rate must be > 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be > 0, got nan"),
         ({"tuning_seeds": 0}, "tuning_seeds must be >= 1, got 0"),
         ({"workers": 0}, "workers must be >= 1, got 0"),
     ],
@@ -127,6 +129,19 @@ def test_mean_height_of_one_evaluation_is_that_evaluation():
 def test_nonsense_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         CompareConfig(env_id="CartPole-v1", **wrong)
+
+
+def test_a_step_size_takes_the_last_one_with_it_and_factors_are_of_it():
+    config = CompareConfig(env_id="CartPole-v1", seeds=1, arms=("rank",), learning_rate=0.002)
+    pattern = preset("CartPole-v1")
+
+    (one,) = config.runs()
+    (half,) = config.runs({"rank": 0.5})
+
+    assert one.config.learning_rate == 2 * half.config.learning_rate == 0.002
+    ratio = pattern.learning_rate_end / pattern.learning_rate
+    assert one.config.learning_rate_end == pytest.approx(0.002 * ratio)
+    assert half.config.learning_rate_end == pytest.approx(0.001 * ratio)
 
 
 def test_command_line_takes_a_number_of_seeds_or_a_list_of_them():

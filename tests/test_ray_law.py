@@ -11,7 +11,7 @@ import prioritized_replay as per
 
 pytest.importorskip("ray")
 
-from tests.sharding import FIELDS, InProcess, Sharded, transitions
+from tests.sharding import FIELDS, Call, InProcess, Sharded, transitions
 
 from prioritized_replay.integrations.ray import ShardedReplay
 from prioritized_replay.integrations.ray.allocation import (
@@ -324,6 +324,34 @@ def test_a_closed_replay_lets_go_of_the_folders_it_was_saved_to(tmp_path, monkey
             shard._buffer = None
         kept.append(ShardedReplay.load(tmp_path))
     kept[-1].close()
+
+
+@pytest.mark.parametrize("method", ["save", "clear", "get", "priorities", "stats"])
+def test_a_shard_that_dies_before_it_answers_is_asked_again(method, tmp_path, monkeypatch):
+    """That it has died a moment ago, nobody knows."""
+    InProcess.instead_of_ray(monkeypatch)
+    with ShardedReplay(100, FIELDS, shards=2, seed=0) as replay:
+        ids = replay.extend(transitions(np.arange(10.0)))
+        submit, died = replay._processes.submit, []
+
+        def dies_once(shard, called, *values):
+            if (shard, called) == (1, method) and not died:
+                died.append(shard)
+                return Call(None, "gone")
+            return submit(shard, called, *values)
+
+        monkeypatch.setattr(replay._processes, "submit", dies_once)
+        if method == "save":
+            replay.save(tmp_path)
+            assert len(per.ReplayBuffer.load(tmp_path / "a" / "shard-1")) == 5
+        elif method == "clear":
+            replay.clear()
+            assert len(replay) == 0
+        elif method == "stats":
+            assert replay.stats()["shards_present"] == 2
+        else:
+            assert len(getattr(replay, method)(ids)) == 10
+        assert died == [1]
 
 
 @pytest.mark.slow

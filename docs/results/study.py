@@ -53,6 +53,8 @@ class Planned(NamedTuple):
     arms: tuple[str, ...]
     seeds: int
     steps: int
+    learning_rate: float
+    """Of the preset when the study was planned: presets may change meanwhile."""
 
     @property
     def folder(self) -> str:
@@ -63,18 +65,19 @@ class Planned(NamedTuple):
         """Return the words after ``per``."""
         return [
             *("compare", self.env_id, "--arms", *self.arms, "--seeds", str(self.seeds)),
-            *("--steps", str(self.steps), "--tune", "0.5", "1", "2", "--tuning-seeds", "5"),
+            *("--steps", str(self.steps), "--learning-rate", str(self.learning_rate)),
+            *("--tune", "0.5", "1", "2", "--tuning-seeds", "5"),
             *("--workers", str(workers), "--output", str(output / self.folder)),
         ]
 
 
 PLAN = [
-    Planned("CartPole-v1", ALL, 30, 20_000),
-    Planned("MountainCar-v0", ALL, 30, 50_000),
-    Planned("Acrobot-v1", ALL, 30, 30_000),
-    Planned("LunarLander-v3", THREE, 10, 300_000),
-    Planned("MinAtar/Breakout-v1", THREE, 5, 300_000),
-    Planned("MinAtar/Asterix-v1", THREE, 5, 300_000),
+    Planned("CartPole-v1", ALL, 30, 20_000, 0.001),
+    Planned("MountainCar-v0", ALL, 30, 50_000, 0.004),
+    Planned("Acrobot-v1", ALL, 30, 30_000, 0.0005),
+    Planned("LunarLander-v3", THREE, 10, 300_000, 0.001),
+    Planned("MinAtar/Breakout-v1", THREE, 5, 300_000, 0.0005),
+    Planned("MinAtar/Asterix-v1", THREE, 5, 300_000, 0.0005),
 ]
 
 

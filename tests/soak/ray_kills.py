@@ -2,8 +2,8 @@
 
 Two processes add tagged rows and a learner draws, updates and saves, while shards and writers are
 killed with signal 9. At the end, each tag is looked for in the shards: no row was torn or is there
-twice, no call took longer than it may, and the rows that were acknowledged and are gone are as many
-as ``stats()["rows_lost"]`` says.
+twice, each row of a checkpoint is still there, no call took longer than it may, and the rows that
+were acknowledged and are gone are as many as ``stats()["rows_lost"]`` says.
 
 Where a writer was killed, that number may be off by the rows that nobody but the writer knew of:
 those of its last calls. They are counted as *in doubt*. Where only shards are killed, none are.
@@ -85,7 +85,7 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
     generator = np.random.default_rng(seed)
     longest, until = 0.0, time.monotonic() + 60.0 * minutes
     done = died = late = saves = following = broken = 0
-    acknowledged = []
+    acknowledged, secured = [], [np.zeros(0, np.int64)]
     doubtful = 0  # rows in the last calls of writers that were killed
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -144,13 +144,14 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
             if generator.random() < 0.2:
                 replay.save(timeout=120.0)
                 saves += 1
+                secured.append(tags_in(folder)[0])
             if done % 10 == 0:
                 say(f"{done} kills, {len(replay)} rows, longest call {longest:.1f} s", flush=True)
         ray.get([writer.settle.remote() for writer in writers], timeout=2 * TIMEOUT)
         stats = replay.stats()
         replay.save(timeout=120.0)
         there, in_the_end = tags_in(folder)
-    acknowledged = np.concatenate(acknowledged)
+    acknowledged, secured = np.concatenate(acknowledged), np.unique(np.concatenate(secured))
     gone = np.setdiff1d(acknowledged, there).size
     twice = there.size - np.unique(there).size
     broken += in_the_end
@@ -159,6 +160,9 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
             f"{broken} rows were torn, and {twice} of {there.size} are there twice; stats said "
             f"{stats['size']}"
         )
+    missing = np.setdiff1d(secured, there).size
+    if missing:
+        raise AssertionError(f"{missing} of {secured.size} rows that were saved are gone")
     if there.size and there.max() >= following:
         raise AssertionError(f"there is a row {there.max()} that nobody has added")
     if longest > 2 * TIMEOUT:  # a draw and an update
@@ -173,6 +177,7 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
         "saves": saves, "acknowledged": acknowledged.size, "gone": gone,
         "counted as lost": int(stats["rows_lost"]), "in doubt": doubtful, "torn": broken,
         "twice": twice,
+        "saved before the end": secured.size, "of them gone": missing,
         "timeouts": late, "longest call, s": round(longest, 1),
     }  # fmt: skip
 

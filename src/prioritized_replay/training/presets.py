@@ -33,8 +33,8 @@ _QUICK: dict[str, dict[str, Any]] = {
     "MountainCar-v0": {
         "steps": 80_000,
         "hidden_sizes": (64, 64),
-        "learning_rate": 4e-3,
-        "learning_rate_end": 5e-4,
+        "learning_rate": 8e-3,
+        "learning_rate_end": 1e-3,
         "n_step": 10,
         "tau": None,
         "target_period": 300,

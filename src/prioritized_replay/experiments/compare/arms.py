@@ -5,6 +5,7 @@ Knows the names of arms and settings; knows nothing of seeds, files or how a run
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -62,9 +63,8 @@ def run_of(env_id: str, arm: Arm, seed: int, *, step_size: float = 1.0, **overri
     pattern = preset(env_id, **overrides)
     return Run(
         arm,
-        preset(
-            env_id,
-            **overrides,
+        dataclasses.replace(
+            pattern,
             **SETTINGS[arm],
             seed=seed,
             threads=1,

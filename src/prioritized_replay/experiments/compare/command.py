@@ -60,6 +60,9 @@ class CompareConfig:
     steps: int | None = None
     """Environment steps of each run; None: as the preset says."""
 
+    learning_rate: float | None = None
+    """Step size of each run, the last one in proportion; None: as the preset says."""
+
     workers: int = 2
     """Runs at a time, each in a process of its own with one thread."""
 
@@ -81,6 +84,8 @@ class CompareConfig:
                 raise ValueError(f"tune must be factors > 0, got {factor}")
         if _repeats(self.tune) or len(self.tune) == 1:
             raise ValueError(f"tune must be two or more different factors, got {self.tune}")
+        if self.learning_rate is not None and not 0.0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         Within(1, FIRST_SEED).check("tuning_seeds", self.tuning_seeds, int)
         if min(self.seed_list, default=-1) < 0 or _repeats(self.seed_list):
             raise ValueError(f"seeds must be different numbers >= 0, got {self.seeds}")
@@ -111,7 +116,12 @@ class CompareConfig:
 
     def overrides(self) -> dict[str, Any]:
         """Return what is changed in the preset, for all arms."""
-        return {} if self.steps is None else {"steps": self.steps}
+        changed: dict[str, Any] = {} if self.steps is None else {"steps": self.steps}
+        if self.learning_rate is not None:
+            pattern = preset(self.env_id)
+            last = pattern.learning_rate_end * (self.learning_rate / pattern.learning_rate)
+            changed |= {"learning_rate": self.learning_rate, "learning_rate_end": last}
+        return changed
 
     def runs(self, step_sizes: Mapping[Arm, float] | None = None) -> list[Run]:
         """Return what is to be trained: seed by seed, so that arms can soon be compared.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -139,17 +139,18 @@ class Calls:
             time.sleep(0.02)
         return present
 
-    def require_all(self, deadline: float) -> None:
-        """Wait until all shards can be asked.
+    def require(self, shards: Iterable[int], deadline: float) -> None:
+        """Wait until these shards can be asked.
 
         Raises
         ------
         TimeoutError
             If they cannot in time.
         """
-        while not (present := self.present()).all():
+        wanted = list(shards)
+        while not (present := self.present())[wanted].all():
             if time.monotonic() >= deadline:
-                missing = ", ".join(map(str, np.flatnonzero(~present)))
+                missing = ", ".join(str(k) for k in wanted if not present[k])
                 raise TimeoutError(
                     f"shard {missing} of {len(self)} has not answered for {self.timeout:g} s"
                 )
@@ -219,6 +220,36 @@ class Calls:
         """Call a method of every shard that is present, and wait for the answers."""
         shards = np.flatnonzero(self.present()).tolist()
         return self.answers({k: self.ask(k, method, *arguments) for k in shards}, deadline)
+
+    def insist(self, asks: Mapping[int, tuple[Any, ...]], deadline: float) -> Outcome:
+        """Ask shards, each for something of its own; ask those again that die before they answer.
+
+        It must do no harm to do it twice. A shard that has died a moment ago is not known to have,
+        so one call may always meet a dead one.
+
+        Parameters
+        ----------
+        asks : mapping of int to tuple
+            Of each shard the method and its arguments.
+        deadline : float
+            Until when.
+
+        Raises
+        ------
+        TimeoutError
+            If they cannot be asked in time.
+        Exception
+            What a shard raised.
+        """
+        self.require(asks, deadline)
+        outcome = self.answers({k: self.ask(k, *asks[k]) for k in asks}, deadline)
+        while outcome.gone:
+            self.require(outcome.gone, deadline)
+            again = self.answers({k: self.ask(k, *asks[k]) for k in outcome.gone}, deadline)
+            outcome.values |= again.values
+            outcome.late |= again.late
+            outcome.gone = again.gone
+        return outcome
 
     def refresh(self, but: Any = ()) -> None:
         """Let shards that have not answered lately report; nobody waits for it."""

@@ -565,13 +565,11 @@ class ShardedReplay:
 
     def _of_rows(self, method: str, ids: Ints) -> tuple[dict[int, Any], Ints]:
         """Return what shards say of named rows, and where each of these was named."""
-        deadline = self._calls.deadline()
-        self._calls.require_all(deadline)
         of = shards_of(ids, self.shards)
-        calls = {int(k): self._calls.ask(int(k), method, ids[of == k]) for k in np.unique(of)}
-        outcome = self._calls.answers(calls, deadline)
-        if len(outcome.values) < len(calls):
-            raise TimeoutError("a shard went away while it was asked for rows")
+        calls = {int(k): (method, ids[of == k]) for k in np.unique(of)}
+        outcome = self._calls.insist(calls, self._calls.deadline())
+        if outcome.late:
+            raise TimeoutError(f"shard {min(outcome.late)} has not answered for {self.timeout:g} s")
         parts = {k: outcome.values[k] for k in calls}
         for part in parts.values():
             if isinstance(part, int):
@@ -633,11 +631,13 @@ class ShardedReplay:
     def clear(self) -> None:
         """Remove all rows of all shards; ids continue where they were."""
         self.flush()
-        deadline = self._calls.deadline()
-        self._calls.require_all(deadline)
-        outcome = self._calls.ask_all("clear", deadline)
-        if len(outcome.values) < self.shards:
-            raise TimeoutError("a shard did not answer while all rows were removed")
+        asks = {k: ("clear",) for k in range(self.shards)}
+        outcome = self._calls.insist(asks, self._calls.deadline())
+        if outcome.late:
+            raise TimeoutError(
+                f"shard {min(outcome.late)} has not answered for {self.timeout:g} s: it will "
+                "remove its rows, as the others have"
+            )
 
     def stats(self) -> dict[str, float]:
         """Return the state of all shards in plain numbers; see :meth:`.ReplayBuffer.stats`.
@@ -658,10 +658,8 @@ class ShardedReplay:
         deadline = self._calls.deadline()
         outcome = self._calls.ask_all("stats", deadline)
         with contextlib.suppress(TimeoutError):  # one that is being restarted: what it has lost
-            self._calls.require_all(deadline)
             rest = [k for k in range(self.shards) if k not in outcome.values]
-            more = self._calls.answers({k: self._calls.ask(k, "stats") for k in rest}, deadline)
-            outcome.values |= more.values
+            outcome.values |= self._calls.insist({k: ("stats",) for k in rest}, deadline).values
         if not outcome.values:
             raise TimeoutError(
                 f"none of {self.shards} shards has answered for {self._calls.timeout:g} s"
@@ -724,18 +722,13 @@ class ShardedReplay:
         folder.mkdir(parents=True, exist_ok=True)
         name = manifest.next_set(folder)
         with self._writing, self._reading:
-            self._calls.require_all(deadline)
-            calls = {
-                k: self._calls.ask(k, "save", str(folder / name / f"shard-{k}"))
-                for k in range(self.shards)
-            }
             self._blueprint.template().save(folder / name / "template", extra=extra)
             self._writer.windows.save(folder / name / "writer")
-            outcome = self._calls.answers(calls, deadline)
-            if len(outcome.values) < self.shards:
-                missing = next(k for k in calls if k not in outcome.values)
+            asks = {k: ("save", str(folder / name / f"shard-{k}")) for k in range(self.shards)}
+            outcome = self._calls.insist(asks, deadline)
+            if outcome.late:
                 raise TimeoutError(
-                    f"shard {missing} has not saved its rows within {seconds:g} s: "
+                    f"shard {min(outcome.late)} has not saved its rows within {seconds:g} s: "
                     "the checkpoint before is still there. Give save a larger timeout"
                 )
             for shard in range(self.shards):
