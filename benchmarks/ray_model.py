@@ -2,7 +2,8 @@
 
 From measured times of calls it computes how many rows a second one learner can draw ahead of K
 shards over a network: the least of what the learner, the network and the shards can do. What it
-says of more than this machine is a prediction.
+says of more than this machine is a prediction. What it says of this machine, where all processes
+share few cores and no network is between them, is compared with what was measured here.
 """
 
 from __future__ import annotations
@@ -90,12 +91,9 @@ def predict(costs: Costs, network: str, rows: int, shards: int) -> Prediction:
     rows, shards : int
         Rows in all shards together; how many there are.
     """
-    batches, batch = measures.EACH, measures.ROWS
+    batch = measures.ROWS
     bytes_of_batch = batch * (ROW.itemsize + OVERHEAD)
-    carry = max(costs.carried - costs.call / 2, 0.0) / 2  # of each side
-    growth = 1.0 + GROWTH * max(math.log10(rows / shards / costs.rows), 0.0)
-    learner = shards * costs.call / 2 / batches + carry
-    shard = costs.call / 2 / batches + (carry + growth * costs.drawn) / shards
+    learner, shard = _seconds(costs, rows, shards)
     each = {
         "learner": batch / learner,
         "network": batch * NETWORKS[network] / bytes_of_batch,
@@ -107,8 +105,40 @@ def predict(costs: Costs, network: str, rows: int, shards: int) -> Prediction:
     )
 
 
+def _seconds(costs: Costs, rows: int, shards: int) -> tuple[float, float]:
+    """Return what one batch takes of the learner and of each shard."""
+    # Measured with several calls on their way: both sides were at work at the same time, so this is
+    # what either takes, not the sum.
+    carry = max(costs.carried - costs.call / 2, 0.0)
+    growth = 1.0 + GROWTH * max(math.log10(rows / shards / costs.rows), 0.0)
+    learner = shards * costs.call / 2 / measures.EACH + carry
+    return learner, costs.call / 2 / measures.EACH + (carry + growth * costs.drawn) / shards
+
+
+def predict_here(costs: Costs, shards: int, cores: int) -> float:
+    """Return rows a second where learner and shards share the cores of one machine."""
+    learner, shard = _seconds(costs, costs.rows, shards)
+    return measures.ROWS / max(learner, shard, (learner + shards * shard) / cores)
+
+
+def compared(results: Results, costs: Costs) -> list[tuple[int, str, float]]:
+    """Return shards, what, and value: rows a second as predicted and as measured here."""
+    cores = int(results.made["cores"].split()[0])
+    measured = {row.contender: row.seconds for row in results.timings
+                if row.measure == measures.AHEAD}  # fmt: skip
+    lines = []
+    for shards, name in ((1, measures.OURS), (4, measures.FOUR)):
+        predicted, found = predict_here(costs, shards, cores), measures.ROWS / measured[name]
+        lines += [
+            (shards, "predicted", predicted),
+            (shards, "measured", found),
+            (shards, "measured / predicted", found / predicted),
+        ]
+    return lines
+
+
 def main(folder: Path) -> None:
-    """Write ``model.csv`` and ``model.png`` beside ``benchmarks.json``."""
+    """Write ``model.csv``, ``model.png`` and ``model_check.csv`` beside ``benchmarks.json``."""
     results = Results.read(folder / FILE)
     costs = Costs.of(results)
     lines = [
@@ -122,6 +152,10 @@ def main(folder: Path) -> None:
             writer.writerow(
                 {n: f"{v:.4g}" if isinstance(v, float) else v for n, v in asdict(line).items()}
             )
+    with (folder / "model_check.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("shards", "what", "value"))
+        table.writerows((k, what, f"{value:.3g}") for k, what, value in compared(results, costs))
     _draw(lines, folder / "model.png")
 
 
@@ -132,9 +166,11 @@ def _draw(lines: list[Prediction], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.0, 4.0), layout="constrained")
-    for network in NETWORKS:
+    # One line may hide another: each is thinner than the one before.
+    for width, network in zip((6.0, 3.5, 1.5), NETWORKS, strict=True):
         mine = [line for line in lines if (line.network, line.rows) == (network, max(ROWS))]
-        axes.loglog([m.shards for m in mine], [m.predicted for m in mine], "o-", label=network)
+        axes.loglog([m.shards for m in mine], [m.predicted for m in mine], "o-",
+                    linewidth=width, markersize=width + 3.0, label=network)  # fmt: skip
     axes.set_xlabel("shards")
     axes.set_ylabel("rows a second, one learner")
     axes.legend(title="network of the learner")
