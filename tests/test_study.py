@@ -133,3 +133,23 @@ def test_what_the_report_says_of_finished_runs(study, tmp_path):
     assert math.isclose(overall["alpha-0", "environments"], 1)
     assert (tmp_path / "study.png").stat().st_size > 10_000
     assert (tmp_path / "CartPole-v1" / "comparison.png").stat().st_size > 10_000
+
+
+def test_a_verdict_is_what_the_interval_of_the_difference_says(study):
+    intervals = {"alpha-0": (-1.0, 1.0), "proportional": (0.1, 3.0), "rank": (-3.0, -0.1)}
+    summary = [
+        ("CartPole-v1", measure, arm, what, value)
+        for measure in ("area", "final_mean")
+        for arm, interval in intervals.items()
+        for what, value in zip(("least", "most"), interval, strict=True)
+    ]
+    summary += [("Acrobot-v1", "area", "alpha-0", "least", 5.0)]
+
+    verdicts = study._verdicts(summary, "CartPole-v1")
+
+    assert [line[1:] for line in verdicts if line[2] == "area"] == [
+        ("alpha-0", "area", "no difference shown"),
+        ("proportional", "area", "higher"),
+        ("rank", "area", "lower"),
+    ]
+    assert len(verdicts) == 6

@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ ARMS = {
     "one process": (),
     "one process, 8 environments": ("--envs", "8"),
     "2 actors": ("--actors", "2"),
+    "4 actors": ("--actors", "4"),
 }
 SETTINGS = {
     "CartPole-v1": (
@@ -54,6 +56,7 @@ COLOURS = {
     "one process": "#22333b",
     "one process, 8 environments": "#d9622b",
     "2 actors": "#2a6fbb",
+    "4 actors": "#4c9f70",
 }
 
 
@@ -155,21 +158,27 @@ def draw() -> None:
         pair[0].set_ylabel("return of an evaluation")
         pair[0].set_title(env, loc="left")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(HERE / "apex.png", dpi=130)
     with (HERE / "runs.csv").open(newline="") as file:
         done = list(csv.DictReader(file))
     table = []
-    for row in done:
-        cost = 1e3 * float(row["processor_seconds"]) / float(row["steps"])
-        for measure, value in (
-            ("steps/s", float(row["steps_per_second"])),
-            ("return", float(row["final_mean"])),
-            ("ms/step", cost),
-        ):
-            table.append([row["env"], row["arm"], row["seed"], measure, f"{value:.4g}"])
+    for env in envs:
+        for arm in ARMS:
+            mine = [row for row in done if (row["env"], row["arm"]) == (env, arm)]
+            if not mine:
+                continue
+            returns = [float(row["final_mean"]) for row in mine]
+            costs = [1e3 * float(row["processor_seconds"]) / float(row["steps"]) for row in mine]
+            speeds = [float(row["steps_per_second"]) for row in mine]
+            for measure, value in (
+                *(("seeds", len(mine)), ("steps/s", statistics.median(speeds))),
+                *(("return", statistics.fmean(returns)), ("least", min(returns))),
+                *(("most", max(returns)), ("ms/step", statistics.median(costs))),
+            ):
+                table.append([env, arm, measure, f"{value:.4g}"])
     (HERE / "table.csv").unlink(missing_ok=True)
-    append(HERE / "table.csv", ("env", "arm", "seed", "measure", "value"), table)
+    append(HERE / "table.csv", ("env", "arm", "measure", "value"), table)
 
 
 if __name__ == "__main__":

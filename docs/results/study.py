@@ -125,6 +125,7 @@ def report(output: Path) -> None:
     progress: list[Line] = []
     tuned: list[Line] = []
     summary: list[Line] = []
+    verdicts: list[Line] = []
     areas: dict[str, dict[str, Floats]] = {}
     for planned in PLAN:
         folder = output / planned.folder
@@ -158,11 +159,14 @@ def report(output: Path) -> None:
             arm: np.array([r.area for r in rows]) for arm, rows in by_arm.items()
         }
         summary += _summary(planned.env_id, by_arm)
+        if len(seeds) == planned.seeds:
+            verdicts += _verdicts(summary, planned.env_id)
     write(output / "progress.csv", "environment what value", progress)
     if tuned:
         write(output / "step_sizes.csv", "environment arm factor area", tuned)
     if areas:
         write(output / "summary.csv", "environment measure arm what value", summary)
+        write(output / "verdicts.csv", "environment arm measure verdict", verdicts)
         write(output / "overall.csv", "arm what value", _overall(areas))
         _draw(areas, output / "study.png")
 
@@ -194,6 +198,21 @@ def _summary(env_id: str, by_arm: dict[str, list[Result]]) -> list[Line]:
                 found |= _named(difference, "difference", "least", "most")
                 found |= _named(chance, "better", "from", "to")
             lines += [(env_id, measure, arm, what, value) for what, value in found.items()]
+    return lines
+
+
+def _verdicts(summary: list[Line], env_id: str) -> list[Line]:
+    """Return whether each arm was shown to differ from uniform replay, in words."""
+    found = {(measure, arm, what): float(value) for env, measure, arm, what, value in summary
+             if env == env_id}  # fmt: skip
+    lines: list[Line] = []
+    for measure, name in (("area", "area"), ("final_mean", "final-return")):
+        for arm in ALL:
+            if (measure, arm, "least") not in found:
+                continue
+            least, most = found[measure, arm, "least"], found[measure, arm, "most"]
+            verdict = "higher" if least > 0.0 else "lower" if most < 0.0 else "no difference shown"
+            lines.append((env_id, arm, name, verdict))
     return lines
 
 
