@@ -37,7 +37,7 @@ ARMS = {
 }
 SETTINGS = {
     "CartPole-v1": (
-        *("--steps", "30000", "--eval-every", "5000", "--eval-episodes", "5"),
+        *("--steps", "60000", "--eval-every", "5000", "--eval-episodes", "5"),
         *("--final-eval-episodes", "50"),
     ),
     "MinAtar/Breakout-v1": (
