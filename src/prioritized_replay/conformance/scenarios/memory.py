@@ -137,8 +137,9 @@ def a_full_memory_does_not_grow(trials: Trials) -> str:
 def a_dropped_memory_gives_its_bytes_back(trials: Trials) -> str:
     trials.full(300, obs_shape=(7000,)).draw(8)
     before = resident_bytes()
-    for _ in range(5):
+    for _ in range(10):
         trials.full(300, obs_shape=(7000,)).draw(8)
     left = (resident_bytes() - before) / (300 * 7000 * 4)
-    require(left < 2.0, f"{left:.1f} times the observations of one are left of five")
-    return f"{left:.2f} times the observations of one are left of five"
+    # Two whole memories, of obs and next_obs: some free the last ones only when others are made.
+    require(left < 4.0, f"{left:.1f} times the observations of one are left of ten")
+    return f"{left:.2f} times the observations of one are left of ten"
