@@ -37,6 +37,7 @@ class Environment(NamedTuple):
     requires: list[str]
     memories: list[str]
     alone: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
 
 
 def main() -> int:
@@ -72,6 +73,8 @@ def made(environment: Environment, folder: Path) -> Path:
         install = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*install, *environment.requires, *OURS], check=True)
         subprocess.run([*install, "--no-deps", *environment.alone, str(ROOT)], check=True)
+        for program in environment.build:
+            subprocess.run([str(python), str(HERE / program)], check=True)
         ready.touch()
     return python
 
@@ -79,6 +82,7 @@ def made(environment: Environment, folder: Path) -> Path:
 def checked(python: Path, memory: str) -> bool:
     """Run ``per check`` with an adapter and keep its report. Failures of rules are no errors."""
     report = HERE / f"{memory.replace('_', '-').replace(':', '-')}.json"
+    report.unlink(missing_ok=True)  # a process that aborts leaves none, rather than an old one
     print(f"per check {ADAPTERS}.{memory}", flush=True)
     call = "import sys; from prioritized_replay.cli import main; sys.exit(main())"
     words = ["check", f"{ADAPTERS}.{memory}", "--json", str(report)]
