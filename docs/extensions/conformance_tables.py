@@ -15,6 +15,7 @@ see it again, ``conformance-caught`` by which scenario each of our wrong memorie
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import ClassVar
 
@@ -122,7 +123,14 @@ class Failures(OfReports):
     def alone(self, report: Report, scenario: str) -> list[nodes.Node]:
         """The program in ``reproductions`` that uses the library alone, and what it printed."""
         folder = Path(self.env.relfn2path(self.arguments[0])[1]) / "reproductions"
-        program = folder / f"{report.memory.partition(',')[0]}-{scenario}.py"
+        library = report.memory.partition(",")[0]
+        shared = folder / "shared.toml"
+        causes = tomllib.loads(shared.read_text()) if shared.is_file() else {}
+        if cause := causes.get(library, {}).get(scenario):
+            said = nodes.paragraph("", "The cause is shown with the library alone at ")
+            said += [nodes.literal("", cause), nodes.Text(".")]
+            return [said]
+        program = folder / f"{library}-{scenario}.py"
         if not program.is_file() or not program.with_suffix(".txt").is_file():
             return []
         source, printed = program.read_text(), program.with_suffix(".txt").read_text()

@@ -18,6 +18,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 import tomllib
 import venv
 from pathlib import Path
@@ -86,7 +87,9 @@ def checked(python: Path, memory: str) -> bool:
     print(f"per check {ADAPTERS}.{memory}", flush=True)
     call = "import sys; from prioritized_replay.cli import main; sys.exit(main())"
     words = ["check", f"{ADAPTERS}.{memory}", "--json", str(report)]
+    begun = time.monotonic()
     ended = subprocess.run([python, "-W", "ignore", "-c", call, *words], env=with_ours())
+    print(f"{memory}: {time.monotonic() - begun:.0f} s", flush=True)
     return ended.returncode in (0, 1)
 
 
