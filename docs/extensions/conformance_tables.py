@@ -10,12 +10,14 @@ adding a file is all that it takes to show another one.
       :command: per check MODULE:FACTORY --json FILE
 
 ``conformance-results`` has a line for each memory, ``conformance-failures`` what failed and how to
-see it again, ``conformance-caught`` by which scenario each of our wrong memories is caught.
+see it again, ``conformance-not-claimed`` which scenarios are not claimed and why,
+``conformance-caught`` by which scenario each of our wrong memories is caught.
 """
 
 from __future__ import annotations
 
 import tomllib
+from html import escape
 from pathlib import Path
 from typing import ClassVar
 
@@ -114,10 +116,11 @@ class Failures(OfReports):
                     *self.alone(report, line.name),
                     nodes.raw("", "</details>", format="html"),
                 ]
-        whole = [report.memory for report in reports if not report.failures]
+        whole = [report for report in reports if not report.failures]
         if whole:
-            names = "; ".join(whole)
-            shown.append(nodes.paragraph("", f"Nothing that is claimed fails: {names}."))
+            shown.append(nodes.paragraph("", "Of these nothing that is claimed fails:"))
+            said = [nodes.paragraph("", f"{each.memory}: {each.settings}") for each in whole]
+            shown.append(nodes.bullet_list("", *[nodes.list_item("", each) for each in said]))
         return shown
 
     def alone(self, report: Report, scenario: str) -> list[nodes.Node]:
@@ -144,6 +147,33 @@ class Failures(OfReports):
         ]
 
 
+class NotClaimed(OfReports):
+    def run(self) -> list[nodes.Node]:
+        reports = self.reports()
+        if not reports:
+            return self.absent()
+        shown: list[nodes.Node] = []
+        for report in reports:
+            scenarios: dict[str, list[str]] = {}
+            for line in report.lines:
+                if line.outcome == "not claimed" and not line.seen.startswith("not a rule for"):
+                    scenarios.setdefault(line.seen, []).append(line.name)
+            items = [
+                nodes.list_item("", nodes.paragraph("", f"{reason}: {', '.join(names)}"))
+                for reason, names in scenarios.items()
+            ]
+            if not items:
+                continue
+            count = sum(map(len, scenarios.values()))
+            head = f"<details><summary>{escape(report.memory)}: {count}</summary>"
+            shown += [
+                nodes.raw("", head, format="html"),
+                nodes.bullet_list("", *items),
+                nodes.raw("", "</details>", format="html"),
+            ]
+        return shown
+
+
 class Caught(OfReports):
     def run(self) -> list[nodes.Node]:
         reports = {report.factory.partition(":")[2]: report for report in self.reports()}
@@ -165,5 +195,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("conformance-scenarios", Scenarios)
     app.add_directive("conformance-results", Results)
     app.add_directive("conformance-failures", Failures)
+    app.add_directive("conformance-not-claimed", NotClaimed)
     app.add_directive("conformance-caught", Caught)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

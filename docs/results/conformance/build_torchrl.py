@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch  # noqa: F401 - the extension is linked to it
+import torch
 from torch.utils.cpp_extension import load
 
 found = importlib.util.find_spec("torchrl")
