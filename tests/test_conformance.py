@@ -1,6 +1,7 @@
 """``per check``: ours keeps every rule, wrong memories are caught, and so are wrong adapters."""
 
 import re
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -330,6 +331,32 @@ def test_published_reports_are_of_these_scenarios(path):
         assert not report.failures
 
 
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_published_failures_are_shown_with_the_library_alone(path):
+    report = Report.read(path)
+    failed = {line.name for line in report.failures}
+    library = report.memory.partition(",")[0]
+    programs = RESULTS / "reproductions"
+    shared = tomllib.loads((programs / "shared.toml").read_text()).get(library, {})
+    for name in failed:
+        cause = shared.get(name, name)
+        assert cause in failed
+        program = programs / f"{library}-{cause}.py"
+        source = program.read_text()
+        assert len([line for line in source.splitlines() if line]) <= 20
+        assert "prioritized_replay" not in source
+        assert program.with_suffix(".txt").read_text()
+
+
+def test_no_program_is_left_of_a_failure_that_is_gone():
+    failed = {
+        f"{report.memory.partition(',')[0]}-{line.name}"
+        for report in map(Report.read, RESULTS.glob("*.json"))
+        for line in report.failures
+    }
+    assert failed >= {path.stem for path in (RESULTS / "reproductions").glob("*.py")}
+
+
 def test_published_reports_of_wrong_memories_show_their_faults():
     for factory, culprit in wrong.CAUGHT_BY.items():
         report = Report.read(RESULTS / "wrong" / f"{factory}.json")
@@ -390,6 +417,9 @@ def test_what_is_wrong_with_the_words_is_one_line(words, message, capsys):
 
 BAD_ADAPTERS = {
     "raise RuntimeError('no licence')": "cannot be imported: RuntimeError: no licence",
+    "def adapter(): return replace(proportional(), make=lambda wanted: __import__('not_there'))": (
+        "make cannot import what it needs: No module named 'not_there'"
+    ),
     "import not_there": "cannot be imported: ModuleNotFoundError: No module named 'not_there'",
     "def adapter(): return replace(proportional(), not_claimed={'n-stop': ''})": (
         "not_claimed has 'n-stop', no group or scenario; did you mean n-step?"

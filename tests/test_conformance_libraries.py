@@ -21,6 +21,7 @@ LIBRARIES = {
     "rllib": ("ray", ["proportional"]),
     "stable_baselines3": ("stable-baselines3", ["uniform"]),
     "tianshou": ("tianshou", ["proportional", "uniform"]),
+    "torchrl": ("torchrl", ["proportional", "uniform"]),
 }
 FACTORIES = [(name, factory) for name, (_, kinds) in LIBRARIES.items() for factory in kinds]
 
@@ -28,6 +29,7 @@ FACTORIES = [(name, factory) for name, (_, kinds) in LIBRARIES.items() for facto
 def test_no_module_imports_its_library() -> None:
     modules = [f"{ADAPTERS}.{name}" for name in LIBRARIES]
     foreign = {"cpprb", "stable_baselines3", "tianshou", "ray", "jax", "dopamine", "pfrl", "torch"}
+    foreign |= {"flashbax", "torchrl", "tensordict"}
     program = (
         f"import sys, importlib\nfor name in {modules}: importlib.import_module(name)\n"
         f"sys.exit(' '.join({foreign} & set(sys.modules)) or 0)"

@@ -10,11 +10,14 @@ adding a file is all that it takes to show another one.
       :command: per check MODULE:FACTORY --json FILE
 
 ``conformance-results`` has a line for each memory, ``conformance-failures`` what failed and how to
-see it again, ``conformance-caught`` by which scenario each of our wrong memories is caught.
+see it again, ``conformance-not-claimed`` which scenarios are not claimed and why,
+``conformance-caught`` by which scenario each of our wrong memories is caught.
 """
 
 from __future__ import annotations
 
+import tomllib
+from html import escape
 from pathlib import Path
 from typing import ClassVar
 
@@ -113,16 +116,24 @@ class Failures(OfReports):
                     *self.alone(report, line.name),
                     nodes.raw("", "</details>", format="html"),
                 ]
-        whole = [report.memory for report in reports if not report.failures]
+        whole = [report for report in reports if not report.failures]
         if whole:
-            names = "; ".join(whole)
-            shown.append(nodes.paragraph("", f"Nothing that is claimed fails: {names}."))
+            shown.append(nodes.paragraph("", "Of these nothing that is claimed fails:"))
+            said = [nodes.paragraph("", f"{each.memory}: {each.settings}") for each in whole]
+            shown.append(nodes.bullet_list("", *[nodes.list_item("", each) for each in said]))
         return shown
 
     def alone(self, report: Report, scenario: str) -> list[nodes.Node]:
         """The program in ``reproductions`` that uses the library alone, and what it printed."""
         folder = Path(self.env.relfn2path(self.arguments[0])[1]) / "reproductions"
-        program = folder / f"{report.memory.partition(',')[0]}-{scenario}.py"
+        library = report.memory.partition(",")[0]
+        shared = folder / "shared.toml"
+        causes = tomllib.loads(shared.read_text()) if shared.is_file() else {}
+        if cause := causes.get(library, {}).get(scenario):
+            said = nodes.paragraph("", "The cause is shown with the library alone at ")
+            said += [nodes.literal("", cause), nodes.Text(".")]
+            return [said]
+        program = folder / f"{library}-{scenario}.py"
         if not program.is_file() or not program.with_suffix(".txt").is_file():
             return []
         source, printed = program.read_text(), program.with_suffix(".txt").read_text()
@@ -134,6 +145,33 @@ class Failures(OfReports):
             nodes.paragraph("", "It prints:"),
             nodes.literal_block(printed, printed, language="text"),
         ]
+
+
+class NotClaimed(OfReports):
+    def run(self) -> list[nodes.Node]:
+        reports = self.reports()
+        if not reports:
+            return self.absent()
+        shown: list[nodes.Node] = []
+        for report in reports:
+            scenarios: dict[str, list[str]] = {}
+            for line in report.lines:
+                if line.outcome == "not claimed" and not line.seen.startswith("not a rule for"):
+                    scenarios.setdefault(line.seen, []).append(line.name)
+            items = [
+                nodes.list_item("", nodes.paragraph("", f"{reason}: {', '.join(names)}"))
+                for reason, names in scenarios.items()
+            ]
+            if not items:
+                continue
+            count = sum(map(len, scenarios.values()))
+            head = f"<details><summary>{escape(report.memory)}: {count}</summary>"
+            shown += [
+                nodes.raw("", head, format="html"),
+                nodes.bullet_list("", *items),
+                nodes.raw("", "</details>", format="html"),
+            ]
+        return shown
 
 
 class Caught(OfReports):
@@ -157,5 +195,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("conformance-scenarios", Scenarios)
     app.add_directive("conformance-results", Results)
     app.add_directive("conformance-failures", Failures)
+    app.add_directive("conformance-not-claimed", NotClaimed)
     app.add_directive("conformance-caught", Caught)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -18,6 +18,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 import tomllib
 import venv
 from pathlib import Path
@@ -37,6 +38,7 @@ class Environment(NamedTuple):
     requires: list[str]
     memories: list[str]
     alone: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
 
 
 def main() -> int:
@@ -72,6 +74,8 @@ def made(environment: Environment, folder: Path) -> Path:
         install = [str(python), "-m", "pip", "install", "--quiet"]
         subprocess.run([*install, *environment.requires, *OURS], check=True)
         subprocess.run([*install, "--no-deps", *environment.alone, str(ROOT)], check=True)
+        for program in environment.build:
+            subprocess.run([str(python), str(HERE / program)], check=True)
         ready.touch()
     return python
 
@@ -79,10 +83,13 @@ def made(environment: Environment, folder: Path) -> Path:
 def checked(python: Path, memory: str) -> bool:
     """Run ``per check`` with an adapter and keep its report. Failures of rules are no errors."""
     report = HERE / f"{memory.replace('_', '-').replace(':', '-')}.json"
+    report.unlink(missing_ok=True)  # a process that aborts leaves none, rather than an old one
     print(f"per check {ADAPTERS}.{memory}", flush=True)
     call = "import sys; from prioritized_replay.cli import main; sys.exit(main())"
     words = ["check", f"{ADAPTERS}.{memory}", "--json", str(report)]
+    begun = time.monotonic()
     ended = subprocess.run([python, "-W", "ignore", "-c", call, *words], env=with_ours())
+    print(f"{memory}: {time.monotonic() - begun:.0f} s", flush=True)
     return ended.returncode in (0, 1)
 
 

@@ -29,7 +29,7 @@ def adapter_of(factory: str) -> Adapter:
     ------
     ValueError
         There is no such module or factory, it returns something else, or the adapter lacks what an
-        adapter needs.
+        adapter needs: also a library that cannot be imported.
 
     Examples
     --------
@@ -96,6 +96,9 @@ def _require_sound(factory: str, adapter: Adapter) -> None:
         memory = adapter.make(Wanted())
     except NotClaimed:
         return
+    except ImportError as error:
+        # A second attempt may find half of a library imported, and fail in ways that are not its.
+        raise ValueError(f"{factory}: make cannot import what it needs: {error}") from error
     except TypeError as error:
         if "abstract" in str(error):
             raise ValueError(f"{factory}: {error}") from None

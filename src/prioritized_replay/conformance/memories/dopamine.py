@@ -163,6 +163,8 @@ def proportional() -> Adapter:
             "errors-as-a-column": "keys and priorities must have the same shape, by its assertion",
             "errors-reach-their-windows": _CUT,
             "a-late-error-is-no-exception": "an error of a row that is gone is refused",
+            "late-errors-are-counted": "it does not tell",
+            "windows-are-weighted-by-the-law": "it computes no weights",
         },
         settings="jax.replay_memory: ReplayBuffer and PrioritizedSamplingDistribution, new rows "
         "with max_recorded_priority as its agents do; windows of n steps by TransitionAccumulator, "

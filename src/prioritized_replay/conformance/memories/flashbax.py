@@ -138,6 +138,11 @@ def proportional() -> Adapter:
         not_claimed={
             **unspoken("threads: its calls are pure functions", "concurrency"),
             **unspoken("errors that are not finite", *NOT_FINITE),
+            **unspoken(
+                "errors that come when their row has been replaced",
+                "a-late-error-does-not-reach-the-new-row",
+                "ids-stay-old-after-many-turns",
+            ),
             "images-are-kept-once": "whole transitions are stored, for the sake of truncation",
             "stacked-frames-are-kept-once": "whole transitions are stored",
         },

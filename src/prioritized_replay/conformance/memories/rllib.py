@@ -106,6 +106,7 @@ class _Proportional(Memory):
 
     def load(self, folder: Path) -> None:
         self._memory.set_state(pickle.loads((folder / "state.pkl").read_bytes()))
+        self._steps = len(self._memory)
 
     def _chunk(self, env: int, step: Step) -> Any:
         """Return an episode, or what is new of one that is in the memory already."""
@@ -125,6 +126,18 @@ class _Proportional(Memory):
         return episode
 
 
+_CUT = (
+    "by its documentation a row spans n steps; by its source, a draw whose window would pass the "
+    "end of the episode is drawn anew"
+)
+_WITH_CUT_WINDOWS = (
+    "windows-never-cross-an-end", "windows-cut-by-termination-have-no-future",
+    "windows-cut-by-truncation-bootstrap", "every-step-begins-a-window",
+    "interrupted-episodes-bootstrap", "errors-reach-their-windows",
+    "windows-are-weighted-by-the-law", "environments-that-the-caller-resets", "a-vector-of-one",
+)  # fmt: skip
+
+
 def proportional() -> Adapter:
     """Return the adapter of ``PrioritizedEpisodeReplayBuffer``."""
     return Adapter(
@@ -138,6 +151,11 @@ def proportional() -> Adapter:
             **unspoken("threads", "concurrency"),
             **unspoken("errors that are not finite", *NOT_FINITE),
             **unspoken("seeds", *CHANCE),
+            **dict.fromkeys(_WITH_CUT_WINDOWS, _CUT),
+            "open-windows-survive": "its state has no open episodes: what comes next is another",
+            "the-callers-arrays-are-copied": "an episode that is collected keeps its caller's "
+            "arrays; the memory copies episodes that are added",
+            "stacked-frames-are-kept-once": "its connectors stack frames when a batch is made",
         },
         settings="PrioritizedEpisodeReplayBuffer, to which every step is added as a chunk of its "
         "episode; saved by get_state",

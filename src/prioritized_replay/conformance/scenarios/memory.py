@@ -136,9 +136,11 @@ def a_full_memory_does_not_grow(trials: Trials) -> str:
 )
 def a_dropped_memory_gives_its_bytes_back(trials: Trials) -> str:
     trials.full(300, obs_shape=(7000,)).draw(8)
-    before = resident_bytes()
-    for _ in range(5):
+    before, left = resident_bytes(), []
+    for _ in range(10):
         trials.full(300, obs_shape=(7000,)).draw(8)
-    left = (resident_bytes() - before) / (300 * 7000 * 4)
-    require(left < 2.0, f"{left:.1f} times the observations of one are left of five")
-    return f"{left:.2f} times the observations of one are left of five"
+        left.append((resident_bytes() - before) / (300 * 7000 * 4))
+    # Allocators keep some of what is free, and now more, now less: what grows with each does not.
+    least = min(left[5:])
+    require(least < 5.0, f"{least:.1f} times the observations of one are left of ten")
+    return f"{least:.2f} times the observations of one are left of ten"
