@@ -34,7 +34,10 @@ ARMS = {
     "one process, 8 environments": ("--envs", "8"),
     "2 actors": ("--actors", "2"),
     "4 actors": ("--actors", "4"),
+    "8 actors": ("--actors", "8"),
 }
+SLOW = "slow_cartpole:SlowCartPole-v1"
+"""The environment in slow_cartpole.py: it is there for its speed, so evaluations are short."""
 SETTINGS = {
     "CartPole-v1": (
         *("--steps", "60000", "--eval-every", "5000", "--eval-episodes", "5"),
@@ -43,6 +46,10 @@ SETTINGS = {
     "MinAtar/Breakout-v1": (
         *("--steps", "40000", "--eval-every", "10000", "--eval-episodes", "10"),
         *("--eval-max-steps", "2000", "--final-eval-episodes", "50"),
+    ),
+    SLOW: (
+        *("--steps", "12000", "--eval-every", "6000", "--eval-episodes", "2"),
+        *("--eval-max-steps", "50", "--final-eval-episodes", "2"),
     ),
 }
 RUNS = (
@@ -57,6 +64,7 @@ COLOURS = {
     "one process, 8 environments": "#d9622b",
     "2 actors": "#2a6fbb",
     "4 actors": "#4c9f70",
+    "8 actors": "#9a6fb0",
 }
 
 
@@ -80,7 +88,9 @@ def train(env: str, arm: str, seed: int, folder: Path) -> tuple[dict[str, object
     words += ["--checkpoint-every", "0"]
     command = [sys.executable, "-c", PER, *words]
     load, total = os.getloadavg()[0], 0.0
-    process = subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=subprocess.DEVNULL)
+    found = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    variables = {**os.environ, MARK: mark, "PYTHONPATH": found}
+    process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         total = processor_seconds(f"{MARK}={mark}", known)
         time.sleep(0.5)
@@ -131,7 +141,8 @@ def run(env: str, seeds: list[int], arms: list[str]) -> None:
 def draw() -> None:
     with (HERE / "curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    envs = [env for env in SETTINGS if any(row["env"] == env for row in rows)]
+    measured = [env for env in SETTINGS if any(row["env"] == env for row in rows)]
+    envs = [env for env in measured if env != SLOW]
     mpl.rcParams["svg.hashsalt"] = "apex"
     figure, axes = plt.subplots(
         len(envs), 2, figsize=(9, 3.4 * len(envs)), squeeze=False, layout="constrained"
@@ -163,7 +174,7 @@ def draw() -> None:
     with (HERE / "runs.csv").open(newline="") as file:
         done = list(csv.DictReader(file))
     table = []
-    for env in envs:
+    for env in measured:
         for arm in ARMS:
             mine = [row for row in done if (row["env"], row["arm"]) == (env, arm)]
             if not mine:
