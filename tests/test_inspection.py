@@ -160,6 +160,9 @@ HEALTHY = {
     "own errors": lambda: live(entering=exponential),
     "drawn ahead": lambda: live(capacity=500, lag=2),
     "never drawn": lambda: no_draws(),
+    "never drawn, LAP": lambda: no_draws(sampler=per.Proportional(min_priority=9.0), rounds=9),
+    "never drawn, own errors": lambda: no_draws(entering=exponential),
+    "never drawn, own errors with heavy tails": lambda: no_draws(entering=heavy),
     "empty": lambda: no_draws(rounds=0),
     "first batches": lambda: live(rounds=1, rows=1_000, draws=3, lag=3),
     "no alpha": lambda: live(per.Proportional(alpha=0.0), give=False),
@@ -210,6 +213,13 @@ def after_outlier():
     return memory
 
 
+def undrawn(errors, capacity=1_000):
+    """Rows that came with their errors, as of a data set."""
+    memory = per.PrioritizedIndex(capacity, seed=3)
+    memory.append(td_errors=errors)
+    return memory
+
+
 def not_a_number(rng, count):
     return np.where(rng.random(count) < 0.02, np.nan, 1.0)
 
@@ -221,6 +231,9 @@ MISTAKES = {
         "never_given_back", lambda: live(kind=per.PrioritizedIndex, give=False), None,
     ),
     "equal": ("all_equal", lambda: live(errors=constant, entering=constant), None),
+    "equal, new rows enter higher": ("all_equal", lambda: live(errors=constant), None),
+    "equal, without draws": ("all_equal", lambda: undrawn(np.full(100, -3.0)), None),
+    "outlier, without draws": ("outlier", lambda: undrawn([*np.linspace(0, 1, 99), 1e5]), None),
     "equal by min_priority": (
         "all_equal", lambda: live(per.Proportional(min_priority=9.0), errors=tabular), None,
     ),
