@@ -8,7 +8,8 @@ from tests.sharding import FIELDS, InProcess, Sharded, transitions
 from tests.test_ray_parts import columns, kept
 
 import prioritized_replay as per
-from prioritized_replay.integrations.ray import ShardedReplay
+from prioritized_replay.inspection.record import SHARDED, shards_in
+from prioritized_replay.integrations.ray import ShardedReplay, manifest
 from prioritized_replay.integrations.ray.inserting import Inserting
 
 
@@ -57,6 +58,8 @@ def test_a_save_has_all_rows_that_wait_and_the_counts(sharded, tmp_path):
     with pytest.raises(TimeoutError):
         add(replay, 0, 100)
     replay.save(tmp_path)
+    assert manifest.FILE == SHARDED
+    assert [len(per.ReplayBuffer.load(shard)) for shard in shards_in(tmp_path)] == [50, 50]
     again = ShardedReplay.load(tmp_path)
     assert again.stats()["inserted"] == replay.stats()["inserted"] == 100
     np.testing.assert_array_equal(rewards(again), np.arange(100.0))
