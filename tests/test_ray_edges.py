@@ -59,7 +59,7 @@ def test_a_save_has_all_rows_that_wait_and_the_counts(sharded, tmp_path):
         add(replay, 0, 100)
     replay.save(tmp_path)
     assert manifest.FILE == SHARDED
-    assert [len(per.ReplayBuffer.load(shard)) for shard in shards_in(tmp_path)] == [50, 50]
+    assert sum(len(per.ReplayBuffer.load(shard)) for shard in shards_in(tmp_path)) == 100
     again = ShardedReplay.load(tmp_path)
     assert again.stats()["inserted"] == replay.stats()["inserted"] == 100
     np.testing.assert_array_equal(rewards(again), np.arange(100.0))
@@ -199,3 +199,18 @@ def test_a_number_that_must_be_positive_is_refused_in_the_same_words(wrong):
         if name == "timeout" or wrong is not None:
             with pytest.raises(ValueError, match=f"{name} must be > 0 and finite, got"):
                 ShardedReplay(10, FIELDS, **{"shards": 2, name: wrong})
+
+
+@pytest.mark.parametrize("wrong", ["x", -1, 1.5])
+def test_a_seed_is_refused_in_the_words_of_a_buffer(wrong):
+    said = []
+    for make in (per.ReplayBuffer, ShardedReplay):
+        with pytest.raises(ValueError, match="seed must be as for default_rng, got") as refused:
+            make(10, FIELDS, seed=wrong)
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+
+
+def test_options_of_ray_are_a_mapping():
+    with pytest.raises(ValueError, match=r"ray_options must be a mapping of .*, got 3"):
+        ShardedReplay(10, FIELDS, ray_options=3)

@@ -167,7 +167,16 @@ class ShardedReplay:
         ):  # fmt: skip
             require_sendable(name, value)
         self._begin(
-            blueprint, limiter, folder, timeout, block, writer, made, {}, address, ray_options or {}
+            blueprint,
+            limiter,
+            folder,
+            timeout,
+            block,
+            writer,
+            made,
+            {},
+            address,
+            {} if ray_options is None else ray_options,
         )
 
     def _begin(
@@ -176,6 +185,11 @@ class ShardedReplay:
         address: str | None, ray_options: Mapping[str, Any],
     ) -> None:  # fmt: skip
         """Start Ray, if need be, and the processes."""
+        if not isinstance(ray_options, Mapping):
+            raise ValueError(
+                "ray_options must be a mapping of options of Ray's actors, got "
+                f"{arguments.shown(ray_options)}"
+            )
         start_ray(address)
         self._owner = os.getpid()
         self._closed = False
@@ -901,7 +915,7 @@ class ShardedReplay:
         writer = Writer(fields, **streams, block=plain["block"], windows=windows)
         replay._begin(
             blueprint, limiter, folder if replay._protected else None, seconds, plain["block"],
-            streams, writer, resumed, address, ray_options or {},
+            streams, writer, resumed, address, {} if ray_options is None else ray_options,
         )  # fmt: skip
         try:
             replay._drawing.generator.bit_generator.state = plain["generator"]
