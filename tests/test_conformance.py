@@ -405,6 +405,7 @@ def test_the_command_lists_and_shows_without_running(capsys):
         (["--show", "law"], "show takes one scenario, got the group 'law'"),
         (["--seed", "x"], "--seed: must be a whole number, got 'x'"),
         (["--json", "nowhere/x.json"], "nowhere/x.json cannot be written: there is no folder"),
+        (["--markdown", "."], ". cannot be written: it is a folder"),
     ],
     ids=str,
 )
@@ -423,6 +424,15 @@ BAD_ADAPTERS = {
     "import not_there": "cannot be imported: ModuleNotFoundError: No module named 'not_there'",
     "def adapter(): return replace(proportional(), not_claimed={'n-stop': ''})": (
         "not_claimed has 'n-stop', no group or scenario; did you mean n-step?"
+    ),
+    "def adapter(): return replace(proportional(), not_claimed=['law'])": (
+        "not_claimed must be a mapping of groups or scenarios to the reasons, got list"
+    ),
+    "def adapter(): return replace(proportional(), law='rank-based')": (
+        "law must be one of 'proportional', 'rank', 'uniform', got 'rank-based'"
+    ),
+    "def adapter(): return replace(proportional(), draw='strata')": (
+        "draw must be one of 'stratified', 'independent', 'without_replacement', got 'strata'"
     ),
     "def adapter(): return replace(proportional(), make=lambda wanted: 3)": (
         "make must return a Memory, got int"

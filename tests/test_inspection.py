@@ -7,6 +7,7 @@ are records with the numbers that such a run would have, and a few that were tra
 import csv
 import io
 import re
+import shutil
 from collections import deque
 from contextlib import redirect_stdout
 from html.parser import HTMLParser
@@ -160,6 +161,9 @@ HEALTHY = {
     "own errors": lambda: live(entering=exponential),
     "drawn ahead": lambda: live(capacity=500, lag=2),
     "never drawn": lambda: no_draws(),
+    "never drawn, LAP": lambda: no_draws(sampler=per.Proportional(min_priority=9.0), rounds=9),
+    "never drawn, own errors": lambda: no_draws(entering=exponential),
+    "never drawn, own errors with heavy tails": lambda: no_draws(entering=heavy),
     "empty": lambda: no_draws(rounds=0),
     "first batches": lambda: live(rounds=1, rows=1_000, draws=3, lag=3),
     "no alpha": lambda: live(per.Proportional(alpha=0.0), give=False),
@@ -210,6 +214,13 @@ def after_outlier():
     return memory
 
 
+def undrawn(errors, capacity=1_000):
+    """Rows that came with their errors, as of a data set."""
+    memory = per.PrioritizedIndex(capacity, seed=3)
+    memory.append(td_errors=errors)
+    return memory
+
+
 def not_a_number(rng, count):
     return np.where(rng.random(count) < 0.02, np.nan, 1.0)
 
@@ -221,6 +232,9 @@ MISTAKES = {
         "never_given_back", lambda: live(kind=per.PrioritizedIndex, give=False), None,
     ),
     "equal": ("all_equal", lambda: live(errors=constant, entering=constant), None),
+    "equal, new rows enter higher": ("all_equal", lambda: live(errors=constant), None),
+    "equal, without draws": ("all_equal", lambda: undrawn(np.full(100, -3.0)), None),
+    "outlier, without draws": ("outlier", lambda: undrawn([*np.linspace(0, 1, 99), 1e5]), None),
     "equal by min_priority": (
         "all_equal", lambda: live(per.Proportional(min_priority=9.0), errors=tabular), None,
     ),
@@ -378,6 +392,23 @@ def test_the_summary_names_what_is_wrong(tmp_path):
     assert "its first step" in page
 
 
+def sharded(folder, shards):
+    """Write the folder that ShardedReplay.save writes."""
+    for shard in range(shards):
+        live(give=False).save(folder / "b" / f"shard-{shard}")
+    (folder / "sharded.json").write_text(f'{{"format": 1, "set": "b", "shards": {shards}}}')
+
+
+def test_a_replay_in_shards_says_where_they_are(tmp_path, capsys):
+    sharded(tmp_path / "one", 1)
+    assert "! errors never given back" in inspected(tmp_path / "one")
+    sharded(tmp_path / "two", 2)
+    assert main(["inspect", str(tmp_path / "two")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"in 2 shards: inspect one of them, such as {tmp_path / 'two' / 'b' / 'shard-0'}" in said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -385,11 +416,13 @@ def test_the_summary_names_what_is_wrong(tmp_path):
         (["."], "MANIFEST.json"),
         ([".", "--html", "page.txt"], "html must name a file that ends in .html, got page.txt"),
         ([".", "--html", "none/page.html"], "there is no folder none"),
+        ([".", "--html", "folder.html"], "folder.html cannot be written: it is a folder"),
         ([], "PATH is missing"),
     ],
 )
 def test_refusals_are_one_line(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.html").mkdir()
     assert main(["inspect", *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -439,6 +472,10 @@ def test_a_run_without_checkpoint_and_with_a_mistake(tmp_path):
     said = " ".join(inspected(tmp_path, "--html", tmp_path / "page.html").split())
     assert "! beta stuck beta was 0.4 in all 18 reports with updates instead of rising to 1" in said
     assert "no checkpoint" in said
+    sharded(tmp_path / CHECKPOINT, 2)
+    said = " ".join(inspected(tmp_path).split())
+    assert f"in 2 shards, and each can be inspected: per inspect {tmp_path / CHECKPOINT}" in said
+    shutil.rmtree(tmp_path / CHECKPOINT)
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     page.check()
     assert page.count["svg"] == 4

@@ -118,6 +118,26 @@ def test_handles_work_in_other_processes_at_the_same_time(replay):
     assert isinstance(pickle.loads(pickle.dumps(replay)), ShardedReplay)
 
 
+def test_a_task_that_returns_leaves_no_row_behind(replay):
+    replay.clear()
+
+    @ray.remote(num_cpus=0)
+    def collect(handle, count, fails):
+        for k in range(count):
+            handle.add(float(k), 0, float(k), k + 0.5, False)
+        if fails:
+            raise ValueError("as it should")
+
+    ray.get([collect.remote(replay, 30, False) for _ in range(2)], timeout=60.0)
+    assert len(replay) == 60
+    with pytest.raises(ValueError, match="as it should"):
+        ray.get(collect.remote(replay, 5, True), timeout=60.0)
+    deadline = time.monotonic() + 10.0  # the error may have come before its last rows
+    while len(replay) < 65 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(replay) == 65
+
+
 def test_threads_may_share_a_handle(replay):
     replay.clear()
     replay.extend(transitions(np.arange(50.0)))
@@ -276,9 +296,9 @@ def test_samples_per_insert_is_kept_by_all_and_says_what_it_waits_for():
     [
         ({"shards": 11}, ValueError, "shards must be <= the capacity, 10, got 11"),
         ({"shards": 0}, ValueError, "shards must be an integer >= 1, got 0"),
-        ({"samples_per_insert": 0.0}, ValueError, "samples_per_insert must be > 0, got 0.0"),
+        ({"samples_per_insert": 0.0}, ValueError, "samples_per_insert must be > 0 and finite"),
         ({"tolerance": 5}, ValueError, "tolerance must be left out without samples_per_insert"),
-        ({"timeout": 0}, ValueError, "timeout must be > 0, got 0"),
+        ({"timeout": 0}, ValueError, "timeout must be > 0 and finite, got 0"),
         ({"color": 1}, TypeError, "ShardedReplay has no argument 'color'"),
         ({"sequence": per.Sequence(5)}, ValueError, "sequence must be left out"),
         ({"gamma": 0.0, "n_step": 2}, ValueError, "gamma must be > 0 where n_step > 1"),

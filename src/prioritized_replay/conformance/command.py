@@ -73,6 +73,8 @@ def run(options: CheckOptions, console: Console) -> int:
     for path in (options.json, options.markdown):
         if path is not None and not path.parent.is_dir():
             raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}")
+        if path is not None and path.is_dir():
+            raise ValueError(f"{path} cannot be written: it is a folder")
     report = _checked(options, chosen, console)
     _say_report(report, console)
     if options.json is not None:

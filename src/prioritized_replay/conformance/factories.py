@@ -10,11 +10,14 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
-from prioritized_replay.conformance.memory import Adapter, Memory, NotClaimed, Wanted
+from prioritized_replay.conformance.memory import Adapter, DrawMode, Memory, NotClaimed, Wanted
 from prioritized_replay.conformance.scenarios import GROUPS, SCENARIOS
+from prioritized_replay.conformance.subject import Law
 
 
 def adapter_of(factory: str) -> Adapter:
@@ -87,6 +90,17 @@ def _from_file(path: Path) -> ModuleType:
 
 def _require_sound(factory: str, adapter: Adapter) -> None:
     known = {*GROUPS, *(each.name for each in SCENARIOS)}
+    for name, value, allowed in (
+        ("law", adapter.law, get_args(Law)), ("draw", adapter.draw, get_args(DrawMode))
+    ):  # fmt: skip
+        if value not in allowed:  # no rule would be one for it, and nothing would fail
+            choices = ", ".join(map(repr, allowed))
+            raise ValueError(f"{factory}: {name} must be one of {choices}, got {value!r}")
+    if not isinstance(adapter.not_claimed, Mapping):
+        raise ValueError(
+            f"{factory}: not_claimed must be a mapping of groups or scenarios to the reasons, got "
+            f"{type(adapter.not_claimed).__name__}"
+        )
     for name in adapter.not_claimed:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -85,6 +85,20 @@ def number(name: str, value: Any, high: float = math.inf) -> float:
     return result
 
 
+def positive(name: str, value: Any) -> float:
+    """Return a finite number > 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`number`.
+    """
+    result = real(value)
+    if not callable(value) and not (result > 0.0 and math.isfinite(result)):
+        raise ValueError(f"{name} must be > 0 and finite, got {shown(value)}")
+    return number(name, value)
+
+
 def real(value: Any) -> float:
     """Return a real number as a float, NaN for anything else."""
     if isinstance(value, (np.ndarray, np.generic)):

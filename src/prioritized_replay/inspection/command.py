@@ -21,8 +21,14 @@ from prioritized_replay.inspection.portrait import (
     load_memory,
     portrait_of,
 )
-from prioritized_replay.inspection.record import checkpoint_in, is_run, read_record
-from prioritized_replay.inspection.summary import say_summary
+from prioritized_replay.inspection.record import (
+    CHECKPOINT,
+    checkpoint_in,
+    is_run,
+    read_record,
+    shards_in,
+)
+from prioritized_replay.inspection.summary import NO_CHECKPOINT, say_summary
 from prioritized_replay.runs.console import say
 from prioritized_replay.runs.files import replace_text
 
@@ -57,10 +63,25 @@ def inspect(options: InspectOptions, console: Console) -> list[Finding]:
         raise ValueError(f"html must name a file that ends in .html, got {html}")
     if html is not None and not html.parent.is_dir():
         raise FileNotFoundError(f"{html} cannot be written: there is no folder {html.parent}")
+    if html is not None and html.is_dir():
+        raise ValueError(f"{html} cannot be written: it is a folder")
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a run or a checkpoint: there is no such folder")
     record = read_record(path) if is_run(path) else None
     folder = checkpoint_in(path) if record is not None else path
+    shards, absent = shards_in(path if record is None else path / CHECKPOINT), NO_CHECKPOINT
+    if len(shards) == 1:
+        folder = shards[0]
+    elif shards and record is None:
+        raise ValueError(
+            f"{path} is the checkpoint of a replay in {len(shards)} shards: inspect one of them, "
+            f"such as {shards[0]}"
+        )
+    elif shards:
+        absent = (
+            f"The replay is in {len(shards)} shards, and each can be inspected: per inspect "
+            f"{shards[0]}"
+        )
     with console.status("reading"):
         memory = None if folder is None else load_memory(folder)
         portrait = None if memory is None else portrait_of(memory)
@@ -68,12 +89,12 @@ def inspect(options: InspectOptions, console: Console) -> list[Finding]:
         highest = np.zeros(0, np.int64)
         if memory is not None and portrait is not None:
             highest = np.searchsorted(portrait.census.ids, memory.highest(HIGHEST))
-    say_summary(console, path, portrait, record, found, highest.tolist())
+    say_summary(console, path, portrait, record, found, highest.tolist(), absent)
     if html is not None:
         tables = []
         if memory is not None and portrait is not None:
             tables = _tables(memory, portrait, highest)
-        text = page_of(path, portrait, record, found, tables)
+        text = page_of(path, portrait, record, found, tables, absent)
         replace_text(html, text)
         say(console, f"\n{html}: the page, {len(text) / 1024:,.0f} KiB")
     return found

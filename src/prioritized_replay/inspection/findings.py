@@ -128,6 +128,8 @@ def _of_memory(portrait: Portrait, record: Record | None) -> Iterator[Finding]:
     if portrait.alpha > 0.0 and _learnt_from(portrait):
         yield from _priorities(portrait)
         yield from _last_weights(portrait)
+    elif portrait.alpha > 0.0 and not portrait.census.drawn.any():
+        yield from _without_draws(portrait)
 
 
 def _rewards(portrait: Portrait) -> Iterator[Finding]:
@@ -204,7 +206,15 @@ def _priorities(portrait: Portrait) -> Iterator[Finding]:
             )
         return
     top, floor = float(drawn.max()), max(eps, least)
-    if top > floor and (same := float((drawn == top).mean())) > ONE_VALUE:
+    same = float((drawn == top).mean()) if top > floor else 0.0
+    if same == 1.0:
+        yield Finding(
+            "all_equal",
+            f"All {drawn.size:,} {portrait.things} that were drawn have priority {top:g}: the "
+            "errors that are given back are all the same, or go to other ids than were drawn. Are "
+            "they a mean over the batch, or clipped?",
+        )
+    elif same > ONE_VALUE:
         yield Finding(
             "clipped",
             f"{same:.0%} of the {portrait.things} drawn have the same priority {top:g}, the "
@@ -213,6 +223,26 @@ def _priorities(portrait: Portrait) -> Iterator[Finding]:
         )
     if isinstance(sampler, Proportional):
         yield from _outlier(portrait, drawn[drawn > floor], sampler)
+
+
+def _without_draws(portrait: Portrait) -> Iterator[Finding]:
+    """Judge priorities that the caller gave with the rows, or to their ids, before any draw."""
+    priorities, sampler = portrait.census.priorities, portrait.sampler
+    if portrait.size < LEAST_ROWS:
+        return
+    value = float(priorities[0])
+    least = float(getattr(sampler, "min_priority", 0.0))
+    # The first row of a memory enters at 1, so each of these was given an error. Rows of a memory
+    # that has overwritten some may all have entered at a largest priority that is gone.
+    all_there = portrait.issued == portrait.rows
+    if (priorities == value).all() and value not in (1.0, least) and all_there:
+        yield Finding(
+            "all_equal",
+            f"All {portrait.size:,} {portrait.things} have priority {value:g}, so draws will be "
+            "uniform: the errors that were given are all the same.",
+        )
+    elif isinstance(sampler, Proportional):
+        yield from _outlier(portrait, priorities[priorities > max(sampler.eps, least)], sampler)
 
 
 def _outlier(portrait: Portrait, errors: np.ndarray, sampler: Proportional) -> Iterator[Finding]:
@@ -234,7 +264,8 @@ def _outlier(portrait: Portrait, errors: np.ndarray, sampler: Proportional) -> I
 
     top = float(errors.max())
     if top >= OUTLIER_RATIO * typical and share_of(top) >= OUTLIER_SHARE:
-        row = int(census.ids[census.drawn & (census.priorities == top)][0])
+        there = census.priorities == top
+        row = int(census.ids[there & census.drawn if census.drawn.any() else there][0])
         yield Finding(
             "outlier",
             f"Priority {top:.3g}, of id {row}, is {top / typical:,.0f} times what 99 % of the "

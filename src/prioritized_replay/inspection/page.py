@@ -78,6 +78,7 @@ def page_of(
     record: Record | None,
     found: Sequence[Finding],
     tables: Sequence[Rows],
+    absent: str = NO_CHECKPOINT,
 ) -> str:
     """Return the page.
 
@@ -90,6 +91,8 @@ def page_of(
     found : sequence of Finding
     tables : sequence of Rows
         The rows to look at one by one.
+    absent : str
+        Why there is no portrait, if there is none.
     """
     parts = [*_head(path, portrait, record), *_findings(found), "<h2>In numbers</h2>"]
     rows = numbers.of_run(record) if record else []
@@ -98,7 +101,7 @@ def page_of(
     if record is not None:
         parts += _section("Over the run", _run_charts(record))
     if portrait is None:
-        parts.append(f'<p class="faint">{escape(NO_CHECKPOINT)}</p>')
+        parts.append(f'<p class="faint">{escape(absent)}</p>')
     elif portrait.size:
         parts += _section("What is held", _memory_charts(portrait))
         parts.append(f'<p class="faint">{escape(HOW_OFTEN)}</p>')

@@ -5,6 +5,7 @@ Knows settings and metrics; imports nothing that they name, and judges nothing.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ Floats = NDArray[np.float64]
 
 CONFIG = "config.json"  # as runs/records.py has it, which imports torch
 CHECKPOINT = "checkpoint"  # as runs/folder.py has it
+SHARDED = "sharded.json"  # as integrations/ray/manifest.py has it, which imports Ray
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,17 @@ def checkpoint_in(path: Path) -> Path | None:
     """Return the checkpoint that a run has kept: one that is complete has none."""
     folder = path / CHECKPOINT
     return folder if has_checkpoint(folder) else None
+
+
+def shards_in(path: Path) -> list[Path]:
+    """Return the checkpoints of the shards in that of a ShardedReplay; [] if it is none."""
+    try:
+        values = json.loads((path / SHARDED).read_text(encoding="utf-8"))
+        folder = path / str(values["set"])
+        found = [folder / f"shard-{number}" for number in range(int(values["shards"]))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return found if all(shard.is_dir() for shard in found) else []
 
 
 def read_record(path: Path) -> Record:

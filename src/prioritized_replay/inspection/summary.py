@@ -36,6 +36,7 @@ def say_summary(
     record: Record | None,
     found: Sequence[Finding],
     highest: Sequence[int],
+    absent: str = NO_CHECKPOINT,
 ) -> None:
     """Print everything.
 
@@ -48,6 +49,8 @@ def say_summary(
     found : sequence of Finding
     highest : sequence of int
         Places in the census of the highest priorities, the highest first.
+    absent : str
+        Why there is no portrait, if there is none.
     """
     what = f"a run of {record.env_id}" if record else "a checkpoint"
     say(console, f"{path}: {what}")
@@ -66,7 +69,7 @@ def say_summary(
     for name, value, remark in rows:
         say(console, f"  {name:<18}{value:>12}   {remark}")
     if portrait is None:
-        say(console, f"\n{NO_CHECKPOINT}")
+        say(console, f"\n{absent}")
         return
     if portrait.size:
         say(console, "")

@@ -14,9 +14,13 @@ import numpy as np
 from prioritized_replay.integrations.ray.calls import Gone
 from prioritized_replay.integrations.ray.shard import Report
 
-__all__ = ["Agreement"]
+__all__ = ["Agreement", "LimitReached"]
 
 ANSWER = 0.5  # seconds of a deadline that are kept for the coordinator's answer
+
+
+class LimitReached(TimeoutError):
+    """Samples per insert let no more rows be inserted in time."""
 
 
 class Agreement:
@@ -75,14 +79,29 @@ class Agreement:
 
         Raises
         ------
-        TimeoutError
+        LimitReached
             If they may not be in time.
         """
         if self.limits is None:
             return
         reason = self.ask("insert", rows, max(0.0, deadline - time.monotonic() - ANSWER))
         if reason is not None:
-            raise TimeoutError(f"{reason}; none came within {self.timeout:g} s")
+            raise LimitReached(f"{reason}; none came within {self.timeout:g} s")
+
+    def allow_insert_now(self, rows: int, deadline: float) -> None:
+        """Count rows if they may be inserted at this moment.
+
+        Raises
+        ------
+        LimitReached
+            If they may not be.
+        """
+        self.allow_insert(rows, -np.inf)
+
+    def count_insert(self, rows: int, deadline: float) -> None:
+        """Count rows that are inserted whatever the limit says."""
+        if self.limits is not None:
+            self.ask("inserted_anyway", rows)
 
     def allow_draw(self, rows: int, most: int, wait: bool, deadline: float) -> int:
         """Return how many draws of so many rows may be made now, and count them.

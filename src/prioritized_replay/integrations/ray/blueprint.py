@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prioritized_replay import Proportional
+from prioritized_replay import PrioritizedIndex, Proportional
 from prioritized_replay.fields import arguments
 from prioritized_replay.replay import ReplayBuffer
 
@@ -84,7 +84,11 @@ def draw_up(
     shared["sampler"] = Proportional() if sampler is None else sampler
     directory = options.get("directory")
     if entropy is None:
-        entropy = int(np.random.default_rng(options.get("seed")).integers(2**63))
+        try:
+            entropy = int(np.random.default_rng(options.get("seed")).integers(2**63))
+        except (TypeError, ValueError):
+            PrioritizedIndex(1, seed=options["seed"])  # which says what a seed may be
+            raise
     return Blueprint(
         shards, capacity, dict(fields), shared,
         None if directory is None else str(folder_named("directory", directory)), entropy,

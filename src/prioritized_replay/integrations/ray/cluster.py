@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -25,7 +26,7 @@ from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.shard import Shard
 
-__all__ = ["Processes", "require_sendable", "start_ray", "stop_ray"]
+__all__ = ["Processes", "ray_runs", "require_sendable", "start_ray", "stop_ray"]
 
 NAMESPACE = "prioritized-replay"
 START_SECONDS = 300.0
@@ -89,6 +90,11 @@ def start_ray(address: str | None = None, *, num_cpus: int | None = None) -> boo
             _join(str(address), options)
         _users, _ours = 1, True
         return True
+
+
+def ray_runs() -> bool:
+    """Return whether calls can be made: Ray is initialised, and Python does not end."""
+    return ray.is_initialized() and not sys.is_finalizing()
 
 
 def _join(address: str, options: Mapping[str, Any]) -> None:
@@ -205,6 +211,9 @@ class _ReplayShard:
             if continued:
                 raise
             self._shard = Shard(number, blueprint, generation)  # better empty than not at all
+        alpha = ray.get(coordinator.alpha.remote())
+        if alpha is not None:
+            self._shard.set_alpha(alpha)
         self._shard.warm()
         ray.get(coordinator.began.remote(number, generation, self._shard.restored))
 

@@ -30,6 +30,8 @@ class Coordinator:
         The folder of that checkpoint, with a folder for each shard.
     rows_lost : int
         Before that checkpoint.
+    alpha : float, optional
+        To which the shards' was set before it, if it was.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Coordinator:
         generations: list[int] | None = None,
         checkpoint: str | None = None,
         rows_lost: int = 0,
+        alpha: float | None = None,
     ) -> None:
         self._limiter = limiter
         self._changed = asyncio.Condition()
@@ -49,6 +52,7 @@ class Coordinator:
         self._restored: dict[tuple[int, int], int] = {}
         self._lost: dict[tuple[int, int], int] = {}
         self._lost_before = rows_lost
+        self._alpha = alpha
 
     async def begin(self, shard: int) -> tuple[int, str | None, bool]:
         """Return the generation of a shard that begins, the checkpoint, whether it is continued."""
@@ -90,8 +94,17 @@ class Coordinator:
         return {
             "generations": self._generations,
             "rows_lost": await self.rows_lost(),
+            "alpha": self._alpha,
             "limiter": None if self._limiter is None else self._limiter.state(),
         }
+
+    async def set_alpha(self, alpha: float) -> None:
+        """Note to which alpha was set: shards that are restarted have it."""
+        self._alpha = alpha
+
+    async def alpha(self) -> float | None:
+        """Return to which alpha was set, if it was."""
+        return self._alpha
 
     async def draw(self, rows: int, most: int, seconds: float) -> tuple[int, str]:
         """Allow up to ``most`` draws of so many rows, one at least; wait for it if need be.
@@ -131,6 +144,13 @@ class Coordinator:
                 return limiter.why_not_insert(rows)
             self._changed.notify_all()
         return None
+
+    async def inserted_anyway(self, rows: int) -> None:
+        """Count rows that did not wait for the limit, as they are to be in a checkpoint."""
+        if self._limiter is not None:
+            async with self._changed:
+                self._limiter.inserted += rows
+                self._changed.notify_all()
 
     async def take_back(self, drawn: int = 0, inserted: int = 0) -> None:
         """Uncount what did not come about."""

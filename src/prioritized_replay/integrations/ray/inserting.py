@@ -15,9 +15,10 @@ from prioritized_replay.integrations.ray.leveling import spread
 from prioritized_replay.integrations.ray.shard import part_of
 from prioritized_replay.integrations.ray.writer import Rows
 
-__all__ = ["Inserting"]
+__all__ = ["Allow", "Inserting"]
 
 Ints = NDArray[np.int64]
+Allow = Callable[[int, float], None]
 
 GATHERED = 8192
 """Rows that are sent together where nobody waits for them."""
@@ -42,7 +43,9 @@ class Inserting:
 
     A piece is sent again, to another shard, if the one that it was sent to died before it answered:
     what it had of the piece is gone then. A piece whose shard is late is not: it would be there
-    twice. It stays on its way until the shard answers or dies.
+    twice. It stays on its way until the shard answers or dies. Rows that the caller will not give
+    again, as it was told that they are added, are kept where they cannot be sent in time, and go
+    with a later call.
 
     Parameters
     ----------
@@ -50,10 +53,11 @@ class Inserting:
     capacity : int
         Of all shards together.
     allow : callable
-        ``allow(rows, deadline)`` waits until so many rows may be inserted.
+        ``allow(rows, deadline)`` waits until so many rows may be inserted, and raises a
+        TimeoutError where that takes too long.
     """
 
-    def __init__(self, calls: Calls, capacity: int, allow: Callable[[int, float], None]) -> None:
+    def __init__(self, calls: Calls, capacity: int, allow: Allow) -> None:
         self._calls = calls
         self._allow = allow
         each = capacity // len(calls)
@@ -71,7 +75,10 @@ class Inserting:
         flying = sum(len(piece.rows) for piece in self._flying)
         return flying + sum(map(len, self._gathered))
 
-    def insert(self, rows: Rows, wait: bool, deadline: float, most: int) -> Ints:
+    def insert(
+        self, rows: Rows, wait: bool, deadline: float, most: int, *, keep: bool = False,
+        allow: Allow | None = None,
+    ) -> Ints:  # fmt: skip
         """Send rows.
 
         Parameters
@@ -83,12 +90,23 @@ class Inserting:
         deadline : float
             Until when.
         most : int
-            Rows that one call to :attr:`allow` may be about.
+            Rows that one call to ``allow`` may be about.
+        keep : bool
+            Whether rows that cannot be sent in time are kept. Those that are not waited for are.
+        allow : callable, optional
+            Asked instead of the usual one.
 
         Returns
         -------
         int64[B]
             Their ids if they were waited for, -1 of those whose shard is late; else none.
+
+        Raises
+        ------
+        TimeoutError
+            If not all could be sent in time. Without ``keep``, the message says how many were.
+        Exception
+            What a shard raised. It has none of the rows that it was sent, and they are not kept.
         """
         if not wait:
             if not self._gathered:
@@ -96,26 +114,51 @@ class Inserting:
             self._gathered.append(_copy(rows))
             late = time.monotonic() - self._since > SECONDS
             if late or sum(map(len, self._gathered)) >= GATHERED:
-                self.push(deadline, most)
+                self.push(deadline, most, allow)
             return np.zeros(0, np.int64)
-        self.push(deadline, most)
-        return self._insert(rows, True, deadline, most)
+        try:
+            self.push(deadline, most, allow)
+        except BaseException:
+            if keep:
+                self.keep(rows)
+            raise
+        return self._insert(rows, True, deadline, most, keep, allow)
 
-    def push(self, deadline: float, most: int | None = None) -> None:
-        """Send what was gathered."""
+    def keep(self, rows: Rows) -> None:
+        """Keep rows, which nobody else holds, until something is sent."""
+        self._gathered.append(rows)
+
+    def push(self, deadline: float, most: int | None = None, allow: Allow | None = None) -> None:
+        """Send what was gathered; what cannot be sent in time stays gathered."""
         if self._gathered:
             gathered, self._gathered = self._gathered, []
-            self._insert(_joined(gathered), False, deadline, most)
+            self._insert(_joined(gathered), False, deadline, most, True, allow)
 
-    def _insert(self, rows: Rows, wait: bool, deadline: float, most: int | None) -> Ints:
-        count = len(rows)
+    def _insert(
+        self, rows: Rows, wait: bool, deadline: float, most: int | None, keep: bool,
+        allow: Allow | None,
+    ) -> Ints:  # fmt: skip
+        count, sent = len(rows), 0
         ids = np.full(count, -1, np.int64)
         step = self._most if most is None else min(most, self._most)
-        for first in range(0, count, step):
-            part = _part(rows, first, min(first + step, count))
-            self._allow(len(part), deadline)
-            self._send(part, ids[first : first + step], deadline)
-            self._land(deadline, 0 if wait else IN_FLIGHT)
+        try:
+            for first in range(0, count, step):
+                part = _part(rows, first, min(first + step, count))
+                self._calls.require_some(deadline)  # first: what is allowed counts as inserted
+                (allow or self._allow)(len(part), deadline)
+                sent = first + len(part)  # before it is sent: better once than twice
+                try:
+                    self._send(part, ids[first:sent], deadline)
+                except TimeoutError:  # no shard is there any more
+                    sent = first
+                    raise
+                self._land(deadline, 0 if wait else IN_FLIGHT)
+        except BaseException as error:
+            if keep and sent < count:
+                self._gathered.insert(0, _part(rows, sent, count))
+            elif isinstance(error, TimeoutError) and 0 < sent < count:
+                raise TimeoutError(f"{error}; the first {sent} of {count} rows were sent") from None
+            raise
         return ids if wait else np.zeros(0, np.int64)
 
     def land(self, deadline: float) -> None:
@@ -149,16 +192,27 @@ class Inserting:
         late = []
         try:
             while len(self._flying) > keep:
-                piece = self._flying[0]
-                outcome = self._calls.answers({piece.shard: piece.call}, deadline)
-                self._flying.popleft()
+                piece = self._flying.popleft()
+                try:
+                    outcome = self._calls.answers({piece.shard: piece.call}, deadline)
+                except BaseException as error:
+                    if isinstance(error, Exception) and not isinstance(error, TimeoutError):
+                        self.written[piece.shard] -= len(piece.rows)  # the shard has refused them
+                    else:
+                        self._flying.appendleft(piece)
+                    raise
                 if piece.shard in outcome.values:
                     piece.ids[:] = outcome.values[piece.shard]
                 elif piece.shard in outcome.late:
                     late.append(piece)
                 else:
                     self.written[piece.shard] -= len(piece.rows)
-                    self._send(piece.rows, piece.ids, deadline)
+                    try:
+                        self._send(piece.rows, piece.ids, deadline)
+                    except TimeoutError:  # no shard is there: it is gone, and is sent later
+                        self.written[piece.shard] += len(piece.rows)
+                        self._flying.appendleft(piece._replace(call=None))
+                        raise
         finally:
             self._flying.extendleft(reversed(late))
         if late and len(self._flying) > IN_FLIGHT:

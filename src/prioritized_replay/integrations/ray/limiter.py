@@ -40,9 +40,7 @@ class Limiter:
     """
 
     def __init__(self, samples_per_insert: float, tolerance: float | None = None) -> None:
-        self.samples_per_insert = arguments.number("samples_per_insert", samples_per_insert)
-        if not self.samples_per_insert > 0.0:
-            raise ValueError(f"samples_per_insert must be > 0, got {samples_per_insert}")
+        self.samples_per_insert = arguments.positive("samples_per_insert", samples_per_insert)
         self.tolerance = math.inf
         if tolerance is not None:
             self.tolerance = arguments.number("tolerance", tolerance)

@@ -202,6 +202,11 @@ class Shard:
 
     _strange = 0  # updates of rows that this buffer never had: lost ones
 
+    def highest(self, k: int) -> Reply:
+        """Return ids and priorities of the k rows of highest priority."""
+        ids = self._buffer.highest(k)
+        return self._reply((self._numbering.global_ids(ids), self._buffer.priorities(ids)))
+
     def set_alpha(self, alpha: float) -> Reply:
         """Change alpha."""
         self._buffer.alpha = alpha

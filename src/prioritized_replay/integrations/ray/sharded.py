@@ -18,7 +18,7 @@ from prioritized_replay.batch import Batch
 from prioritized_replay.fields import arguments
 from prioritized_replay.fields.schema import ADDED
 from prioritized_replay.integrations.ray import manifest
-from prioritized_replay.integrations.ray.agreement import Agreement
+from prioritized_replay.integrations.ray.agreement import Agreement, LimitReached
 from prioritized_replay.integrations.ray.ahead import Batches
 from prioritized_replay.integrations.ray.blueprint import (
     OF_STREAMS,
@@ -29,12 +29,13 @@ from prioritized_replay.integrations.ray.blueprint import (
 from prioritized_replay.integrations.ray.calls import Calls
 from prioritized_replay.integrations.ray.cluster import (
     Processes,
+    ray_runs,
     require_sendable,
     start_ray,
     stop_ray,
 )
 from prioritized_replay.integrations.ray.drawing import Drawing, Round
-from prioritized_replay.integrations.ray.inserting import Inserting
+from prioritized_replay.integrations.ray.inserting import Allow, Inserting
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.numbering import shards_of
 from prioritized_replay.integrations.ray.statistics import LastDraw, merged
@@ -123,6 +124,9 @@ class ShardedReplay:
     ...     applied = replay.update_priorities(batch.ids, batch.reward - 0.5)
     """
 
+    _attached_in = 0
+    """The process that was sent this handle."""
+
     def __init__(
         self,
         capacity: int,
@@ -154,7 +158,7 @@ class ShardedReplay:
             )
         writer = {name: options[name] for name in OF_STREAMS if options.get(name) is not None}
         blueprint = draw_up(capacity, fields, shards, sampler, options)
-        timeout = _seconds(timeout)
+        timeout = arguments.positive("timeout", timeout)
         block = arguments.integer("block", block)
         made = Writer(fields, **writer, block=block)
         blueprint.template()
@@ -163,7 +167,16 @@ class ShardedReplay:
         ):  # fmt: skip
             require_sendable(name, value)
         self._begin(
-            blueprint, limiter, folder, timeout, block, writer, made, {}, address, ray_options or {}
+            blueprint,
+            limiter,
+            folder,
+            timeout,
+            block,
+            writer,
+            made,
+            {},
+            address,
+            {} if ray_options is None else ray_options,
         )
 
     def _begin(
@@ -172,6 +185,11 @@ class ShardedReplay:
         address: str | None, ray_options: Mapping[str, Any],
     ) -> None:  # fmt: skip
         """Start Ray, if need be, and the processes."""
+        if not isinstance(ray_options, Mapping):
+            raise ValueError(
+                "ray_options must be a mapping of options of Ray's actors, got "
+                f"{arguments.shown(ray_options)}"
+            )
         start_ray(address)
         self._owner = os.getpid()
         self._closed = False
@@ -216,6 +234,7 @@ class ShardedReplay:
         return Writer(self._blueprint.fields, **about["streams"], block=about["block"])
 
     def __reduce__(self) -> Any:
+        self._require_open()
         return _attached, (self._about, self._processes)
 
     # --- what it is ------------------------------------------------------------------------
@@ -299,7 +318,8 @@ class ShardedReplay:
         """Add one step of the streams of this process; see :meth:`.ReplayBuffer.add`.
 
         Rows wait until there are ``block`` of them, and are sent together then. :meth:`sample`,
-        ``len`` and other calls of this handle send what waits before they begin.
+        ``len`` and other calls of this handle send what waits before they begin. So does a handle
+        in a task or an actor of Ray when it goes out of use.
 
         Returns
         -------
@@ -311,7 +331,11 @@ class ShardedReplay:
         ValueError
             As :meth:`.ReplayBuffer.add`; nothing changes then.
         TimeoutError
-            If no shard answers, or ``samples_per_insert`` lets nothing be inserted, in time.
+            If no shard answers, or ``samples_per_insert`` lets nothing be inserted, in time. The
+            step is added all the same: its rows go with a later call. Do not give it again.
+        MemoryError
+            If a shard would need more than its part of ``max_bytes``. The rows that it was sent,
+            up to ``block``, are not stored.
         """
         self._require_open()
         with self._writing:
@@ -338,16 +362,29 @@ class ShardedReplay:
         -------
         int64[...]
             Ids of the rows that this call sent.
+
+        Raises
+        ------
+        ValueError, TimeoutError, MemoryError
+            As :meth:`add`.
         """
         self._require_open()
         with self._writing:
             sent = [np.zeros(0, np.int64)]
+            failure: TimeoutError | None = None
             for part in self._writer.parts_of_episode(
                 obs, action, reward, terminated, truncated, next_obs, env, extra
             ):
                 self._writer.add_part(part)
-                if self._writer.full:
-                    sent.append(self._send_waiting())
+                if self._writer.full and failure is None:
+                    try:
+                        sent.append(self._send_waiting())
+                    except TimeoutError as error:  # the episode is added, and to its end
+                        failure = error
+                elif self._writer.full and (rows := self._writer.take()) is not None:
+                    self._inserting.keep(rows)
+            if failure is not None:
+                raise failure
             return np.concatenate(sent)
 
     def end_episode(self, env: Any = None) -> Ints:
@@ -357,6 +394,11 @@ class ShardedReplay:
         -------
         int64[...]
             Ids of all rows that waited in this process: they are sent.
+
+        Raises
+        ------
+        TimeoutError, MemoryError
+            As :meth:`add`.
         """
         self._require_open()
         with self._writing:
@@ -388,7 +430,11 @@ class ShardedReplay:
         ValueError
             As there; nothing changes then.
         TimeoutError
-            If no shard answers, or ``samples_per_insert`` lets nothing be inserted, in time.
+            If no shard answers, or ``samples_per_insert`` lets nothing be inserted, in time. The
+            message says how many were sent before, if any. The others are not kept, but for
+            ``wait=False``: then all are, and go with a later call.
+        MemoryError
+            As :meth:`add`.
         """
         self._require_open()
         with self._writing:
@@ -406,24 +452,28 @@ class ShardedReplay:
         Raises
         ------
         TimeoutError
-            If a shard does not answer in time.
+            If a shard does not answer, or ``samples_per_insert`` lets nothing be inserted, in time.
         """
         self._require_open()
+        return self._flush_all()
+
+    def _flush_all(self, allow: Allow | None = None) -> Ints:
         deadline = self._calls.deadline()
         with self._writing:
-            ids = self._send_waiting()
+            ids = self._send_waiting(allow)
             self._inserting.land(deadline)
         with self._reading:
             self._updating.push()
             self._updating.land(deadline)
         return ids
 
-    def _send_waiting(self) -> Ints:
+    def _send_waiting(self, allow: Allow | None = None) -> Ints:
         rows = self._writer.take()
+        deadline, most = self._calls.deadline(), self._most_inserted_at_once
         if rows is None:
-            self._inserting.push(self._calls.deadline(), self._most_inserted_at_once)
+            self._inserting.push(deadline, most, allow)
             return np.zeros(0, np.int64)
-        return self._insert(rows, True)
+        return self._inserting.insert(rows, True, deadline, most, keep=True, allow=allow)
 
     def _insert(self, rows: Rows, wait: bool) -> Ints:
         if not len(rows):
@@ -433,11 +483,15 @@ class ShardedReplay:
         )
 
     def _flush(self) -> None:
-        """Send what waits here, unless another thread is about to."""
+        """Send what waits here and may be inserted now, unless another thread is about to.
+
+        A draw must not wait for an insert that waits for draws.
+        """
         self._require_open()
         if self._writing.acquire(blocking=False):
             try:
-                self._send_waiting()
+                with contextlib.suppress(LimitReached):
+                    self._send_waiting(self._agreement.allow_insert_now)
             finally:
                 self._writing.release()
         with self._reading:
@@ -498,6 +552,7 @@ class ShardedReplay:
             An endless iterator. Close it, or use it in a ``with`` statement.
         """
         batch_size = arguments.integer("batch_size", batch_size)
+        self._require_open()
 
         def begin(most: int, wait: bool) -> tuple[int, Round] | None:
             self._flush()
@@ -541,6 +596,8 @@ class ShardedReplay:
         beta = arguments.number("beta", beta, 1.0)
         wanted = arguments.ids(ids)
         self._flush()
+        if not wanted.size:  # nobody has to be asked
+            return self._blueprint.template().get(wanted, beta=beta)
         parts, order = self._of_rows("get", wanted)
         with self._reading:
             batch = self._drawing.joined(list(parts.items()), beta)
@@ -623,14 +680,50 @@ class ShardedReplay:
 
     # --- all the rest ----------------------------------------------------------------------
 
+    def highest(self, k: int) -> Ints:
+        """Return the ids of the highest priorities; see :meth:`.ReplayBuffer.highest`.
+
+        Of equal ones the newest come first, as far as rows of several shards have an order.
+
+        Raises
+        ------
+        ValueError
+            If k is no integer >= 0.
+        TimeoutError
+            If a shard does not answer in time.
+        """
+        k = arguments.integer("k", k, 0)
+        self._flush()
+        found = list(self._of_all("highest", k).values())
+        ids = np.concatenate([of_shard for of_shard, _ in found])
+        priorities = np.concatenate([of_shard for _, of_shard in found])
+        return ids[np.lexsort((-ids, -priorities))[:k]]
+
     @property
     def alpha(self) -> float:
-        """How much prioritization; may be set at any time."""
-        return float(getattr(self._sampler, "alpha", 0.0))
+        """How much prioritization; may be set at any time, for all processes that draw."""
+        self._require_open()
+        changed = self._agreement.ask("state")["alpha"]
+        return float(getattr(self._sampler, "alpha", 0.0) if changed is None else changed)
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self._require_open()
+        alpha = arguments.number("alpha", alpha)
+        self._agreement.ask("set_alpha", alpha)  # first: a shard that is restarted asks for it
+        self._of_all("set_alpha", alpha)
+
+    def _of_all(self, *asked: Any) -> dict[int, Any]:
+        """Return what every shard says to a call that may be made twice."""
+        outcome = self._calls.insist({k: asked for k in range(self.shards)}, self._calls.deadline())
+        if outcome.late:
+            raise TimeoutError(f"shard {min(outcome.late)} has not answered for {self.timeout:g} s")
+        return outcome.values
 
     def clear(self) -> None:
         """Remove all rows of all shards; ids continue where they were."""
-        self.flush()
+        self._require_open()
+        self._flush_all(self._agreement.count_insert)
         asks = {k: ("clear",) for k in range(self.shards)}
         outcome = self._calls.insist(asks, self._calls.deadline())
         if outcome.late:
@@ -670,7 +763,7 @@ class ShardedReplay:
             "shards_present": len(outcome.values),
             "rows_lost": state["rows_lost"],
             "restarts": sum(state["generations"]),
-            "waiting": self._writer.waiting + self._inserting.on_the_way,
+            "waiting": self._waiting,
             **(state["limiter"] or {}),
         }
         for shard in range(self.shards):
@@ -692,7 +785,8 @@ class ShardedReplay:
 
         The checkpoint is complete, or it does not exist: until then, the one before stays in force.
         Each shard is saved as of one moment; where other processes add meanwhile, these moments
-        are not the same. On several machines the folder has to be one that all of them share.
+        are not the same. On several machines the folder has to be one that all of them share. Rows
+        that wait in this process are sent first, whatever ``samples_per_insert`` says.
 
         Parameters
         ----------
@@ -716,12 +810,12 @@ class ShardedReplay:
         if path is None and self._about["folder"] is None:
             raise ValueError("path must be given where there is no checkpoint_dir, got None")
         folder = self._about["folder"] if path is None else folder_named("path", path)
-        self.flush()
-        seconds = self._calls.timeout if timeout is None else _seconds(timeout)
+        seconds = self._calls.timeout if timeout is None else arguments.positive("timeout", timeout)
         deadline = time.monotonic() + seconds
         folder.mkdir(parents=True, exist_ok=True)
         name = manifest.next_set(folder)
         with self._writing, self._reading:
+            self._flush_all(self._agreement.count_insert)
             self._blueprint.template().save(folder / name / "template", extra=extra)
             self._writer.windows.save(folder / name / "writer")
             asks = {k: ("save", str(folder / name / f"shard-{k}")) for k in range(self.shards)}
@@ -804,23 +898,24 @@ class ShardedReplay:
             "n_step": template.n_step, "gamma": template.gamma, "max_bytes": max_bytes,
             "directory": directory,
         }  # fmt: skip
+        state = plain["coordinator"]
         blueprint = draw_up(
             plain["capacity"], fields, plain["shards"], template.sampler, options, plain["entropy"]
         )
         limiter = _limiter(plain["samples_per_insert"], plain["tolerance"])
-        state = plain["coordinator"]
         if limiter is not None:
             limiter.restore(state["limiter"])
         resumed = {
             "generations": state["generations"],
             "checkpoint": str(parts),
             "rows_lost": state["rows_lost"],
+            "alpha": state.get("alpha"),
         }
-        seconds = plain["timeout"] if timeout is None else _seconds(timeout)
+        seconds = plain["timeout"] if timeout is None else arguments.positive("timeout", timeout)
         writer = Writer(fields, **streams, block=plain["block"], windows=windows)
         replay._begin(
             blueprint, limiter, folder if replay._protected else None, seconds, plain["block"],
-            streams, writer, resumed, address, ray_options or {},
+            streams, writer, resumed, address, {} if ray_options is None else ray_options,
         )  # fmt: skip
         try:
             replay._drawing.generator.bit_generator.state = plain["generator"]
@@ -848,7 +943,7 @@ class ShardedReplay:
             return
         if self._owner != os.getpid():
             with contextlib.suppress(Exception):
-                self.flush()
+                self._let_go()
             self._closed = True
             return
         self._closed = True
@@ -856,7 +951,28 @@ class ShardedReplay:
         self._writer = self._new_writer()  # the old one owns the folder that it was saved to
         stop_ray()
 
+    def _let_go(self) -> None:
+        """Send what waits, as no later call will."""
+        try:
+            self._flush_all()
+        except LimitReached:
+            self._flush_all(self._agreement.count_insert)
+
+    def __del__(self) -> None:
+        """Send what waits: a task of Ray drops its handle when it returns."""
+        of_another = self._attached_in == os.getpid() and not self._closed
+        if of_another and (self._waiting or self._updating.waiting) and ray_runs():
+            with contextlib.suppress(Exception):
+                self._agreement.ask("state")  # where the replay was closed, nobody is waited for
+                self._let_go()
+
+    @property
+    def _waiting(self) -> int:
+        """Rows of this process that are not known to have arrived."""
+        return self._writer.waiting + self._inserting.on_the_way
+
     def __enter__(self) -> Self:
+        self._require_open()
         return self
 
     def __exit__(
@@ -879,6 +995,7 @@ def _attached(about: dict[str, Any], processes: Processes) -> ShardedReplay:
     replay = ShardedReplay.__new__(ShardedReplay)
     replay._owner, replay._closed = -1, False
     replay._attach(about, processes, None, np.random.default_rng())
+    replay._attached_in = os.getpid()
     return replay
 
 
@@ -888,10 +1005,3 @@ def _limiter(samples_per_insert: float | None, tolerance: float | None) -> Limit
     if tolerance is not None:
         raise ValueError(f"tolerance must be left out without samples_per_insert, got {tolerance}")
     return None
-
-
-def _seconds(timeout: Any) -> float:
-    seconds = arguments.number("timeout", timeout)
-    if not seconds > 0.0:
-        raise ValueError(f"timeout must be > 0, got {timeout}")
-    return seconds

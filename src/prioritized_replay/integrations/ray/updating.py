@@ -43,6 +43,11 @@ class Updating:
         self._flying: deque[dict[int, Any]] = deque()
         self._kept: list[tuple[Ints, Floats]] = []
 
+    @property
+    def waiting(self) -> int:
+        """Priorities that are kept and not sent."""
+        return sum(len(ids) for ids, _ in self._kept)
+
     def check(self, ids: Ints, errors: Floats) -> None:
         """Check that errors give priorities that every shard can have.
 
@@ -88,7 +93,7 @@ class Updating:
     def keep(self, ids: Ints, errors: Floats) -> None:
         """Keep priorities until :meth:`push`, or until they make a block."""
         self._kept.append((ids.copy(), errors.copy()))
-        if sum(len(ids) for ids, _ in self._kept) >= IN_BLOCKS:
+        if self.waiting >= IN_BLOCKS:
             self.push()
 
     def push(self) -> None:

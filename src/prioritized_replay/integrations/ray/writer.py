@@ -125,11 +125,14 @@ class Writer:
         extra: Mapping[str, Any],
     ) -> None:
         """Add a step of some streams; see :meth:`.ReplayBuffer.add`."""
-        if env is not None:
-            streams: Any = np.asarray(env)
-            streams = int(streams) if streams.ndim == 0 else streams
+        if env is None:
+            streams: Any = 0 if self._num_envs is None else self._streams
         else:
-            streams = 0 if self._num_envs is None else self._streams
+            streams = arguments.as_array("env", env)
+            if streams.ndim == 0:  # what is no integer, the buffer refuses
+                streams = int(streams) if streams.dtype.kind in "iu" else 0
+            elif not streams.size:
+                streams = streams.astype(np.int64)
         single = isinstance(streams, int)
         count = 1 if single else len(streams)
         if td_error is None:
