@@ -214,3 +214,38 @@ def test_a_seed_is_refused_in_the_words_of_a_buffer(wrong):
 def test_options_of_ray_are_a_mapping():
     with pytest.raises(ValueError, match=r"ray_options must be a mapping of .*, got 3"):
         ShardedReplay(10, FIELDS, ray_options=3)
+
+
+def test_no_shard_that_answers_is_not_no_rows(sharded):
+    replay = sharded(timeout=0.3)
+    replay.extend(transitions(np.arange(10.0)))
+    replay._processes.state[:] = ["late", "late"]
+    for _ in range(2):  # before it is known that they are silent, and afterwards
+        with pytest.raises(TimeoutError, match="none of 2 shards has answered"):
+            len(replay)
+    replay._processes.state[:] = ["done", "done"]
+
+
+def test_an_environment_says_what_its_steps_look_like(sharded, monkeypatch):
+    gym = pytest.importorskip("gymnasium")
+    env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+    InProcess.instead_of_ray(monkeypatch)
+    buffer = per.ReplayBuffer.for_env(env, 100, n_step=3)
+    with ShardedReplay.for_env(env, 100, shards=2, n_step=3, gamma=0.9) as replay:
+        assert (replay.num_envs, replay.n_step, replay.gamma) == (2, 3, 0.9)
+        assert replay.fields == buffer.fields
+        obs, _ = env.reset(seed=0)
+        for _ in range(5):
+            action = env.action_space.sample()
+            after, reward, terminated, truncated, info = env.step(action)
+            replay.add(obs, action, reward, after, terminated, truncated, info=info)
+            obs = after
+        replay.end_episode()
+        assert len(replay) == 10
+        assert replay.sample(4).action.dtype == np.int64
+    with pytest.raises(ValueError, match="num_envs must be that of the environment, 2, got 3"):
+        ShardedReplay.for_env(env, 100, num_envs=3)
+    single = env.single_observation_space, env.single_action_space
+    with ShardedReplay.for_spaces(*single, 100, shards=2) as replay:
+        assert replay.num_envs is None
+        assert replay.fields["obs"].shape == (4,)

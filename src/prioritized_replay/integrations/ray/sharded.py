@@ -179,6 +179,33 @@ class ShardedReplay:
             {} if ray_options is None else ray_options,
         )
 
+    @classmethod
+    def for_spaces(
+        cls, observation_space: Any, action_space: Any, capacity: int, **options: Any
+    ) -> Self:
+        """Build one for Gymnasium spaces; see :meth:`.ReplayBuffer.for_spaces`."""
+        pattern = ReplayBuffer.for_spaces(observation_space, action_space, 1)
+        return cls(capacity, _given_fields(pattern), **options)
+
+    @classmethod
+    def for_env(cls, env: Any, capacity: int, **options: Any) -> Self:
+        """Build one for a Gymnasium environment; see :meth:`.ReplayBuffer.for_env`.
+
+        ``num_envs`` is that of the environment: each process that adds has one like it.
+
+        Examples
+        --------
+        >>> import gymnasium
+        >>> from prioritized_replay.integrations.ray import ShardedReplay
+        >>> env = gymnasium.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
+        >>> replay = ShardedReplay.for_env(env, 1_000, shards=2)  # doctest: +SKIP
+        """
+        of_streams = {name: options[name] for name in OF_STREAMS if name in options}
+        pattern = ReplayBuffer.for_env(env, 1, **of_streams)
+        for name in ("num_envs", "autoreset"):
+            options[name] = getattr(pattern, name)
+        return cls(capacity, _given_fields(pattern), **options)
+
     def _begin(
         self, blueprint: Blueprint, limiter: Limiter | None, folder: Path | None, timeout: float,
         block: int, streams: Mapping[str, Any], writer: Writer, resumed: Mapping[str, Any],
@@ -286,9 +313,19 @@ class ShardedReplay:
         return self._processes.places(min(5.0, self._calls.timeout))[1:]
 
     def __len__(self) -> int:
-        """Return how many rows can be drawn from the shards that answer."""
+        """Return how many rows can be drawn from the shards that answer.
+
+        Raises
+        ------
+        TimeoutError
+            If none does in time.
+        """
         self._flush()
-        outcome = self._calls.ask_all("report", self._calls.deadline())
+        deadline = self._calls.deadline()
+        self._calls.require_some(deadline)
+        outcome = self._calls.ask_all("report", deadline)
+        if not outcome.values:
+            raise TimeoutError(f"none of {self.shards} shards has answered for {self.timeout:g} s")
         return sum(self._calls.reports[k].totals.size for k in outcome.values)
 
     def __repr__(self) -> str:
@@ -887,7 +924,7 @@ class ShardedReplay:
         parts = folder / plain["set"]
         template = ReplayBuffer.load(parts / "template")
         windows = ReplayBuffer.load(parts / "writer")
-        fields = {n: f for n, f in template.fields.items() if n not in ADDED}
+        fields = _given_fields(template)
         streams: dict[str, Any] = {"n_step": template.n_step, "gamma": template.gamma}
         for name in ("num_envs", "autoreset"):
             if plain[name] is not None:
@@ -997,6 +1034,11 @@ def _attached(about: dict[str, Any], processes: Processes) -> ShardedReplay:
     replay._attach(about, processes, None, np.random.default_rng())
     replay._attached_in = os.getpid()
     return replay
+
+
+def _given_fields(buffer: ReplayBuffer) -> dict[str, Any]:
+    """Return the fields with which a buffer was made."""
+    return {name: field for name, field in buffer.fields.items() if name not in ADDED}
 
 
 def _limiter(samples_per_insert: float | None, tolerance: float | None) -> Limiter | None:
