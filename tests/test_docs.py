@@ -226,14 +226,15 @@ def test_tables_hold_what_the_file_says(monkeypatch):
         ("16", "a", "2000"),
         ("2", "b", "7"),
         ("2", "c", ""),
+        ("2", "d", "no difference shown"),
     ]
     runs = [dict(zip(("n", "arm", "updates"), cell, strict=True)) for cell in cells]
     table = measured.pivot(runs, "n", "arm", "updates", [])
     plain = [[cell.replace("\xa0", " ") for cell in line] for line in table]
     assert plain == [
-        ["n", "a", "b", "c"],
-        ["2", "", "7", "not learnt"],
-        ["16", "3 (1 to 2,000)", "", ""],
+        ["n", "a", "b", "c", "d"],
+        ["2", "", "7", "not learnt", "no difference shown"],
+        ["16", "3 (1 to 2,000)", "", "", ""],
     ]
 
 

@@ -79,14 +79,17 @@ def pivot(runs: list[Run], row: str, column: str, value: str, order: list[str]) 
     for label in in_order(run[row] for run in runs):
         line = [label]
         for name in columns:
-            values = [
-                float(run[value] or "inf")  # an empty cell: never
-                for run in runs
-                if run[row] == label and run[column] == name
-            ]
-            line.append(summary(values) if values else "")
+            found = [run[value] for run in runs if (run[row], run[column]) == (label, name)]
+            line.append(cell(found))
         table.append(line)
     return table
+
+
+def cell(found: list[str]) -> str:
+    """A word as it is, numbers summed up; one that is empty stands for never."""
+    if len(found) == 1 and found[0] and isinstance(number(found[0]), str):
+        return found[0]
+    return summary([float(text or "inf") for text in found]) if found else ""
 
 
 def runs_in(path: Path) -> list[Run]:
