@@ -249,3 +249,14 @@ def test_an_environment_says_what_its_steps_look_like(sharded, monkeypatch):
     with ShardedReplay.for_spaces(*single, 100, shards=2) as replay:
         assert replay.num_envs is None
         assert replay.fields["obs"].shape == (4,)
+
+
+@pytest.mark.parametrize("wrong", [-0.5, np.nan, 50.0, "x"])
+def test_an_alpha_that_is_refused_changes_no_shard(sharded, wrong):
+    replay = sharded(sampler=per.Proportional(alpha=0.4, eps=0.0))
+    ids = replay.extend(transitions(np.arange(2.0)), [1e9, 1.0])
+    wanted = replay.get(ids).probabilities
+    with pytest.raises(ValueError, match="alpha must"):  # 50: of the shard with the first row
+        replay.alpha = wrong
+    assert replay.alpha == 0.4
+    np.testing.assert_array_equal(replay.get(ids).probabilities, wanted)

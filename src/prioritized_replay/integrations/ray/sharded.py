@@ -320,8 +320,7 @@ class ShardedReplay:
         TimeoutError
             If none does in time.
         """
-        self._flush()
-        deadline = self._calls.deadline()
+        deadline = self._flush()
         self._calls.require_some(deadline)
         outcome = self._calls.ask_all("report", deadline)
         if not outcome.values:
@@ -379,7 +378,11 @@ class ShardedReplay:
             self._writer.add(
                 obs, action, reward, next_obs, terminated, truncated, env, info, td_error, extra
             )
-            return self._send_waiting() if self._writer.full else np.zeros(0, np.int64)
+            return (
+                self._send_waiting(self._calls.deadline())
+                if self._writer.full
+                else np.zeros(0, np.int64)
+            )
 
     def add_episode(
         self,
@@ -415,7 +418,7 @@ class ShardedReplay:
                 self._writer.add_part(part)
                 if self._writer.full and failure is None:
                     try:
-                        sent.append(self._send_waiting())
+                        sent.append(self._send_waiting(self._calls.deadline()))
                     except TimeoutError as error:  # the episode is added, and to its end
                         failure = error
                 elif self._writer.full and (rows := self._writer.take()) is not None:
@@ -440,7 +443,7 @@ class ShardedReplay:
         self._require_open()
         with self._writing:
             self._writer.end_episode(env)
-            return self._send_waiting()
+            return self._send_waiting(self._calls.deadline())
 
     def extend(
         self, transitions: Mapping[str, Any], td_errors: Any = None, *, wait: bool = True
@@ -497,16 +500,15 @@ class ShardedReplay:
     def _flush_all(self, allow: Allow | None = None) -> Ints:
         deadline = self._calls.deadline()
         with self._writing:
-            ids = self._send_waiting(allow)
+            ids = self._send_waiting(deadline, allow)
             self._inserting.land(deadline)
         with self._reading:
             self._updating.push()
             self._updating.land(deadline)
         return ids
 
-    def _send_waiting(self, allow: Allow | None = None) -> Ints:
-        rows = self._writer.take()
-        deadline, most = self._calls.deadline(), self._most_inserted_at_once
+    def _send_waiting(self, deadline: float, allow: Allow | None = None) -> Ints:
+        rows, most = self._writer.take(), self._most_inserted_at_once
         if rows is None:
             self._inserting.push(deadline, most, allow)
             return np.zeros(0, np.int64)
@@ -519,20 +521,23 @@ class ShardedReplay:
             rows, wait, self._calls.deadline(), self._most_inserted_at_once
         )
 
-    def _flush(self) -> None:
+    def _flush(self) -> float:
         """Send what waits here and may be inserted now, unless another thread is about to.
 
-        A draw must not wait for an insert that waits for draws.
+        A draw must not wait for an insert that waits for draws. Returns when the call that begins
+        with this has to be over.
         """
         self._require_open()
+        deadline = self._calls.deadline()
         if self._writing.acquire(blocking=False):
             try:
                 with contextlib.suppress(LimitReached):
-                    self._send_waiting(self._agreement.allow_insert_now)
+                    self._send_waiting(deadline, self._agreement.allow_insert_now)
             finally:
                 self._writing.release()
         with self._reading:
             self._updating.push()
+        return deadline
 
     # --- drawing ---------------------------------------------------------------------------
 
@@ -553,8 +558,7 @@ class ShardedReplay:
         """
         batch_size = arguments.integer("batch_size", batch_size)
         beta = arguments.number("beta", beta, 1.0)
-        self._flush()
-        deadline = self._calls.deadline()
+        deadline = self._flush()
         self._agreement.allow_draw(batch_size, 1, True, deadline)
         try:
             with self._reading:
@@ -592,8 +596,7 @@ class ShardedReplay:
         self._require_open()
 
         def begin(most: int, wait: bool) -> tuple[int, Round] | None:
-            self._flush()
-            deadline = self._calls.deadline()
+            deadline = self._flush()
             allowed = self._agreement.allow_draw(batch_size, most, wait, deadline)
             if not allowed:
                 return None
@@ -632,10 +635,10 @@ class ShardedReplay:
         """
         beta = arguments.number("beta", beta, 1.0)
         wanted = arguments.ids(ids)
-        self._flush()
+        deadline = self._flush()
         if not wanted.size:  # nobody has to be asked
             return self._blueprint.template().get(wanted, beta=beta)
-        parts, order = self._of_rows("get", wanted)
+        parts, order = self._of_rows("get", wanted, deadline)
         with self._reading:
             batch = self._drawing.joined(list(parts.items()), beta)
         back = np.empty_like(order)
@@ -651,17 +654,18 @@ class ShardedReplay:
             As :meth:`get`.
         """
         wanted = arguments.ids(ids)
-        self._flush()
-        parts, order = self._of_rows("priorities", wanted)
+        parts, order = self._of_rows("priorities", wanted, self._flush())
         result = np.empty(wanted.size)
         result[order] = np.concatenate([*parts.values(), np.zeros(0)])
         return result
 
-    def _of_rows(self, method: str, ids: Ints) -> tuple[dict[int, Any], Ints]:
+    def _of_rows(
+        self, method: str, ids: Ints, deadline: float
+    ) -> tuple[dict[int, Any], Ints]:  # fmt: skip
         """Return what shards say of named rows, and where each of these was named."""
         of = shards_of(ids, self.shards)
         calls = {int(k): (method, ids[of == k]) for k in np.unique(of)}
-        outcome = self._calls.insist(calls, self._calls.deadline())
+        outcome = self._calls.insist(calls, deadline)
         if outcome.late:
             raise TimeoutError(f"shard {min(outcome.late)} has not answered for {self.timeout:g} s")
         parts = {k: outcome.values[k] for k in calls}
@@ -710,8 +714,7 @@ class ShardedReplay:
             with self._reading:
                 self._updating.keep(wanted, errors)
             return 0
-        self._flush()
-        deadline = self._calls.deadline()
+        deadline = self._flush()
         with self._reading:
             return self._updating.update(wanted, errors, deadline)
 
@@ -730,8 +733,7 @@ class ShardedReplay:
             If a shard does not answer in time.
         """
         k = arguments.integer("k", k, 0)
-        self._flush()
-        found = list(self._of_all("highest", k).values())
+        found = list(self._of_all(self._flush(), "highest", k).values())
         ids = np.concatenate([of_shard for of_shard, _ in found])
         priorities = np.concatenate([of_shard for _, of_shard in found])
         return ids[np.lexsort((-ids, -priorities))[:k]]
@@ -747,12 +749,18 @@ class ShardedReplay:
     def alpha(self, alpha: float) -> None:
         self._require_open()
         alpha = arguments.number("alpha", alpha)
+        before = self.alpha
         self._agreement.ask("set_alpha", alpha)  # first: a shard that is restarted asks for it
-        self._of_all("set_alpha", alpha)
+        try:
+            self._of_all(self._calls.deadline(), "set_alpha", alpha)
+        except ValueError:  # of a shard whose priorities are too large for it; others have taken it
+            self._agreement.ask("set_alpha", before)
+            self._of_all(self._calls.deadline(), "set_alpha", before)
+            raise
 
-    def _of_all(self, *asked: Any) -> dict[int, Any]:
+    def _of_all(self, deadline: float, *asked: Any) -> dict[int, Any]:
         """Return what every shard says to a call that may be made twice."""
-        outcome = self._calls.insist({k: asked for k in range(self.shards)}, self._calls.deadline())
+        outcome = self._calls.insist({k: asked for k in range(self.shards)}, deadline)
         if outcome.late:
             raise TimeoutError(f"shard {min(outcome.late)} has not answered for {self.timeout:g} s")
         return outcome.values
@@ -784,8 +792,7 @@ class ShardedReplay:
         TimeoutError
             If no shard answers in time.
         """
-        self._flush()
-        deadline = self._calls.deadline()
+        deadline = self._flush()
         outcome = self._calls.ask_all("stats", deadline)
         with contextlib.suppress(TimeoutError):  # one that is being restarted: what it has lost
             rest = [k for k in range(self.shards) if k not in outcome.values]
