@@ -173,11 +173,11 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
             f"counted as lost, and {doubtful} are in doubt"
         )
     return {
-        "kills": done, "of writers": died, "restarts of shards": int(stats["restarts"]),
+        "kills": done, "kills of writers": died, "restarts of shards": int(stats["restarts"]),
         "saves": saves, "acknowledged": acknowledged.size, "gone": gone,
         "counted as lost": int(stats["rows_lost"]), "in doubt": doubtful, "torn": broken,
         "twice": twice,
-        "saved before the end": secured.size, "of them gone": missing,
+        "saved": secured.size, "saved and gone": missing,
         "timeouts": late, "longest call, s": round(longest, 1),
     }  # fmt: skip
 
