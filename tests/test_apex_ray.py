@@ -280,3 +280,48 @@ def test_a_cluster_that_is_not_there_is_said_in_a_line(tmp_path):
     assert text.count("\n") == 1
     assert not (tmp_path / "runs").exists()
     assert not mine(mark)
+
+
+CLUSTER = """
+import sys
+import ray
+from ray.cluster_utils import Cluster
+options = {"num_cpus": 4, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=options)
+try:
+    print(cluster.address, flush=True)
+    sys.stdin.readline()
+finally:
+    cluster.shutdown()
+"""
+
+
+def test_a_run_joins_a_cluster_and_leaves_it_as_it_was(tmp_path):
+    mark, theirs = uuid.uuid4().hex, uuid.uuid4().hex
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], env={**os.environ, MARK: theirs}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        address = cluster.stdout.readline().strip()
+        words = (*TINY, "--steps", "2000", "--shards", "2", "--ray-address", address)
+        process, said = begin(tmp_path, mark, "CartPole-v1", *words)
+        seen = set()
+        while process.poll() is None:
+            seen |= {name.split(b"(")[0] for _, name in mine(theirs) if name.startswith(b"ray::")}
+            time.sleep(0.1)
+        assert process.returncode == 0, said.read_text()
+        assert {b"ray::ActorProcess", b"ray::_ReplayShard"} <= {
+            name.split(b".")[0] for name in seen
+        }, "actors and shards were processes of the cluster"
+        until(
+            lambda: not [n for _, n in mine(theirs) if b"ActorProcess" in n or b"Replay" in n],
+            "end of actors and shards",
+        )
+        assert cluster.poll() is None, "the cluster goes on"
+        assert [n for _, n in mine(theirs) if b"raylet" in n]
+    finally:
+        cluster.stdin.close()
+        cluster.wait(SECONDS)
+        for number, _ in [*mine(mark), *mine(theirs)]:
+            os.kill(number, signal.SIGKILL)
