@@ -93,7 +93,7 @@ def test_steps_updates_and_reports_are_those_of_one_process(cluster):
     assert sum(actor.steps for actor in last.actors) == 3_000
     assert all(actor.steps >= 1_000 for actor in last.actors), "they take turns"
     assert 3_000 - 2 * 3 <= rows <= 3_000
-    assert 1_000 < sum(shard.rows for shard in last.shards) <= rows
+    assert rows - 100 <= sum(shard.rows for shard in last.shards) <= rows
     assert sum(shard.draws for shard in last.shards) == 16 * training.agent.updates
     assert reports[2].evaluation is not None
     assert training.best_evaluation is not None

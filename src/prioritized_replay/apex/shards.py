@@ -148,10 +148,13 @@ class Shards:
         """Wait until the priorities given back have arrived."""
         self.replay.flush()
 
-    def reports(self) -> tuple[ShardReport, ...]:
-        """Return what each shard holds, perhaps a little while ago: a full shard takes 0.2 s."""
+    def reports(self, *, fresh: bool = False) -> tuple[ShardReport, ...]:
+        """Return what each shard holds.
+
+        It may be what they held a while ago, unless it has to be fresh: a full shard takes 0.2 s.
+        """
         began = time.monotonic()
-        if began >= self._due:
+        if fresh or began >= self._due:
             self._stats = self.replay.stats()
             ended = time.monotonic()
             self._due = ended + _SHARE * (ended - began)

@@ -129,7 +129,7 @@ class ApexTraining(Training):
             pace.clear()
         news = tuple(self._news)
         self._news.clear()  # the crew holds on to this list
-        shards = self._shards.reports()
+        shards = self._shards.reports(fresh=self.step >= self.steps)  # the last one of the run
         return Workers(actors, shards, self._shards.rows_lost, news + self._shards.news())
 
     def close(self) -> None:
