@@ -65,12 +65,17 @@ class OfReports(Measured):
         folder = Path(self.env.relfn2path(self.arguments[0])[1])
         return in_order([Report.read(path) for path in sorted(folder.glob("*.json"))])
 
-
-class Results(OfReports):
     def run(self) -> list[nodes.Node]:
         reports = self.reports()
-        if not reports:
-            return self.absent()
+        return self.shown(reports) if reports else self.absent()
+
+    def shown(self, reports: list[Report]) -> list[nodes.Node]:
+        """What of them is to be seen; there is one at least."""
+        raise NotImplementedError
+
+
+class Results(OfReports):
+    def shown(self, reports: list[Report]) -> list[nodes.Node]:
         cells = [["memory", "version", "pass", "fail", "not claimed", *GROUPS]]
         for report in reports:
             counts = report.counts()
@@ -93,10 +98,7 @@ def share(report: Report, group: str) -> str:
 
 
 class Failures(OfReports):
-    def run(self) -> list[nodes.Node]:
-        reports = self.reports()
-        if not reports:
-            return self.absent()
+    def shown(self, reports: list[Report]) -> list[nodes.Node]:
         shown: list[nodes.Node] = []
         for report in reports:
             if not report.failures:
@@ -148,10 +150,7 @@ class Failures(OfReports):
 
 
 class NotClaimed(OfReports):
-    def run(self) -> list[nodes.Node]:
-        reports = self.reports()
-        if not reports:
-            return self.absent()
+    def shown(self, reports: list[Report]) -> list[nodes.Node]:
         shown: list[nodes.Node] = []
         for report in reports:
             scenarios: dict[str, list[str]] = {}

@@ -99,7 +99,7 @@ class _Priorities:
         """Evaluate the rows whose priorities are oldest once more."""
         oldest = self._all
         if self._count < oldest.size:
-            oldest = np.argpartition(self._written, self._count)[: self._count]
+            oldest = _lowest(self._written, self._count)
         self._index.update_priorities(oldest, self._learner.td_errors(self._rows, oldest))
         self._written[oldest] = self._learner.updates
 
@@ -193,7 +193,15 @@ class _SmallMemory:
             clocks = self._rng.random(priorities.size)
         elif self._rule == "inverse":
             clocks = self._rng.exponential(size=priorities.size) * priorities
-        return np.argpartition(clocks, count)[:count]
+        return _lowest(clocks, count)
+
+
+def _lowest(values: Floats | Ints, count: int) -> Ints:
+    """Return the places of the lowest values, the first ones of equal values.
+
+    NumPy's own partition takes any of equal values, which differs from processor to processor.
+    """
+    return np.argsort(values, kind="stable")[:count]
 
 
 def learn_with_eviction(rule: Rule, capacity: int, seed: int, limit: int = PATIENCE) -> int | None:

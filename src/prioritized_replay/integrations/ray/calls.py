@@ -133,11 +133,13 @@ class Calls:
         """
         while not (present := self.present()).any():
             if time.monotonic() >= deadline:
-                raise TimeoutError(
-                    f"none of {len(self)} shards has answered for {self.timeout:g} s"
-                )
+                raise self.silence()
             time.sleep(0.02)
         return present
+
+    def silence(self) -> TimeoutError:
+        """Return the error that says that no shard has answered."""
+        return TimeoutError(f"none of {len(self)} shards has answered for {self.timeout:g} s")
 
     def require(self, shards: Iterable[int], deadline: float) -> None:
         """Wait until these shards can be asked.

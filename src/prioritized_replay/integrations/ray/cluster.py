@@ -33,6 +33,8 @@ START_SECONDS = 300.0
 """For processes to start: the first on a machine compile their kernels."""
 INLINE = 1 << 19  # bytes: a block or a batch of 1024 small rows travels inside its call
 REACH_SECONDS = 5.0
+LITTLE = 1 << 20
+"""Bytes of memory that each process asks for: one that asks for nothing may come to any node."""
 ATTEMPTS = 4
 """At starting Ray here: it gives up after 30 s, and a busy machine may take longer."""
 END_SECONDS = 10.0
@@ -258,16 +260,20 @@ class Processes:
         """
         made = cls([], None)
         try:
-            options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 0, **ray_options}
+            options = {
+                "num_cpus": 0, "memory": LITTLE, "max_restarts": -1, "max_task_retries": 0,
+                **ray_options,
+            }  # fmt: skip
             name = f"replay-{uuid.uuid4().hex}"
             # Here: the loss of another machine is a loss of shards, which can be repaired.
             here = NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=True
+                ray.get_runtime_context().get_node_id(), soft=False
             )
             made._coordinator = (
                 ray.remote(_ReplayCoordinator)
                 .options(
                     num_cpus=0,
+                    memory=LITTLE,
                     max_concurrency=1000,
                     name=name,
                     namespace=NAMESPACE,

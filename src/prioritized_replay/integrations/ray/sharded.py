@@ -324,7 +324,7 @@ class ShardedReplay:
         self._calls.require_some(deadline)
         outcome = self._calls.ask_all("report", deadline)
         if not outcome.values:
-            raise TimeoutError(f"none of {self.shards} shards has answered for {self.timeout:g} s")
+            raise self._calls.silence()
         return sum(self._calls.reports[k].totals.size for k in outcome.values)
 
     def __repr__(self) -> str:
@@ -665,10 +665,8 @@ class ShardedReplay:
         """Return what shards say of named rows, and where each of these was named."""
         of = shards_of(ids, self.shards)
         calls = {int(k): (method, ids[of == k]) for k in np.unique(of)}
-        outcome = self._calls.insist(calls, deadline)
-        if outcome.late:
-            raise TimeoutError(f"shard {min(outcome.late)} has not answered for {self.timeout:g} s")
-        parts = {k: outcome.values[k] for k in calls}
+        found = self._answers(calls, deadline)
+        parts = {k: found[k] for k in calls}
         for part in parts.values():
             if isinstance(part, int):
                 raise KeyError(f"ids must be of live transitions, got {part}, which is not there")
@@ -760,7 +758,11 @@ class ShardedReplay:
 
     def _of_all(self, deadline: float, *asked: Any) -> dict[int, Any]:
         """Return what every shard says to a call that may be made twice."""
-        outcome = self._calls.insist({k: asked for k in range(self.shards)}, deadline)
+        return self._answers({k: asked for k in range(self.shards)}, deadline)
+
+    def _answers(self, asks: Mapping[int, tuple[Any, ...]], deadline: float) -> dict[int, Any]:
+        """Return what shards say to calls that may be made twice."""
+        outcome = self._calls.insist(asks, deadline)
         if outcome.late:
             raise TimeoutError(f"shard {min(outcome.late)} has not answered for {self.timeout:g} s")
         return outcome.values
@@ -798,9 +800,7 @@ class ShardedReplay:
             rest = [k for k in range(self.shards) if k not in outcome.values]
             outcome.values |= self._calls.insist({k: ("stats",) for k in rest}, deadline).values
         if not outcome.values:
-            raise TimeoutError(
-                f"none of {self.shards} shards has answered for {self._calls.timeout:g} s"
-            )
+            raise self._calls.silence()
         state = self._agreement.ask("state")
         own: dict[str, float] = {
             "shards": self.shards,
