@@ -22,6 +22,7 @@ from prioritized_replay.integrations.ray.calls import Calls, Gone
 from prioritized_replay.integrations.ray.cluster import _alive, start_ray, stop_ray
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.drawing import Drawing
+from prioritized_replay.integrations.ray.ledger import Ledger
 from prioritized_replay.integrations.ray.shard import Shard
 
 FIELDS = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
@@ -46,13 +47,25 @@ class Call:
 class Carrier:
     """Shards of this process."""
 
-    def __init__(self, blueprint: Blueprint) -> None:
+    def __init__(self, blueprint: Blueprint, ledgers: Path | None = None) -> None:
         self.blueprint = blueprint
+        self.ledgers = ledgers
         self.generations = [0] * blueprint.shards
         self.shards = [Shard(k, blueprint) for k in range(blueprint.shards)]
         self.state = ["done"] * blueprint.shards
         self.calls: list[tuple[int, str]] = []
         self.coordinator = Coordinator(blueprint.shards)
+        for shard in range(blueprint.shards):
+            self.began(shard)
+
+    def began(self, shard: int) -> None:
+        """Do what a shard's process does when it begins."""
+        file = None if self.ledgers is None else self.ledgers / str(shard)
+        left = None if file is None else Ledger.read(file)
+        made = self.shards[shard]
+        asyncio.run(self.coordinator.began(shard, self.generations[shard], made.restored, left))
+        if file is not None:
+            made.keep_ledger(file)
 
     def submit(self, shard: int, method: str, *arguments: Any) -> Call:
         self.calls.append((shard, method))
@@ -63,14 +76,18 @@ class Carrier:
             value = getattr(self.shards[shard], method)(*arguments)
         except Exception as error:
             value = error
+        if state == "dies":
+            self.state[shard] = state = "gone"
         return Call(value, state)
 
-    def kill(self, shard: int) -> None:
-        self.state[shard] = "gone"
+    def kill(self, shard: int, with_next: bool = False) -> None:
+        """Let a shard be gone, or be gone before its next call, which it does, is answered."""
+        self.state[shard] = "dies" if with_next else "gone"
 
     def restart(self, shard: int) -> None:
         self.generations[shard] += 1
         self.shards[shard] = Shard(shard, self.blueprint, self.generations[shard])
+        self.began(shard)
         self.state[shard] = "done"
 
     def wait(self, calls: Sequence[Call], seconds: float) -> set[Call]:
@@ -128,10 +145,12 @@ class InProcess(Carrier):
 class Sharded:
     """What draws from shards of this process."""
 
-    def __init__(self, sampler, shards=4, capacity=400, seed=0, timeout=1.0, **options):
+    def __init__(
+        self, sampler, shards=4, capacity=400, seed=0, timeout=1.0, ledgers=None, **options
+    ):
         options = {"sampler": sampler, **options}
         blueprint = Blueprint(shards, capacity, FIELDS, options, None, seed)
-        self.carrier = Carrier(blueprint)
+        self.carrier = Carrier(blueprint, ledgers)
         self.lost: list[tuple[int, Any]] = []
         self.calls = Calls(self.carrier, shards, timeout, self.note_lost)
         self.drawing = Drawing(self.calls, sampler, np.random.default_rng(seed))
@@ -143,6 +162,12 @@ class Sharded:
                 shard, report.generation, report.issued, report.totals.size
             )
         )
+
+    def note_elsewhere(self, ticket):
+        asyncio.run(self.carrier.coordinator.elsewhere(ticket))
+
+    def rows_lost(self):
+        return asyncio.run(self.carrier.coordinator.rows_lost())
 
     def extend(self, shard, values, errors=None):
         """Add rows to one shard, which reports."""

@@ -94,7 +94,7 @@ def test_extend_says_how_many_rows_a_limit_let_pass(sharded):
 
 def test_rows_that_no_shard_could_take_go_with_a_later_call():
     one = Sharded(per.Uniform(), shards=3, capacity=300, timeout=0.2)
-    insert = Inserting(one.calls, 300, lambda rows, deadline: None)
+    insert = Inserting(one.calls, 300, lambda rows, deadline: None, lambda ticket: None)
     for shard in range(3):
         one.carrier.kill(shard)
     with pytest.raises(TimeoutError, match="none of 3 shards"):

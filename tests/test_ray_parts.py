@@ -2,9 +2,13 @@
 
 import asyncio
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import prioritized_replay as per
 
@@ -13,13 +17,24 @@ pytest.importorskip("ray")
 from tests.sharding import FIELDS, Sharded, transitions
 
 from prioritized_replay.integrations.ray.blueprint import Blueprint
+from prioritized_replay.integrations.ray.calls import NOTHING
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting
+from prioritized_replay.integrations.ray.ledger import (
+    ENTRY,
+    HEAD,
+    LAST,
+    NO_TICKET,
+    Ledger,
+    Left,
+    rows_lost,
+)
 from prioritized_replay.integrations.ray.leveling import spread
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.numbering import GENERATION, Numbering
-from prioritized_replay.integrations.ray.shard import Shard
+from prioritized_replay.integrations.ray.shard import Report, Shard
 from prioritized_replay.integrations.ray.writer import Rows, Writer
+from prioritized_replay.sampled import Totals
 
 NESTED = {
     "obs": {"image": per.Field((2, 20, 20), "uint8"), "speed": per.Field((2,))},
@@ -276,9 +291,15 @@ def columns(count, first=0.0):
     return Rows(rows, None)
 
 
-def inserting(timeout=0.2, shards=3, capacity=300):
-    sharded = Sharded(per.Uniform(), shards=shards, capacity=capacity, timeout=timeout)
-    return sharded, Inserting(sharded.calls, capacity, lambda rows, deadline: None)
+def inserting(timeout=0.2, shards=3, capacity=300, ledgers=None):
+    sharded = Sharded(
+        per.Uniform(), shards=shards, capacity=capacity, timeout=timeout, ledgers=ledgers
+    )
+    return sharded, another(sharded, capacity)
+
+
+def another(sharded, capacity=300):
+    return Inserting(sharded.calls, capacity, lambda rows, deadline: None, sharded.note_elsewhere)
 
 
 def kept(sharded):
@@ -355,6 +376,106 @@ def test_lost_rows_are_counted_once_and_exactly(restored):
     assert asyncio.run(count([(10, 10)])) == 10 - restored
     assert asyncio.run(count([(10, 10), (12, 12), (11, 11)])) == 12 - restored
     assert asyncio.run(count([(100, 20)])) == 20  # of a full ring, what was in it
+
+
+def test_rows_of_which_only_a_killed_process_knew_are_counted_when_they_are_lost(tmp_path):
+    sharded, insert = inserting(ledgers=tmp_path)
+    insert.insert(columns(30), True, sharded.calls.deadline(), 300)
+    sharded.calls.reports = [NOTHING] * 3  # of the process that did that, nothing is left
+    sharded.carrier.kill(1)
+    sharded.carrier.restart(1)
+    assert sharded.rows_lost() == 10
+    assert sharded.lost == []
+    sharded.calls.ask_all("report", sharded.calls.deadline())
+    sharded.note_lost(1, Report(0, 7, Totals(7, 7, 7.0, 1.0), 0))  # somebody who knew less
+    assert sharded.rows_lost() == 10
+
+
+@pytest.mark.parametrize("capacity", [3, 30, 300])
+def test_rows_that_died_unanswered_and_went_elsewhere_are_not_lost(tmp_path, capacity):
+    sharded, insert = inserting(ledgers=tmp_path, capacity=capacity)
+    first = min(30, capacity)
+    insert.insert(columns(first), True, sharded.calls.deadline(), capacity)
+    there = len(sharded.carrier.shards[1]._buffer)
+    assert there == first // 3
+    sharded.carrier.kill(1, with_next=True)
+    for number in range(3):  # one of these goes to the shard that dies
+        insert.insert(columns(1, 100.0 + number), True, sharded.calls.deadline(), capacity)
+    assert sharded.carrier.state[1] == "gone"
+    assert len(sharded.carrier.shards[1]._buffer) == min(there + 1, capacity // 3)
+    sharded.carrier.restart(1)
+    # Of a full ring, the row that went elsewhere had taken the place of another.
+    assert sharded.rows_lost() == min(there, capacity // 3 - 1)
+    found = kept(sharded)
+    for number in range(3 if capacity > 30 else 1):
+        assert np.count_nonzero(found == 102.0 - number) == 1
+
+
+def test_a_generation_that_dies_before_it_has_begun_makes_no_loss(tmp_path):
+    left = Left(0, 10, 10, np.zeros((0, 3), np.int64))
+
+    async def count(generations):
+        coordinator = Coordinator(1)
+        await coordinator.began(0, 0, 0)
+        for generation in generations:
+            await coordinator.began(0, generation, 6, left)
+        await coordinator.lost(0, 0, 10, 10)
+        return await coordinator.rows_lost()
+
+    for generations in ([1], [2], [2, 3]):
+        assert asyncio.run(count(generations)) == 4
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), max_size=30),
+    st.integers(1, 60), st.integers(0, 60), st.randoms(),
+)  # fmt: skip
+def test_a_ledger_counts_the_rows_that_are_nowhere(blocks, capacity, restored, random):
+    """Against a ring of rows that says itself what it has."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ledger"
+        ledger = Ledger(file, 3, 0, 0)
+        ring, issued, elsewhere = [], 0, {}
+        for ticket, (rows, what) in enumerate(blocks, 1):
+            block = list(range(issued, issued + rows))
+            if what == 0:  # it was emptied
+                ring = []
+                ledger.note(NO_TICKET, issued, issued, 0)
+                continue
+            ring = (ring + block)[-capacity:]
+            issued += rows
+            ledger.note(ticket, issued - rows, issued, len(ring))
+            if what == 1:
+                elsewhere[ticket] = block
+        left = Ledger.read(file)
+    gone = {row for row in ring if row >= restored} - {r for b in elsewhere.values() for r in b}
+    assert (left.generation, left.issued, left.size) == (3, issued, len(ring))
+    assert rows_lost(left, restored, set(elsewhere)) == len(gone)
+
+
+def test_a_ledger_remembers_the_last_blocks_and_no_half_of_an_entry(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", 0, 0, 0)
+    for ticket in range(1, LAST + 100):
+        ledger.note(ticket, ticket - 1, ticket, ticket)
+    left = Ledger.read(tmp_path / "ledger")
+    assert (left.issued, left.size) == (LAST + 99, LAST + 99)
+    np.testing.assert_array_equal(left.blocks[:, 0], np.arange(101, LAST + 100))
+    head = HEAD + (LAST + 100) % LAST * ENTRY
+    for stop in range(1, ENTRY + 1):  # killed after so many numbers of the next entry
+        ledger._numbers[head : head + stop] = 10**9
+        half = Ledger.read(tmp_path / "ledger")
+        assert half[:3] == left[:3]
+        np.testing.assert_array_equal(half.blocks, left.blocks)
+    ledger.remove()
+    assert Ledger.read(tmp_path / "ledger") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", np.ones(HEAD + LAST * ENTRY - 1).tobytes(),
+                                     np.zeros(HEAD + LAST * ENTRY).tobytes()])  # fmt: skip
+def test_a_file_that_is_no_ledger_is_none(tmp_path, content):
+    (tmp_path / "ledger").write_bytes(content)
+    assert Ledger.read(tmp_path / "ledger") is None
 
 
 def test_a_shard_that_comes_back_reports_its_loss_and_is_used_again():

@@ -3,10 +3,11 @@
 Two processes add tagged rows and a learner draws, updates and saves, while shards and writers are
 killed with signal 9. At the end, each tag is looked for in the shards: no row was torn or is there
 twice, each row of a checkpoint is still there, no call took longer than it may, and the rows that
-were acknowledged and are gone are as many as ``stats()["rows_lost"]`` says.
+shards had and that are gone are as many as ``stats()["rows_lost"]`` says.
 
-Where a writer was killed, that number may be off by the rows that nobody but the writer knew of:
-those of its last calls. They are counted as *in doubt*. Where only shards are killed, none are.
+A writer is killed in one of two ways. In the middle of a call: which of its rows a shard had is
+seen afterwards, before the next kill. Or with a shard, after its call and before anybody else
+has heard of its rows.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ from prioritized_replay.integrations.ray import ShardedReplay, manifest
 
 FIELDS = {"obs": per.Field((4,)), "action": per.Field((), "int64"), "reward": per.Field()}
 TIMEOUT = 120.0  # both shards may be dead at once, on a busy machine for long
-LAST = 3
-"""Calls of a writer of which it may be the only one to know something when it is killed."""
 
 
 class Writer:
@@ -44,11 +43,6 @@ class Writer:
         """Add rows; return which of them were acknowledged."""
         return numbers[self._replay.extend(rows_of(numbers)) >= 0]
 
-    def settle(self):
-        """Say what this process knows of shards that died."""
-        self._replay.flush()
-        self._replay.stats()
-
 
 def rows_of(numbers):
     """Rows that are tagged with numbers."""
@@ -62,6 +56,12 @@ def torn(batch):
     """Return how many rows are not of one piece."""
     whole = np.concatenate([batch.obs, batch.next_obs, batch.reward[:, None]], 1)
     return int(np.count_nonzero((whole != batch.action[:, None]).any(1)))
+
+
+def tags_there(replay):
+    """Return the tags of all rows that are in the shards at this moment."""
+    ids = replay.highest(replay.capacity)
+    return replay.get(ids).action if ids.size else ids
 
 
 def tags_in(folder):
@@ -84,9 +84,8 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
 
     generator = np.random.default_rng(seed)
     longest, until = 0.0, time.monotonic() + 60.0 * minutes
-    done = died = late = saves = following = broken = 0
-    acknowledged, secured = [], [np.zeros(0, np.int64)]
-    doubtful = 0  # rows in the last calls of writers that were killed
+    done = died = together = late = saves = following = broken = 0
+    had, secured = [], [np.zeros(0, np.int64)]  # tags that shards had, and that were saved
     with (
         tempfile.TemporaryDirectory() as folder,
         ShardedReplay(
@@ -103,28 +102,39 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
         actor = ray.remote(Writer).options(num_cpus=0, max_restarts=0)
         writers = [actor.remote(replay) for _ in range(2)]
         processes = ray.get([writer.process.remote() for writer in writers])
-        sizes = [[], []]  # of each writer's calls
+
+        def replace(k):
+            writers[k] = actor.remote(replay)
+            processes[k] = ray.get(writers[k].process.remote(), timeout=120.0)
+
+        def kill_a_shard():
+            alive = [number for _, number in replay.processes if number]
+            if alive:
+                os.kill(int(generator.choice(alive)), signal.SIGKILL)
+            return bool(alive)
+
         first = fresh(100)
-        acknowledged.append(first[replay.extend(rows_of(first)) >= 0])
+        had.append(first[replay.extend(rows_of(first)) >= 0])
         while done < kills and time.monotonic() < until:
             given = [fresh(400) for _ in writers]
             calls = [w.write.remote(numbers) for w, numbers in zip(writers, given, strict=True)]
-            for k, numbers in enumerate(given):
-                sizes[k].append(numbers.size)
             time.sleep(float(generator.random()) * 0.05)
-            if generator.random() < of_writers:  # a writer
-                k = int(generator.integers(2))
+            k, kind = int(generator.integers(2)), generator.random()
+            if kind < of_writers / 2:  # a writer, in the middle of a call
                 os.kill(processes[k], signal.SIGKILL)
-                done += 1
-                died += 1
-                doubtful += sum(sizes[k][-LAST:])
-                writers[k], sizes[k] = actor.remote(replay), []
-                processes[k] = ray.get(writers[k].process.remote(), timeout=120.0)
+                done, died = done + 1, died + 1
+                replace(k)
+                had.append(np.intersect1d(tags_there(replay), given[k]))
+            elif kind < of_writers:  # a writer and a shard, and nobody else knows of its rows
+                had += ray.get(calls, timeout=2 * TIMEOUT)
+                os.kill(processes[k], signal.SIGKILL)
+                done, died = done + 1, died + 1
+                if kill_a_shard():
+                    done, together = done + 1, together + 1
+                replace(k)
+                calls = []
             else:
-                alive = [number for _, number in replay.processes if number]
-                if alive:
-                    os.kill(int(generator.choice(alive)), signal.SIGKILL)
-                    done += 1
+                done += kill_a_shard()
             for _ in range(3):
                 begun = time.monotonic()
                 try:
@@ -138,21 +148,19 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
                     late += 1
                 longest = max(longest, time.monotonic() - begun)
             for call in calls:
-                # Of a writer that died it is not known whether rows were acknowledged.
-                with contextlib.suppress(ray.exceptions.RayActorError):
-                    acknowledged.append(ray.get(call, timeout=2 * TIMEOUT))
+                with contextlib.suppress(ray.exceptions.RayActorError):  # of the killed writer
+                    had.append(ray.get(call, timeout=2 * TIMEOUT))
             if generator.random() < 0.2:
                 replay.save(timeout=120.0)
                 saves += 1
                 secured.append(tags_in(folder)[0])
             if done % 10 == 0:
                 say(f"{done} kills, {len(replay)} rows, longest call {longest:.1f} s", flush=True)
-        ray.get([writer.settle.remote() for writer in writers], timeout=2 * TIMEOUT)
         stats = replay.stats()
         replay.save(timeout=120.0)
         there, in_the_end = tags_in(folder)
-    acknowledged, secured = np.concatenate(acknowledged), np.unique(np.concatenate(secured))
-    gone = np.setdiff1d(acknowledged, there).size
+    had, secured = np.unique(np.concatenate(had)), np.unique(np.concatenate(secured))
+    gone = np.setdiff1d(had, there).size
     twice = there.size - np.unique(there).size
     broken += in_the_end
     if broken or twice or there.size != stats["size"]:
@@ -167,15 +175,14 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
         raise AssertionError(f"there is a row {there.max()} that nobody has added")
     if longest > 2 * TIMEOUT:  # a draw and an update
         raise AssertionError(f"a call took {longest:.1f} s")
-    if abs(stats["rows_lost"] - gone) > doubtful:
+    if stats["rows_lost"] != gone:
         raise AssertionError(
-            f"{gone} of {acknowledged.size} acknowledged rows are gone, {stats['rows_lost']} were "
-            f"counted as lost, and {doubtful} are in doubt"
+            f"{gone} of {had.size} rows are gone, and {stats['rows_lost']} were counted as lost"
         )
     return {
-        "kills": done, "kills of writers": died, "restarts of shards": int(stats["restarts"]),
-        "saves": saves, "acknowledged": acknowledged.size, "gone": gone,
-        "counted as lost": int(stats["rows_lost"]), "in doubt": doubtful, "torn": broken,
+        "kills": done, "kills of writers": died, "with a shard": together,
+        "restarts of shards": int(stats["restarts"]), "saves": saves, "rows": had.size,
+        "gone": gone, "counted as lost": int(stats["rows_lost"]), "torn": broken,
         "twice": twice,
         "saved": secured.size, "saved and gone": missing,
         "timeouts": late, "longest call, s": round(longest, 1),

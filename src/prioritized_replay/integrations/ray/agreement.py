@@ -68,6 +68,10 @@ class Agreement:
         """Say what was last known of a generation that is gone."""
         self.ask("lost", shard, report.generation, report.issued, report.totals.size)
 
+    def elsewhere(self, ticket: int) -> None:
+        """Say that a block which a shard did not answer is sent to another."""
+        self.ask("elsewhere", ticket)
+
     def most_inserted_at_once(self, capacity: int) -> int:
         """Return how many rows may be inserted before it is asked again whether more may."""
         if self.limits is None or not np.isfinite(self.limits[1]):

@@ -23,6 +23,7 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.calls import Gone
 from prioritized_replay.integrations.ray.coordinator import Coordinator
+from prioritized_replay.integrations.ray.ledger import Ledger, ledger_file
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.shard import Shard
 
@@ -217,7 +218,11 @@ class _ReplayShard:
         if alpha is not None:
             self._shard.set_alpha(alpha)
         self._shard.warm()
-        ray.get(coordinator.began.remote(number, generation, self._shard.restored))
+        file = ledger_file(coordinator_name, number)
+        ray.get(
+            coordinator.began.remote(number, generation, self._shard.restored, Ledger.read(file))
+        )
+        self._shard.keep_ledger(file)  # which replaces the one that was read
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._shard, method)(*arguments)
@@ -225,8 +230,15 @@ class _ReplayShard:
     def process(self) -> tuple[str, int]:
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
+    def leave(self) -> tuple[str, int]:
+        self._shard.leave()
+        return self.process()
+
 
 class _ReplayCoordinator(Coordinator):
+    async def leave(self) -> tuple[str, int]:
+        return await self.process()
+
     async def process(self) -> tuple[str, int]:
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
@@ -365,7 +377,7 @@ class Processes:
             return
         places = []
         with contextlib.suppress(Exception):
-            calls = [actor.process.remote() for actor in actors]
+            calls = [actor.leave.remote() for actor in actors]
             ready, _ = ray.wait(calls, num_returns=len(calls), timeout=2.0)
             for call in ready:
                 with contextlib.suppress(Exception):

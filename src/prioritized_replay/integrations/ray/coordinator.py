@@ -10,6 +10,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from prioritized_replay.integrations.ray.ledger import Left, rows_lost
 from prioritized_replay.integrations.ray.limiter import Limiter
 
 __all__ = ["Coordinator"]
@@ -50,7 +53,9 @@ class Coordinator:
         self._first = checkpoint
         self._latest: str | None = None
         self._restored: dict[tuple[int, int], int] = {}
-        self._lost: dict[tuple[int, int], int] = {}
+        self._left: dict[tuple[int, int], Left] = {}
+        self._told: dict[tuple[int, int], tuple[int, int]] = {}
+        self._elsewhere: set[int] = set()
         self._lost_before = rows_lost
         self._alpha = alpha
 
@@ -66,24 +71,45 @@ class Coordinator:
             return self._generations[shard], None, continued
         return self._generations[shard], str(Path(folder) / f"shard-{shard}"), continued
 
-    async def began(self, shard: int, generation: int, restored: int) -> None:
-        """Note how many rows a generation's buffer had been given when it began."""
+    async def began(
+        self, shard: int, generation: int, restored: int, left: Left | None = None
+    ) -> None:
+        """Note how many rows a generation's buffer had been given when it began.
+
+        ``left`` is what it found of one before: that says all of its loss.
+        """
         self._restored[shard, generation] = restored
+        if left is not None:
+            self._left[shard, left.generation] = left
 
     async def lost(self, shard: int, generation: int, issued: int, size: int) -> None:
-        """Count the rows of a generation that is gone, from what somebody last knew of it.
+        """Note what somebody last knew of a generation that is gone and may have left nothing.
 
-        It had been given so many rows, and this many were there. Those that the next generation
-        restored are not lost. Who knew the latest state knows the most rows.
+        It had been given so many rows, and this many were there. Who knew the latest state knows
+        the most.
         """
-        restored = self._restored.get((shard, generation + 1), 0)
         key = shard, generation
-        rows = max(0, min(issued - restored, size))
-        self._lost[key] = max(self._lost.get(key, 0), rows)
+        self._told[key] = max(self._told.get(key, (0, 0)), (issued, size))
+
+    async def elsewhere(self, ticket: int) -> None:
+        """Note that a block which a shard did not answer is sent to another."""
+        self._elsewhere.add(ticket)
 
     async def rows_lost(self) -> int:
-        """Return how many rows were lost so far."""
-        return self._lost_before + sum(self._lost.values())
+        """Return how many rows were lost so far: those that no next generation restored."""
+        nothing = np.zeros((0, 3), np.int64)
+        known = {
+            key: Left(key[1], issued, size, nothing) for key, (issued, size) in self._told.items()
+        } | self._left
+        return self._lost_before + sum(
+            rows_lost(left, self._restored_after(*key), self._elsewhere)
+            for key, left in known.items()
+        )
+
+    def _restored_after(self, shard: int, generation: int) -> int:
+        """Return what the next generation restored; one may have died before it began."""
+        later = [of for number, of in self._restored if number == shard and of > generation]
+        return self._restored[shard, min(later)] if later else 0
 
     async def saved(self, folder: str, protected: bool) -> None:
         """Note a complete checkpoint; where ``protected``, shards are restarted from it."""

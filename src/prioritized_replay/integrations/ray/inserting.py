@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -34,6 +36,8 @@ class Piece(NamedTuple):
     rows: Rows
     shard: int
     call: Any
+    ticket: int
+    """Its name in the ledger of the shard."""
     ids: Ints
     """int64[B], to be written when they have arrived."""
 
@@ -55,11 +59,17 @@ class Inserting:
     allow : callable
         ``allow(rows, deadline)`` waits until so many rows may be inserted, and raises a
         TimeoutError where that takes too long.
+    elsewhere : callable
+        ``elsewhere(ticket)`` is called before a piece whose shard died is sent to another.
     """
 
-    def __init__(self, calls: Calls, capacity: int, allow: Allow) -> None:
+    def __init__(
+        self, calls: Calls, capacity: int, allow: Allow, elsewhere: Callable[[int], None]
+    ) -> None:
         self._calls = calls
         self._allow = allow
+        self._elsewhere = elsewhere
+        self._tickets = itertools.count(1 + secrets.randbits(62))  # no other process has these
         each = capacity // len(calls)
         self._most = capacity
         # Small shards are level to the row: together they keep as many as one buffer would.
@@ -182,8 +192,9 @@ class Inserting:
         for shard in np.flatnonzero(given).tolist():
             stop = first + int(given[shard])
             part = rows if len(rows) == stop - first else _part(rows, first, stop)
-            call = self._calls.ask(shard, "extend", part.columns, part.errors)
-            self._flying.append(Piece(part, shard, call, ids[first:stop]))
+            ticket = next(self._tickets)
+            call = self._calls.ask(shard, "extend", part.columns, part.errors, ticket)
+            self._flying.append(Piece(part, shard, call, ticket, ids[first:stop]))
             self.written[shard] += stop - first
             first = stop
 
@@ -206,6 +217,9 @@ class Inserting:
                 elif piece.shard in outcome.late:
                     late.append(piece)
                 else:
+                    self._flying.appendleft(piece._replace(call=None))  # until it is said
+                    self._elsewhere(piece.ticket)
+                    self._flying.popleft()
                     self.written[piece.shard] -= len(piece.rows)
                     try:
                         self._send(piece.rows, piece.ids, deadline)

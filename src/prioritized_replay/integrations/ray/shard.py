@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prioritized_replay.integrations.ray.blueprint import Blueprint
+from prioritized_replay.integrations.ray.ledger import NO_TICKET, Ledger
 from prioritized_replay.integrations.ray.numbering import Numbering
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.sampled import Totals, census, totals
@@ -128,22 +129,50 @@ class Shard:
         next_id = self._numbering.global_id(issued)
         return Reply(Report(self._generation, issued, totals(buffer), next_id), value)
 
-    def extend(self, columns: Mapping[str, Any], errors: Floats | None) -> Reply:
-        """Add rows; NaN among their errors stands for none. The value is their ids."""
+    def keep_ledger(self, path: Path) -> None:
+        """Write down from now on what is taken, in a file that outlives this process."""
+        issued, size = self._buffer.ids_issued, len(self._buffer)
+        self._ledger = Ledger(path, self._generation, issued, size)
+
+    def leave(self) -> None:
+        """Leave nothing behind."""
+        if self._ledger is not None:
+            self._ledger.remove()
+
+    _ledger: Ledger | None = None
+
+    def _note(self, ticket: int, first: int) -> None:
+        if self._ledger is not None:
+            self._ledger.note(ticket, first, self._buffer.ids_issued, len(self._buffer))
+
+    def extend(
+        self, columns: Mapping[str, Any], errors: Floats | None, ticket: int = NO_TICKET
+    ) -> Reply:
+        """Add rows; NaN among their errors stands for none. The value is their ids.
+
+        ``ticket`` is the name of this block in the ledger.
+        """
+        first = self._buffer.ids_issued
+        try:
+            ids = self._extend(columns, errors)
+        finally:
+            self._note(ticket, first)
+        return self._reply(self._numbering.global_ids(ids))
+
+    def _extend(self, columns: Mapping[str, Any], errors: Floats | None) -> Ints:
         buffer = self._buffer
         if errors is None or not (none := np.isnan(errors)).any():
-            ids = buffer.extend(columns, errors)
-        elif none.all():
-            ids = buffer.extend(columns)
-        else:  # one call for each run of rows that have errors, or have none
-            bounds = [0, *(np.flatnonzero(np.diff(none)) + 1), none.size]
-            ids = np.concatenate(
-                [
-                    buffer.extend(_part(columns, a, b), None if none[a] else errors[a:b])
-                    for a, b in itertools.pairwise(bounds)
-                ]
-            )
-        return self._reply(self._numbering.global_ids(ids))
+            return buffer.extend(columns, errors)
+        if none.all():
+            return buffer.extend(columns)
+        # one call for each run of rows that have errors, or have none
+        bounds = [0, *(np.flatnonzero(np.diff(none)) + 1), none.size]
+        return np.concatenate(
+            [
+                buffer.extend(_part(columns, a, b), None if none[a] else errors[a:b])
+                for a, b in itertools.pairwise(bounds)
+            ]
+        )
 
     def draw(self, counts: Sequence[int]) -> Reply:
         """Draw batches of these sizes; the value has a :class:`Drawn` or None for each.
@@ -215,6 +244,7 @@ class Shard:
     def clear(self) -> Reply:
         """Remove all rows."""
         self._buffer.clear()
+        self._note(NO_TICKET, self._buffer.ids_issued)
         return self._reply(None)
 
     def stats(self) -> Reply:

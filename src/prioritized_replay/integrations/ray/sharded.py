@@ -248,7 +248,9 @@ class ShardedReplay:
         self._calls = Calls(processes, self._blueprint.shards, about["timeout"], agreement.lost)
         self._sampler = self._blueprint.options["sampler"]
         self._drawing = Drawing(self._calls, self._sampler, generator)
-        self._inserting = Inserting(self._calls, self._blueprint.capacity, agreement.allow_insert)
+        self._inserting = Inserting(
+            self._calls, self._blueprint.capacity, agreement.allow_insert, agreement.elsewhere
+        )
         self._most_inserted_at_once = agreement.most_inserted_at_once(self.capacity)
         self._updating = Updating(self._calls, self._sampler, self._blueprint.capacity_of(0))
         self._writer = writer or self._new_writer()
