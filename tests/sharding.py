@@ -22,7 +22,7 @@ from prioritized_replay.integrations.ray.calls import Calls, Gone
 from prioritized_replay.integrations.ray.cluster import _alive, start_ray, stop_ray
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.drawing import Drawing
-from prioritized_replay.integrations.ray.ledger import Ledger
+from prioritized_replay.integrations.ray.ledger import Ledger, ledger_file
 from prioritized_replay.integrations.ray.shard import Shard
 
 FIELDS = {"obs": per.Field(), "action": per.Field((), "int64"), "reward": per.Field()}
@@ -198,16 +198,24 @@ def children(process=None):
     return found
 
 
+def ledgers():
+    """Return the files that shards have left on this machine."""
+    file = ledger_file("replay-", 0)
+    return set(file.parent.glob(f"{file.name[:-2]}*"))
+
+
 @contextlib.contextmanager
 def ray_of_this_file():
     """Start Ray; see to it that none of its processes is left afterwards."""
     start_ray()
+    before = ledgers()
     try:
         yield
         mine = children()
         assert mine
     finally:
         stop_ray()
+    assert ledgers() <= before
     deadline = time.monotonic() + 60.0
     while any(map(_alive, mine)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -384,10 +384,12 @@ ShardedReplay(10, fields)
     assert "During handling" not in done.stderr
 
 
-def test_kills_at_random_moments_tear_no_row_and_lose_none_uncounted():
+@pytest.mark.parametrize("of_writers", [0.0, 1.0])
+def test_kills_at_random_moments_tear_no_row_and_lose_none_uncounted(of_writers):
     """The short form of ``python -m tests.soak.ray_kills``."""
-    found = soak(8, seed=1, of_writers=0.5, say=lambda line, flush: None)
-    assert found["kills"] >= 8
-    assert found["with a shard"] > 0
-    assert found["kills of writers"] > found["with a shard"]
-    assert found["gone"] == found["counted as lost"]
+    found = soak(6, seed=4, of_writers=of_writers, say=lambda line, flush: None)
+    assert found["kills"] >= 6
+    assert found["restarts of shards"] == found["kills"] - found["kills of writers"]
+    if of_writers:
+        assert found["kills of writers"] > found["with a shard"] > 0  # in both ways
+    assert found["gone"] == found["counted as lost"] > 0

@@ -23,7 +23,7 @@ from prioritized_replay.fields import arguments
 from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.calls import Gone
 from prioritized_replay.integrations.ray.coordinator import Coordinator
-from prioritized_replay.integrations.ray.ledger import Ledger, ledger_file
+from prioritized_replay.integrations.ray.ledger import Ledger, ledger_file, remove_ledgers
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.shard import Shard
 
@@ -254,6 +254,7 @@ class Processes:
 
     def __init__(self, shards: Sequence[Any], coordinator: Any) -> None:
         self._shards, self._coordinator = list(shards), coordinator
+        self._name = ""
 
     @classmethod
     def start(
@@ -276,7 +277,7 @@ class Processes:
                 "num_cpus": 0, "memory": LITTLE, "max_restarts": -1, "max_task_retries": 0,
                 **ray_options,
             }  # fmt: skip
-            name = f"replay-{uuid.uuid4().hex}"
+            name = made._name = f"replay-{uuid.uuid4().hex}"
             # Here: the loss of another machine is a loss of shards, which can be repaired.
             here = NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=False
@@ -373,8 +374,12 @@ class Processes:
     def kill(self) -> None:
         """End the processes, and wait until those on this machine are gone."""
         actors = [a for a in [*self._shards, self._coordinator] if a is not None]
-        if not actors or not ray.is_initialized():
-            return
+        if actors and ray.is_initialized():
+            self._end(actors)
+        if self._name:
+            remove_ledgers(self._name)  # of shards that could not do so any more
+
+    def _end(self, actors: Sequence[Any]) -> None:
         places = []
         with contextlib.suppress(Exception):
             calls = [actor.leave.remote() for actor in actors]

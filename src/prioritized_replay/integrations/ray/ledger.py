@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAST", "NO_TICKET", "Ledger", "Left", "ledger_file", "rows_lost"]
+__all__ = ["LAST", "NO_TICKET", "Ledger", "Left", "ledger_file", "remove_ledgers", "rows_lost"]
 
 Ints = NDArray[np.int64]
 
@@ -135,3 +135,9 @@ def rows_lost(left: Left, restored: int, elsewhere: Collection[int]) -> int:
 def ledger_file(name: str, shard: int) -> Path:
     """Return the path of a shard's ledger, one on each machine."""
     return Path(tempfile.gettempdir()) / f"prioritized-{name}-{shard}"
+
+
+def remove_ledgers(name: str) -> None:
+    """Delete the ledgers that shards have left on this machine."""
+    for file in Path(tempfile.gettempdir()).glob(f"prioritized-{name}-*"):
+        file.unlink(missing_ok=True)
