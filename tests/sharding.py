@@ -63,7 +63,7 @@ class Carrier:
         file = None if self.ledgers is None else self.ledgers / str(shard)
         left = None if file is None else Ledger.read(file)
         made = self.shards[shard]
-        asyncio.run(self.coordinator.began(shard, self.generations[shard], made.restored, left))
+        asyncio.run(self.coordinator.began(shard, self.generations[shard], made.begun, left))
         if file is not None:
             made.keep_ledger(file)
 

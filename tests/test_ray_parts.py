@@ -24,13 +24,11 @@ from prioritized_replay.integrations.ray.ledger import (
     ENTRY,
     HEAD,
     LAST,
-    NO_TICKET,
     Ledger,
-    Left,
-    rows_lost,
 )
 from prioritized_replay.integrations.ray.leveling import spread
 from prioritized_replay.integrations.ray.limiter import Limiter
+from prioritized_replay.integrations.ray.losses import Begun
 from prioritized_replay.integrations.ray.numbering import GENERATION, Numbering
 from prioritized_replay.integrations.ray.shard import Report, Shard
 from prioritized_replay.integrations.ray.writer import Rows, Writer
@@ -285,6 +283,9 @@ def test_draws_wait_for_inserts_and_inserts_for_draws():
     asyncio.run(scene())
 
 
+NOTHING_YET = Begun(0, [], 0)
+
+
 def columns(count, first=0.0):
     values = np.arange(first, first + count)
     rows = transitions(values)
@@ -368,7 +369,8 @@ def test_no_shard_that_answers_is_an_error_in_time():
 def test_lost_rows_are_counted_once_and_exactly(restored):
     async def count(reports):
         coordinator = Coordinator(1)
-        await coordinator.began(0, 1, restored)
+        await coordinator.began(0, 0, NOTHING_YET)
+        await coordinator.began(0, 1, Begun(restored, [(0, restored)], GENERATION))
         for issued, size in reports:
             await coordinator.lost(0, 0, issued, size)
         return await coordinator.rows_lost()
@@ -391,6 +393,41 @@ def test_rows_of_which_only_a_killed_process_knew_are_counted_when_they_are_lost
     assert sharded.rows_lost() == 10
 
 
+def test_a_ledger_that_cannot_be_written_stops_no_shard(tmp_path):
+    sharded, insert = inserting(ledgers=tmp_path / "missing")
+    insert.insert(columns(30), True, sharded.calls.deadline(), 300)
+    sharded.carrier.kill(1)
+    sharded.carrier.restart(1)
+    sharded.calls.ask_all("report", sharded.calls.deadline())
+    assert sharded.rows_lost() == 10  # as others knew of them
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, RuntimeError])
+def test_rows_are_kept_where_the_wait_for_a_shard_is_ended(monkeypatch, tmp_path, ended):
+    sharded, insert = inserting(ledgers=tmp_path)
+    for shard in range(3):
+        sharded.carrier.kill(shard, with_next=True)
+
+    def interrupted(deadline):
+        raise ended
+
+    monkeypatch.setattr(sharded.calls, "require_some", lambda deadline: np.ones(3, np.bool_))
+    insert.insert(columns(30), False, sharded.calls.deadline(), 300)
+    insert.push(sharded.calls.deadline())  # all three take their rows, and die
+    monkeypatch.setattr(sharded.calls, "require_some", interrupted)
+    with pytest.raises(ended):
+        insert.land(sharded.calls.deadline())
+    monkeypatch.undo()
+    assert insert.on_the_way == 30
+    for shard in range(3):
+        sharded.carrier.restart(shard)
+    assert sharded.rows_lost() == 30  # until they are sent again
+    sharded.calls._tried = [0.0] * 3
+    insert.land(sharded.calls.deadline())
+    np.testing.assert_array_equal(kept(sharded), np.arange(30.0))
+    assert sharded.rows_lost() == 0
+
+
 @pytest.mark.parametrize("capacity", [3, 30, 300])
 def test_rows_that_died_unanswered_and_went_elsewhere_are_not_lost(tmp_path, capacity):
     sharded, insert = inserting(ledgers=tmp_path, capacity=capacity)
@@ -411,46 +448,168 @@ def test_rows_that_died_unanswered_and_went_elsewhere_are_not_lost(tmp_path, cap
         assert np.count_nonzero(found == 102.0 - number) == 1
 
 
-def test_a_generation_that_dies_before_it_has_begun_makes_no_loss(tmp_path):
-    left = Left(0, 10, 10, np.zeros((0, 3), np.int64))
+class OneShard:
+    """A shard that dies and comes back, and a twin that says by its rows themselves what is lost.
 
-    async def count(generations):
-        coordinator = Coordinator(1)
-        await coordinator.began(0, 0, 0)
-        for generation in generations:
-            await coordinator.began(0, generation, 6, left)
-        await coordinator.lost(0, 0, 10, 10)
-        return await coordinator.rows_lost()
+    A row's tag is its reward. Its capacity is small, so that old rows make room for new ones.
+    """
 
-    for generations in ([1], [2], [2, 3]):
-        assert asyncio.run(count(generations)) == 4
+    def __init__(self, folder, capacity):
+        self.folder, self.blueprint = Path(folder), Blueprint(1, capacity, FIELDS, {
+            "sampler": per.Uniform()})  # fmt: skip
+        self.coordinator, self.tag, self.lost, self.sets = Coordinator(1), 0, set(), 0
+        self.elsewhere, self.tickets, self.saved = set(), itertools.count(1), None
+        self.begin()
+
+    def ask(self, method, *values):
+        return asyncio.run(getattr(self.coordinator, method)(*values))
+
+    def rows(self):
+        buffer = self.shard._buffer
+        ids = np.arange(buffer.ids_issued - len(buffer), buffer.ids_issued)
+        return set(buffer.get(ids).reward.tolist()) if ids.size else set()
+
+    def begin(self, *, keeps_ledger=True):
+        """Do what cluster.py does."""
+        generation, checkpoint, continued = self.ask("begin", 0)
+        self.shard = Shard(0, self.blueprint, generation, checkpoint, continued=continued)
+        left = Ledger.read(self.folder / "ledger")
+        self.ask("began", 0, generation, self.shard.begun, left)
+        if keeps_ledger:
+            self.shard.keep_ledger(self.folder / "ledger")
+
+    def add(self, rows, sent_again=False):
+        tags = np.arange(self.tag, self.tag + rows, dtype=float)
+        self.tag += rows
+        ticket = next(self.tickets)
+        self.shard.extend(transitions(tags), None, ticket)
+        if sent_again:  # it took the rows, and died before the sender had its answer
+            self.elsewhere |= set(tags.tolist())
+            self.ask("elsewhere", ticket)
+            self.die()
+
+    def save(self):
+        """Save the shard: the checkpoint is in force when it is announced."""
+        self.saved = self.folder / f"set-{self.sets}"
+        self.sets += 1
+        self.generation = self.shard.save(str(self.saved / "shard-0")).value
+
+    def announce(self):
+        if self.saved is not None:
+            return self.ask("saved", str(self.saved), [self.generation])
+        return None
+
+    def clear(self):
+        self.shard.clear()
+
+    def die(self, keeps_ledger=True):
+        before = self.rows()
+        self.begin(keeps_ledger=keeps_ledger)
+        self.lost = (self.lost | before) - self.rows()
+
+    def die_twice(self):
+        self.die(keeps_ledger=False)
+        self.die()
+
+    def load(self):
+        """Load the last checkpoint in a new replay, as :meth:`.ShardedReplay.load` does."""
+        if self.saved is None:
+            return
+        state = self.state
+        self.coordinator = Coordinator(
+            1, None, state["generations"], str(self.saved), True, state["rows_lost"], state["lost"]
+        )
+        (self.folder / "ledger").unlink()
+        lost = self.lost_then
+        self.begin()
+        self.lost = lost - self.rows()
+
+    def finish(self):
+        """Save as a whole, with what a checkpoint says of losses."""
+        self.announce()
+        self.state, self.lost_then = self.ask("state"), set(self.lost) - self.elsewhere
+
+    def check(self):
+        assert self.ask("rows_lost") == len(self.lost - self.elsewhere)
+
+
+OPERATIONS = {
+    "add": lambda one, rows: one.add(rows), "take": lambda one, rows: one.add(rows, True),
+    "save": lambda one, rows: one.save(), "announce": lambda one, rows: one.announce(),
+    "clear": lambda one, rows: one.clear(), "die": lambda one, rows: one.die(),
+    "die twice": lambda one, rows: one.die_twice(),
+}  # fmt: skip
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), max_size=30),
-    st.integers(1, 60), st.integers(0, 60), st.randoms(),
-)  # fmt: skip
-def test_a_ledger_counts_the_rows_that_are_nowhere(blocks, capacity, restored, random):
-    """Against a ring of rows that says itself what it has."""
+    st.integers(1, 12),
+    st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(1, 5)), max_size=25),
+)
+def test_lost_rows_are_those_that_were_there_and_are_nowhere(capacity, operations):
+    """Also where a checkpoint is complete only when its shard has died, or brings rows back."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "ledger"
-        ledger = Ledger(file, 3, 0, 0)
-        ring, issued, elsewhere = [], 0, {}
-        for ticket, (rows, what) in enumerate(blocks, 1):
-            block = list(range(issued, issued + rows))
-            if what == 0:  # it was emptied
-                ring = []
-                ledger.note(NO_TICKET, issued, issued, 0)
-                continue
-            ring = (ring + block)[-capacity:]
-            issued += rows
-            ledger.note(ticket, issued - rows, issued, len(ring))
-            if what == 1:
-                elsewhere[ticket] = block
-        left = Ledger.read(file)
-    gone = {row for row in ring if row >= restored} - {r for b in elsewhere.values() for r in b}
-    assert (left.generation, left.issued, left.size) == (3, issued, len(ring))
-    assert rows_lost(left, restored, set(elsewhere)) == len(gone)
+        one = OneShard(folder, capacity)
+        for name, rows in operations:
+            OPERATIONS[name](one, rows)
+            one.check()
+        one.save()
+        one.die()  # between its part of a save and the end of that save
+        one.finish()
+        one.load()
+        one.check()
+        one.add(3)
+        one.die()
+        one.check()
+
+
+def test_rows_of_an_older_generation_that_come_back_are_not_lost(tmp_path):
+    one = OneShard(tmp_path, 200)
+    one.add(50)
+    one.save()
+    one.announce()
+    one.add(50)
+    one.save()
+    one.die()  # before the other shards have saved
+    assert one.ask("rows_lost") == 50
+    one.add(20)
+    assert not one.announce()  # so it is saved again
+    one.die()
+    assert one.ask("rows_lost") == 20
+    one.save()
+    assert one.announce()
+
+
+def test_a_shard_that_dies_while_it_is_loaded_is_loaded_again(tmp_path):
+    one = OneShard(tmp_path, 200)
+    one.add(50)
+    one.save()
+    for protected in (False, True):
+        coordinator = Coordinator(1, None, [4], str(one.saved), protected)
+        first = asyncio.run(coordinator.begin(0))
+        assert first == (4, str(one.saved / "shard-0"), True)
+        assert asyncio.run(coordinator.begin(0)) == first
+        asyncio.run(coordinator.began(0, 4, Begun(50, [(0, 50)], 50)))
+        again = (5, str(one.saved / "shard-0") if protected else None, False)
+        assert asyncio.run(coordinator.begin(0)) == again
+        rows = 50 if protected else 0
+        asyncio.run(coordinator.began(0, 5, Begun(rows, [(0, rows)], 5 * GENERATION)))
+        assert asyncio.run(coordinator.rows_lost()) == 50 - rows  # it died before it served
+
+
+class Watched:
+    """The numbers of a ledger; after each that is set, somebody looks."""
+
+    def __init__(self, numbers, look):
+        self.numbers, self.look, self.seen = numbers, look, []
+
+    def __getitem__(self, at):
+        return self.numbers[at]
+
+    def __setitem__(self, at, values):
+        places = np.arange(self.numbers.size)[at]
+        for place, value in zip(np.atleast_1d(places), np.atleast_1d(values), strict=True):
+            self.numbers[place] = value
+            self.seen.append(self.look())
 
 
 def test_a_ledger_remembers_the_last_blocks_and_no_half_of_an_entry(tmp_path):
@@ -460,12 +619,15 @@ def test_a_ledger_remembers_the_last_blocks_and_no_half_of_an_entry(tmp_path):
     left = Ledger.read(tmp_path / "ledger")
     assert (left.issued, left.size) == (LAST + 99, LAST + 99)
     np.testing.assert_array_equal(left.blocks[:, 0], np.arange(101, LAST + 100))
-    head = HEAD + (LAST + 100) % LAST * ENTRY
-    for stop in range(1, ENTRY + 1):  # killed after so many numbers of the next entry
-        ledger._numbers[head : head + stop] = 10**9
-        half = Ledger.read(tmp_path / "ledger")
+    ledger._numbers = Watched(ledger._numbers, lambda: Ledger.read(tmp_path / "ledger"))
+    ledger.note(10**6, LAST + 99, LAST + 104, LAST + 104)
+    *before, after = ledger._numbers.seen  # what is left by a kill after each step
+    assert before
+    for half in before:
         assert half[:3] == left[:3]
         np.testing.assert_array_equal(half.blocks, left.blocks)
+    assert after[:3] == (0, LAST + 104, LAST + 104)
+    assert after.blocks[-1].tolist() == [10**6, LAST + 99, LAST + 104]
     ledger.remove()
     assert Ledger.read(tmp_path / "ledger") is None
     assert list(tmp_path.iterdir()) == []

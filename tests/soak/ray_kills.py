@@ -19,6 +19,7 @@ import os
 import signal
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
     had, secured = [], [np.zeros(0, np.int64)]  # tags that shards had, and that were saved
     with (
         tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(1) as thread,
         ShardedReplay(
             10_000_000, FIELDS, shards=shards, seed=seed, checkpoint_dir=folder, timeout=TIMEOUT
         ) as replay,
@@ -151,7 +153,11 @@ def soak(kills, seed=0, shards=2, of_writers=0.15, minutes=np.inf, say=print):
                 with contextlib.suppress(ray.exceptions.RayActorError):  # of the killed writer
                     had.append(ray.get(call, timeout=2 * TIMEOUT))
             if generator.random() < 0.2:
-                replay.save(timeout=120.0)
+                saving = thread.submit(replay.save, timeout=120.0)
+                if generator.random() < 0.5:  # kill a shard in the middle of it
+                    time.sleep(float(generator.random()) * 0.05)
+                    done += kill_a_shard()
+                saving.result(timeout=2 * TIMEOUT)
                 saves += 1
                 secured.append(tags_in(folder)[0])
             if done % 10 == 0:

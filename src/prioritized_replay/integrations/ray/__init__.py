@@ -3,8 +3,8 @@
 ``sharded.py`` is the front door. What it decides is in modules that know no Ray: ``allocation.py``
 the law of a draw, ``numbering.py`` global ids, ``limiter.py`` samples per insert, ``leveling.py``
 how rows spread, ``shard.py`` what one process holds, ``ledger.py`` what is left of it when it is
-killed, ``writer.py`` steps turned into rows, ``manifest.py`` a checkpoint's folder, ``calls.py``
-who answers. ``cluster.py`` alone knows Ray.
+killed, ``losses.py`` which rows are lost, ``writer.py`` steps turned into rows, ``manifest.py`` a
+checkpoint's folder, ``calls.py`` who answers. ``cluster.py`` alone knows Ray.
 """
 
 try:

@@ -43,6 +43,7 @@ END_SECONDS = 10.0
 _lock = threading.Lock()
 _users = 0
 _ours = False
+_names: set[str] = set()  # of this process's replays that are not closed
 
 
 def start_ray(address: str | None = None, *, num_cpus: int | None = None) -> bool:
@@ -163,6 +164,14 @@ def _stop_at_exit() -> None:
     if _ours:
         _users = 1
         stop_ray()
+    for name in list(_names):
+        _remove_ledgers(name)
+
+
+def _remove_ledgers(name: str) -> None:
+    if name in _names:
+        remove_ledgers(name)
+        _names.discard(name)
 
 
 def _require_reachable(address: str) -> None:
@@ -219,9 +228,7 @@ class _ReplayShard:
             self._shard.set_alpha(alpha)
         self._shard.warm()
         file = ledger_file(coordinator_name, number)
-        ray.get(
-            coordinator.began.remote(number, generation, self._shard.restored, Ledger.read(file))
-        )
+        ray.get(coordinator.began.remote(number, generation, self._shard.begun, Ledger.read(file)))
         self._shard.keep_ledger(file)  # which replaces the one that was read
 
     def call(self, method: str, *arguments: Any) -> Any:
@@ -278,6 +285,7 @@ class Processes:
                 **ray_options,
             }  # fmt: skip
             name = made._name = f"replay-{uuid.uuid4().hex}"
+            _names.add(name)
             # Here: the loss of another machine is a loss of shards, which can be repaired.
             here = NodeAffinitySchedulingStrategy(
                 ray.get_runtime_context().get_node_id(), soft=False
@@ -376,8 +384,7 @@ class Processes:
         actors = [a for a in [*self._shards, self._coordinator] if a is not None]
         if actors and ray.is_initialized():
             self._end(actors)
-        if self._name:
-            remove_ledgers(self._name)  # of shards that could not do so any more
+        _remove_ledgers(self._name)  # of shards that could not do so any more
 
     def _end(self, actors: Sequence[Any]) -> None:
         places = []

@@ -10,10 +10,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from prioritized_replay.integrations.ray.ledger import Left, rows_lost
+from prioritized_replay.integrations.ray.ledger import Left
 from prioritized_replay.integrations.ray.limiter import Limiter
+from prioritized_replay.integrations.ray.losses import Begun, Losses, Range, count
 
 __all__ = ["Coordinator"]
 
@@ -31,8 +30,12 @@ class Coordinator:
         How often each was restarted before a checkpoint that is loaded was made.
     checkpoint : str, optional
         The folder of that checkpoint, with a folder for each shard.
+    protected : bool
+        Whether shards that die are restarted from it.
     rows_lost : int
         Before that checkpoint.
+    lost : list of list of Range, optional
+        Those rows, as far as they are known, of each shard: the checkpoint may bring some back.
     alpha : float, optional
         To which the shards' was set before it, if it was.
     """
@@ -43,7 +46,9 @@ class Coordinator:
         limiter: Limiter | None = None,
         generations: list[int] | None = None,
         checkpoint: str | None = None,
+        protected: bool = False,
         rows_lost: int = 0,
+        lost: list[list[Range]] | None = None,
         alpha: float | None = None,
     ) -> None:
         self._limiter = limiter
@@ -51,18 +56,16 @@ class Coordinator:
         self._generations = generations or [0] * shards
         self._begun = [False] * shards
         self._first = checkpoint
-        self._latest: str | None = None
-        self._restored: dict[tuple[int, int], int] = {}
-        self._left: dict[tuple[int, int], Left] = {}
-        self._told: dict[tuple[int, int], tuple[int, int]] = {}
+        self._latest = checkpoint if protected else None
+        self._losses = [Losses(ranges) for ranges in lost or [[]] * shards]
         self._elsewhere: set[int] = set()
-        self._lost_before = rows_lost
+        self._lost_before = rows_lost - sum(map(count, self._lost()))
+        self._rows_lost: int | None = None
         self._alpha = alpha
 
     async def begin(self, shard: int) -> tuple[int, str | None, bool]:
         """Return the generation of a shard that begins, the checkpoint, whether it is continued."""
-        if not self._begun[shard]:
-            self._begun[shard] = True
+        if not self._begun[shard]:  # or the first one died before it could
             folder, continued = self._first, True
         else:
             self._generations[shard] += 1
@@ -72,54 +75,47 @@ class Coordinator:
         return self._generations[shard], str(Path(folder) / f"shard-{shard}"), continued
 
     async def began(
-        self, shard: int, generation: int, restored: int, left: Left | None = None
+        self, shard: int, generation: int, begun: Begun, left: Left | None = None
     ) -> None:
-        """Note how many rows a generation's buffer had been given when it began.
-
-        ``left`` is what it found of one before: that says all of its loss.
-        """
-        self._restored[shard, generation] = restored
-        if left is not None:
-            self._left[shard, left.generation] = left
+        """Note with what a generation of a shard begins, and what it has found of one before."""
+        self._begun[shard] = True
+        self._losses[shard].begin(generation, begun, left)
+        self._rows_lost = None
 
     async def lost(self, shard: int, generation: int, issued: int, size: int) -> None:
-        """Note what somebody last knew of a generation that is gone and may have left nothing.
-
-        It had been given so many rows, and this many were there. Who knew the latest state knows
-        the most.
-        """
-        key = shard, generation
-        self._told[key] = max(self._told.get(key, (0, 0)), (issued, size))
+        """Note what somebody last knew of a generation that is gone: see :class:`.Losses`."""
+        self._losses[shard].tell(generation, issued, size)
+        self._rows_lost = None
 
     async def elsewhere(self, ticket: int) -> None:
         """Note that a block which a shard did not answer is sent to another."""
         self._elsewhere.add(ticket)
+        self._rows_lost = None
 
     async def rows_lost(self) -> int:
-        """Return how many rows were lost so far: those that no next generation restored."""
-        nothing = np.zeros((0, 3), np.int64)
-        known = {
-            key: Left(key[1], issued, size, nothing) for key, (issued, size) in self._told.items()
-        } | self._left
-        return self._lost_before + sum(
-            rows_lost(left, self._restored_after(*key), self._elsewhere)
-            for key, left in known.items()
-        )
+        """Return how many rows were lost so far."""
+        if self._rows_lost is None:
+            self._rows_lost = self._lost_before + sum(map(count, self._lost()))
+        return self._rows_lost
 
-    def _restored_after(self, shard: int, generation: int) -> int:
-        """Return what the next generation restored; one may have died before it began."""
-        later = [of for number, of in self._restored if number == shard and of > generation]
-        return self._restored[shard, min(later)] if later else 0
+    def _lost(self) -> list[list[Range]]:
+        return [losses.lost(self._elsewhere) for losses in self._losses]
 
-    async def saved(self, folder: str, protected: bool) -> None:
-        """Note a complete checkpoint; where ``protected``, shards are restarted from it."""
-        self._latest = folder if protected else self._latest
+    async def saved(self, folder: str, generations: list[int]) -> bool:
+        """Note a complete checkpoint, from which shards are restarted from now on.
+
+        It was made by these generations. Return whether they are still the last ones: one that has
+        begun meanwhile lacks rows of the checkpoint, as it was restarted from the one before.
+        """
+        self._latest = folder
+        return generations == self._generations
 
     async def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {
             "generations": self._generations,
             "rows_lost": await self.rows_lost(),
+            "lost": self._lost(),
             "alpha": self._alpha,
             "limiter": None if self._limiter is None else self._limiter.state(),
         }

@@ -217,7 +217,8 @@ class Inserting:
                 elif piece.shard in outcome.late:
                     late.append(piece)
                 else:
-                    self._flying.appendleft(piece._replace(call=None))  # until it is said
+                    self._flying.appendleft(piece._replace(call=None))  # until it can be sent
+                    self._calls.require_some(deadline)
                     self._elsewhere(piece.ticket)
                     self._flying.popleft()
                     self.written[piece.shard] -= len(piece.rows)

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LAST", "NO_TICKET", "Ledger", "Left", "ledger_file", "remove_ledgers", "rows_lost"]
+__all__ = ["LAST", "NO_TICKET", "Ledger", "Left", "ledger_file", "remove_ledgers"]
 
 Ints = NDArray[np.int64]
 
-LAST = 1024
-"""Blocks that are remembered: more than all senders together wait for at a time."""
+LAST = 256
+"""Blocks that are remembered: far more than are written down and not answered yet."""
 NO_TICKET = 0
 """Of an entry that is no block: the ring was made, or emptied."""
 FORMAT = 1
@@ -89,7 +88,8 @@ class Ledger:
 
     def remove(self) -> None:
         """Delete the file; what is noted later is lost."""
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink()
 
     @staticmethod
     def read(path: Path) -> Left | None:
@@ -102,34 +102,10 @@ class Ledger:
         entries = int(numbers[2])
         kept = numbers[HEAD:].reshape(LAST, ENTRY)
         _, _, issued, size = kept[(entries - 1) % LAST].tolist()
-        # The oldest entry may be half written over: of that one no sender waits for an answer.
+        # The oldest entry may be half written over: it was answered long ago.
         blocks = kept[np.arange(max(0, entries - LAST + 1), entries) % LAST]
         blocks = blocks[blocks[:, 0] != NO_TICKET, :3]
         return Left(int(numbers[1]), issued, size, blocks)
-
-
-def rows_lost(left: Left, restored: int, elsewhere: Collection[int]) -> int:
-    """Return how many rows a generation had that are nowhere now.
-
-    Parameters
-    ----------
-    left : Left
-        What it left.
-    restored : int
-        Rows that the buffer of the next generation had been given when it began.
-    elsewhere : collection of int
-        Tickets of blocks that were sent to another shard, as this one did not answer.
-
-    Examples
-    --------
-    >>> left = Left(0, 100, 40, np.array([[7, 90, 95], [8, 95, 100]]))
-    >>> rows_lost(left, 0, ()), rows_lost(left, 80, ()), rows_lost(left, 97, {8})
-    (40, 20, 0)
-    """
-    first = max(restored, left.issued - left.size)
-    sent = np.isin(left.blocks[:, 0], list(elsewhere))
-    parts = left.blocks[sent, 2] - np.maximum(left.blocks[sent, 1], first)
-    return max(0, left.issued - first) - int(np.maximum(parts, 0).sum())
 
 
 def ledger_file(name: str, shard: int) -> Path:
@@ -140,4 +116,5 @@ def ledger_file(name: str, shard: int) -> Path:
 def remove_ledgers(name: str) -> None:
     """Delete the ledgers that shards have left on this machine."""
     for file in Path(tempfile.gettempdir()).glob(f"prioritized-{name}-*"):
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink()

@@ -90,6 +90,22 @@ class Numbering:
         local = number - int(self._starts[-1]) + int(self._locals[-1])
         return local * self._shards + self._shard
 
+    def local_ranges(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """Return the local ids of rows with numbers from first to stop, as ranges.
+
+        Examples
+        --------
+        >>> Numbering(0, 1, [(0, 0), (60, 1000)]).local_ranges(50, 70)
+        [(50, 60), (1000, 1010)]
+        """
+        ranges = []
+        ends = [*self._starts[1:].tolist(), stop]
+        for (start, local), end in zip(self.segments, ends, strict=True):
+            low, high = max(first, start), min(stop, end)
+            if low < high:
+                ranges.append((low - start + local, high - start + local))
+        return ranges
+
     def numbers(self, ids: Ints) -> Ints:
         """Return the numbers of rows of the buffer, int64[B]; -1 for those it never had.
 

@@ -5,6 +5,7 @@ It knows one buffer and its own number. It knows no Ray, no other shard and no t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.ledger import NO_TICKET, Ledger
+from prioritized_replay.integrations.ray.losses import Begun
 from prioritized_replay.integrations.ray.numbering import Numbering
 from prioritized_replay.replay import ReplayBuffer
 from prioritized_replay.sampled import Totals, census, totals
@@ -102,8 +104,13 @@ class Shard:
             self._numbering = Numbering.of(number, blueprint.shards, segments)
         if generation and not continued:
             self._numbering.begin(self._buffer.ids_issued, generation)
-        self.restored = self._buffer.ids_issued
-        """How many rows the buffer had been given when this generation began."""
+        issued = self._buffer.ids_issued
+        self.begun = Begun(
+            issued,
+            self._numbering.local_ranges(issued - len(self._buffer), issued),
+            self._numbering.global_id(issued) // blueprint.shards,
+        )
+        """What this generation begins with."""
 
     def warm(self) -> None:
         """Compile, or load, what draws and inserts need: nobody has to wait for it later."""
@@ -130,9 +137,13 @@ class Shard:
         return Reply(Report(self._generation, issued, totals(buffer), next_id), value)
 
     def keep_ledger(self, path: Path) -> None:
-        """Write down from now on what is taken, in a file that outlives this process."""
+        """Write down from now on what is taken, in a file that outlives this process.
+
+        Where it cannot be written, what others know of this shard has to do.
+        """
         issued, size = self._buffer.ids_issued, len(self._buffer)
-        self._ledger = Ledger(path, self._generation, issued, size)
+        with contextlib.suppress(OSError):
+            self._ledger = Ledger(path, self._generation, issued, size)
 
     def leave(self) -> None:
         """Leave nothing behind."""
@@ -257,10 +268,10 @@ class Shard:
         return self._reply((stats, sketch))
 
     def save(self, path: str) -> Reply:
-        """Save the buffer to a folder; the value is how many rows it was ever given."""
+        """Save the buffer to a folder; the value is the generation that did it."""
         segments = json.dumps(self._numbering.segments).encode()
         self._buffer.save(path, extra={NUMBERING: segments})
-        return self._reply(self._buffer.ids_issued)
+        return self._reply(self._generation)
 
 
 DISTINCT = ("without_replacement",)

@@ -787,7 +787,8 @@ class ShardedReplay:
         Sizes and counts are sums. Quantiles of priorities are interpolated between those of the
         shards. What is said of the last batch is of the last one of this handle. Besides, there
         are ``shards``, and ``shards_present``, which have answered; ``rows_lost``, rows that were
-        in shards that died, and in no checkpoint from which they were restarted; ``waiting``, rows
+        in shards that died, in no checkpoint from which they were restarted, and not sent to
+        another shard (rows whose sender has still to do so count until it does); ``waiting``, rows
         of this process that are not sent yet; with ``samples_per_insert``, ``inserted`` and
         ``drawn``; and of each shard k ``shard_k_size`` and ``shard_k_mass``.
 
@@ -859,6 +860,13 @@ class ShardedReplay:
         seconds = self._calls.timeout if timeout is None else arguments.positive("timeout", timeout)
         deadline = time.monotonic() + seconds
         folder.mkdir(parents=True, exist_ok=True)
+        while not self._saved(folder, extra, seconds, deadline):
+            pass  # a shard has died meanwhile: the checkpoint has rows that are lost
+
+    def _saved(
+        self, folder: Path, extra: Mapping[str, bytes] | None, seconds: float, deadline: float
+    ) -> bool:
+        """Save all shards once; return whether all that is saved is there as well."""
         name = manifest.next_set(folder)
         with self._writing, self._reading:
             self._flush_all(self._agreement.count_insert)
@@ -878,7 +886,10 @@ class ShardedReplay:
                         f"where shard {shard} has written nothing that is seen here"
                     )
             manifest.write_manifest(folder, name, self._described())
-        self._agreement.ask("saved", str(folder / name), self._protected)
+        if not self._protected:
+            return True
+        generations = [outcome.values[shard] for shard in range(self.shards)]
+        return bool(self._agreement.ask("saved", str(folder / name), generations))
 
     def _described(self) -> dict[str, Any]:
         """Return what a checkpoint says of the whole."""
@@ -954,7 +965,9 @@ class ShardedReplay:
         resumed = {
             "generations": state["generations"],
             "checkpoint": str(parts),
+            "protected": replay._protected,
             "rows_lost": state["rows_lost"],
+            "lost": state.get("lost"),
             "alpha": state.get("alpha"),
         }
         seconds = plain["timeout"] if timeout is None else arguments.positive("timeout", timeout)
@@ -968,8 +981,6 @@ class ShardedReplay:
             replay._inserting.written[:] = plain["written"]
             replay._extra = template.extra
             replay._calls.ask_all("report", replay._calls.deadline())
-            if replay._protected:
-                replay._agreement.ask("saved", str(parts), True)
         except BaseException:
             replay.close()
             raise
