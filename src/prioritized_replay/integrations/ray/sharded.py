@@ -833,7 +833,8 @@ class ShardedReplay:
         The checkpoint is complete, or it does not exist: until then, the one before stays in force.
         Each shard is saved as of one moment; where other processes add meanwhile, these moments
         are not the same. On several machines the folder has to be one that all of them share. Rows
-        that wait in this process are sent first, whatever ``samples_per_insert`` says.
+        that wait in this process are sent first, whatever ``samples_per_insert`` says. With
+        ``checkpoint_dir``, all shards are saved again if one has died meanwhile.
 
         Parameters
         ----------
@@ -860,10 +861,10 @@ class ShardedReplay:
         seconds = self._calls.timeout if timeout is None else arguments.positive("timeout", timeout)
         deadline = time.monotonic() + seconds
         folder.mkdir(parents=True, exist_ok=True)
-        while not self._saved(folder, extra, seconds, deadline):
+        while not self._save_once(folder, extra, seconds, deadline):
             pass  # a shard has died meanwhile: the checkpoint has rows that are lost
 
-    def _saved(
+    def _save_once(
         self, folder: Path, extra: Mapping[str, bytes] | None, seconds: float, deadline: float
     ) -> bool:
         """Save all shards once; return whether all that is saved is there as well."""
