@@ -125,11 +125,9 @@ class InProcess(Carrier):
         made.loop = asyncio.new_event_loop()
         made.coordinator = Coordinator(blueprint.shards, limiter, **resumed)
         for number in range(blueprint.shards):
-            generation, checkpoint, continued = made.coordinate("begin", number).value
+            generation, checkpoint, _ = made.coordinate("begin", number).value
             made.generations[number] = generation
-            made.shards[number] = Shard(
-                number, blueprint, generation, checkpoint, continued=continued
-            )
+            made.shards[number] = Shard(number, blueprint, generation, checkpoint)
         return made
 
     def coordinate(self, method: str, *arguments: Any) -> Call:

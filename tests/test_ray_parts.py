@@ -393,6 +393,39 @@ def test_rows_of_which_only_a_killed_process_knew_are_counted_when_they_are_lost
     assert sharded.rows_lost() == 10
 
 
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_rows_count_as_lost_until_another_shard_has_all_of_them(tmp_path, deaths):
+    sharded, insert = inserting(ledgers=tmp_path)
+    insert.insert(columns(30), True, sharded.calls.deadline(), 300)
+    for shard in range(deaths):
+        sharded.carrier.kill(shard, with_next=True)
+    for shard in range(deaths, 3):
+        sharded.carrier.kill(shard)
+    with pytest.raises(TimeoutError, match="none of 3 shards"):
+        insert.insert(columns(9, 30.0), True, sharded.calls.deadline(), 300, keep=True)
+    for shard in range(deaths):
+        sharded.carrier.restart(shard)
+    # The sender may be killed now: what shards had is gone.
+    assert sharded.rows_lost() == 10 * deaths + 3 * deaths
+    sharded.calls._tried = [0.0] * 3
+    insert.land(sharded.calls.deadline())
+    assert sharded.rows_lost() == 10 * deaths
+    assert set(kept(sharded).tolist()) >= set(range(30, 39))
+
+
+def test_an_export_that_is_moved_away_leaves_the_usual_checkpoint(tmp_path):
+    one = OneShard(tmp_path, 200)
+    one.add(50)
+    one.save()
+    one.announce()
+    usual = one.saved
+    one.save()
+    asyncio.run(one.coordinator.saved(str(one.saved), [0], usual=False))
+    assert one.ask("begin", 0)[1] == str(one.saved / "shard-0")
+    one.saved.rename(tmp_path / "elsewhere")
+    assert one.ask("begin", 0)[1] == str(usual / "shard-0")
+
+
 def test_a_ledger_that_cannot_be_written_stops_no_shard(tmp_path):
     sharded, insert = inserting(ledgers=tmp_path / "missing")
     insert.insert(columns(30), True, sharded.calls.deadline(), 300)
@@ -471,8 +504,8 @@ class OneShard:
 
     def begin(self, *, keeps_ledger=True):
         """Do what cluster.py does."""
-        generation, checkpoint, continued = self.ask("begin", 0)
-        self.shard = Shard(0, self.blueprint, generation, checkpoint, continued=continued)
+        generation, checkpoint, _ = self.ask("begin", 0)
+        self.shard = Shard(0, self.blueprint, generation, checkpoint)
         left = Ledger.read(self.folder / "ledger")
         self.ask("began", 0, generation, self.shard.begun, left)
         if keeps_ledger:
@@ -544,8 +577,9 @@ OPERATIONS = {
 @given(
     st.integers(1, 12),
     st.lists(st.tuples(st.sampled_from(sorted(OPERATIONS)), st.integers(1, 5)), max_size=25),
+    st.integers(0, 4),
 )
-def test_lost_rows_are_those_that_were_there_and_are_nowhere(capacity, operations):
+def test_lost_rows_are_those_that_were_there_and_are_nowhere(capacity, operations, more):
     """Also where a checkpoint is complete only when its shard has died, or brings rows back."""
     with tempfile.TemporaryDirectory() as folder:
         one = OneShard(folder, capacity)
@@ -553,12 +587,18 @@ def test_lost_rows_are_those_that_were_there_and_are_nowhere(capacity, operation
             OPERATIONS[name](one, rows)
             one.check()
         one.save()
+        one.add(more)
         one.die()  # between its part of a save and the end of that save
         one.finish()
         one.load()
         one.check()
         one.add(3)
         one.die()
+        one.check()
+        one.add(3)
+        one.save()
+        one.finish()
+        one.load()
         one.check()
 
 

@@ -69,7 +69,7 @@ class Agreement:
         self.ask("lost", shard, report.generation, report.issued, report.totals.size)
 
     def elsewhere(self, ticket: int) -> None:
-        """Say that a block which a shard did not answer is sent to another."""
+        """Say that others have a block which a shard did not answer."""
         self.ask("elsewhere", ticket)
 
     def most_inserted_at_once(self, capacity: int) -> int:

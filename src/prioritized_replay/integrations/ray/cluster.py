@@ -43,6 +43,7 @@ END_SECONDS = 10.0
 _lock = threading.Lock()
 _users = 0
 _ours = False
+_process = os.getpid()
 _names: set[str] = set()  # of this process's replays that are not closed
 
 
@@ -164,8 +165,9 @@ def _stop_at_exit() -> None:
     if _ours:
         _users = 1
         stop_ray()
-    for name in list(_names):
-        _remove_ledgers(name)
+    if os.getpid() == _process:  # and no fork of it
+        for name in list(_names):
+            _remove_ledgers(name)
 
 
 def _remove_ledgers(name: str) -> None:
@@ -218,7 +220,7 @@ class _ReplayShard:
         generation, checkpoint, continued = ray.get(coordinator.begin.remote(number))
         self._shard: Shard
         try:
-            self._shard = Shard(number, blueprint, generation, checkpoint, continued=continued)
+            self._shard = Shard(number, blueprint, generation, checkpoint)
         except (OSError, ValueError):
             if continued:
                 raise

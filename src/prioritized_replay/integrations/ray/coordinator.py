@@ -56,7 +56,8 @@ class Coordinator:
         self._generations = generations or [0] * shards
         self._begun = [False] * shards
         self._first = checkpoint
-        self._latest = checkpoint if protected else None
+        # Newest first: the last one anywhere, and the last one in the usual folder.
+        self._latest: list[str] = [checkpoint] if checkpoint is not None and protected else []
         self._losses = [Losses(ranges) for ranges in lost or [[]] * shards]
         self._elsewhere: set[int] = set()
         self._lost_before = rows_lost - sum(map(count, self._lost()))
@@ -66,13 +67,13 @@ class Coordinator:
     async def begin(self, shard: int) -> tuple[int, str | None, bool]:
         """Return the generation of a shard that begins, the checkpoint, whether it is continued."""
         if not self._begun[shard]:  # or the first one died before it could
-            folder, continued = self._first, True
+            folders, continued = [self._first] if self._first is not None else [], True
         else:
             self._generations[shard] += 1
-            folder, continued = self._latest, False
-        if folder is None or not (Path(folder) / f"shard-{shard}").is_dir():
-            return self._generations[shard], None, continued
-        return self._generations[shard], str(Path(folder) / f"shard-{shard}"), continued
+            folders, continued = self._latest, False
+        parts = [Path(folder) / f"shard-{shard}" for folder in folders]
+        found = next((str(part) for part in parts if part.is_dir()), None)
+        return self._generations[shard], found, continued
 
     async def began(
         self, shard: int, generation: int, begun: Begun, left: Left | None = None
@@ -88,7 +89,7 @@ class Coordinator:
         self._rows_lost = None
 
     async def elsewhere(self, ticket: int) -> None:
-        """Note that a block which a shard did not answer is sent to another."""
+        """Note that others have a block which a shard did not answer."""
         self._elsewhere.add(ticket)
         self._rows_lost = None
 
@@ -101,13 +102,14 @@ class Coordinator:
     def _lost(self) -> list[list[Range]]:
         return [losses.lost(self._elsewhere) for losses in self._losses]
 
-    async def saved(self, folder: str, generations: list[int]) -> bool:
+    async def saved(self, folder: str, generations: list[int], usual: bool = True) -> bool:
         """Note a complete checkpoint, from which shards are restarted from now on.
 
+        Where it is not in the usual folder, the last one that is there is used when this is gone.
         It was made by these generations. Return whether they are still the last ones: one that has
         begun meanwhile lacks rows of the checkpoint, as it was restarted from the one before.
         """
-        self._latest = folder
+        self._latest = [folder] if usual else [folder, *self._latest[-1:]]
         return generations == self._generations
 
     async def state(self) -> dict[str, Any]:

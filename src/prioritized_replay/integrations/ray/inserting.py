@@ -30,6 +30,15 @@ IN_FLIGHT = 8
 """Pieces that may be on their way without an answer, before a further one waits."""
 
 
+class Again:
+    """A piece that was sent again, in one part or several, as its shard died with it."""
+
+    def __init__(self, piece: Piece) -> None:
+        self.ticket, self.within = piece.ticket, piece.again
+        self.parts = 0
+        """Of which no shard has said yet that it has them."""
+
+
 class Piece(NamedTuple):
     """Rows on their way to a shard."""
 
@@ -38,6 +47,8 @@ class Piece(NamedTuple):
     call: Any
     ticket: int
     """Its name in the ledger of the shard."""
+    again: Again | None
+    """Of what it is a part, if it was sent before."""
     ids: Ints
     """int64[B], to be written when they have arrived."""
 
@@ -60,7 +71,7 @@ class Inserting:
         ``allow(rows, deadline)`` waits until so many rows may be inserted, and raises a
         TimeoutError where that takes too long.
     elsewhere : callable
-        ``elsewhere(ticket)`` is called before a piece whose shard died is sent to another.
+        ``elsewhere(ticket)`` is called when a piece whose shard died has arrived at others.
     """
 
     def __init__(
@@ -184,17 +195,19 @@ class Inserting:
         if self._flying:
             raise self._late()
 
-    def _send(self, rows: Rows, ids: Ints, deadline: float) -> None:
+    def _send(self, rows: Rows, ids: Ints, deadline: float, again: Again | None = None) -> None:
         """Send rows on their way, to one shard or to several."""
         present = self._calls.require_some(deadline)
         given = spread(self.written, present, len(rows), self._slack)
         first = 0
+        if again is not None:
+            again.parts = int(np.count_nonzero(given))
         for shard in np.flatnonzero(given).tolist():
             stop = first + int(given[shard])
             part = rows if len(rows) == stop - first else _part(rows, first, stop)
             ticket = next(self._tickets)
             call = self._calls.ask(shard, "extend", part.columns, part.errors, ticket)
-            self._flying.append(Piece(part, shard, call, ticket, ids[first:stop]))
+            self._flying.append(Piece(part, shard, call, ticket, again, ids[first:stop]))
             self.written[shard] += stop - first
             first = stop
 
@@ -214,16 +227,16 @@ class Inserting:
                     raise
                 if piece.shard in outcome.values:
                     piece.ids[:] = outcome.values[piece.shard]
+                    self._arrived(piece.again)
                 elif piece.shard in outcome.late:
                     late.append(piece)
                 else:
                     self._flying.appendleft(piece._replace(call=None))  # until it can be sent
                     self._calls.require_some(deadline)
-                    self._elsewhere(piece.ticket)
                     self._flying.popleft()
                     self.written[piece.shard] -= len(piece.rows)
                     try:
-                        self._send(piece.rows, piece.ids, deadline)
+                        self._send(piece.rows, piece.ids, deadline, Again(piece))
                     except TimeoutError:  # no shard is there: it is gone, and is sent later
                         self.written[piece.shard] += len(piece.rows)
                         self._flying.appendleft(piece._replace(call=None))
@@ -232,6 +245,15 @@ class Inserting:
             self._flying.extendleft(reversed(late))
         if late and len(self._flying) > IN_FLIGHT:
             raise self._late()
+
+    def _arrived(self, again: Again | None) -> None:
+        """Say which pieces that were sent again have arrived as a whole."""
+        while again is not None:
+            again.parts -= 1
+            if again.parts:
+                return
+            self._elsewhere(again.ticket)
+            again = again.within
 
     def _late(self) -> TimeoutError:
         return TimeoutError(

@@ -70,6 +70,11 @@ class Numbering:
         """Whether there is a single segment."""
         return self._starts.size == 1
 
+    @property
+    def generation(self) -> int:
+        """The one that gives the ids of further rows."""
+        return int(self._locals[-1]) // GENERATION
+
     def begin(self, number: int, generation: int) -> None:
         """Let numbers from this one on be of another generation."""
         kept = [pair for pair in self.segments if pair[0] < number]

@@ -73,10 +73,9 @@ class Shard:
     generation : int
         How often the shard was restarted.
     checkpoint : path, optional
-        The folder of a checkpoint to begin with; else the buffer is empty.
-    continued : bool
-        Whether the checkpoint is gone on with as if nothing had happened. If not, rows were added
-        after it that are lost, and their ids are never given again.
+        The folder of a checkpoint to begin with; else the buffer is empty. One of the same
+        generation is gone on with as if nothing had happened. After one of an older generation,
+        rows were added that are lost: their ids are never given again.
     """
 
     def __init__(
@@ -85,8 +84,6 @@ class Shard:
         blueprint: Blueprint,
         generation: int = 0,
         checkpoint: str | None = None,
-        *,
-        continued: bool = False,
     ) -> None:
         self._number, self._blueprint = number, blueprint
         self._generation = generation
@@ -97,14 +94,13 @@ class Shard:
                 shutil.rmtree(old, ignore_errors=True)  # of a generation that is gone
         if checkpoint is None:
             self._buffer = blueprint.buffer(number, generation)
-            continued = False
         else:
             self._buffer = ReplayBuffer.load(checkpoint, directory=folder)
             segments = json.loads(self._buffer.extra[NUMBERING])
             self._numbering = Numbering.of(number, blueprint.shards, segments)
-        if generation and not continued:
-            self._numbering.begin(self._buffer.ids_issued, generation)
         issued = self._buffer.ids_issued
+        if self._numbering.generation < generation:
+            self._numbering.begin(issued, generation)
         self.begun = Begun(
             issued,
             self._numbering.local_ranges(issued - len(self._buffer), issued),
@@ -152,10 +148,6 @@ class Shard:
 
     _ledger: Ledger | None = None
 
-    def _note(self, ticket: int, first: int) -> None:
-        if self._ledger is not None:
-            self._ledger.note(ticket, first, self._buffer.ids_issued, len(self._buffer))
-
     def extend(
         self, columns: Mapping[str, Any], errors: Floats | None, ticket: int = NO_TICKET
     ) -> Reply:
@@ -167,7 +159,8 @@ class Shard:
         try:
             ids = self._extend(columns, errors)
         finally:
-            self._note(ticket, first)
+            if self._ledger is not None:
+                self._ledger.note(ticket, first, self._buffer.ids_issued, len(self._buffer))
         return self._reply(self._numbering.global_ids(ids))
 
     def _extend(self, columns: Mapping[str, Any], errors: Floats | None) -> Ints:
@@ -254,8 +247,10 @@ class Shard:
 
     def clear(self) -> Reply:
         """Remove all rows."""
+        if self._ledger is not None:  # first: rows that are removed are not lost
+            issued = self._buffer.ids_issued
+            self._ledger.note(NO_TICKET, issued, issued, 0)
         self._buffer.clear()
-        self._note(NO_TICKET, self._buffer.ids_issued)
         return self._reply(None)
 
     def stats(self) -> Reply:

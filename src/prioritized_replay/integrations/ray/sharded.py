@@ -788,7 +788,7 @@ class ShardedReplay:
         shards. What is said of the last batch is of the last one of this handle. Besides, there
         are ``shards``, and ``shards_present``, which have answered; ``rows_lost``, rows that were
         in shards that died, in no checkpoint from which they were restarted, and not sent to
-        another shard (rows whose sender has still to do so count until it does); ``waiting``, rows
+        another shard since (they count until it has them); ``waiting``, rows
         of this process that are not sent yet; with ``samples_per_insert``, ``inserted`` and
         ``drawn``; and of each shard k ``shard_k_size`` and ``shard_k_mass``.
 
@@ -834,7 +834,8 @@ class ShardedReplay:
         Each shard is saved as of one moment; where other processes add meanwhile, these moments
         are not the same. On several machines the folder has to be one that all of them share. Rows
         that wait in this process are sent first, whatever ``samples_per_insert`` says. With
-        ``checkpoint_dir``, all shards are saved again if one has died meanwhile.
+        ``checkpoint_dir``, all shards are saved again if one has died meanwhile. Let one process at
+        a time save.
 
         Parameters
         ----------
@@ -890,7 +891,8 @@ class ShardedReplay:
         if not self._protected:
             return True
         generations = [outcome.values[shard] for shard in range(self.shards)]
-        return bool(self._agreement.ask("saved", str(folder / name), generations))
+        usual = folder == self._about["folder"]
+        return bool(self._agreement.ask("saved", str(folder / name), generations, usual))
 
     def _described(self) -> dict[str, Any]:
         """Return what a checkpoint says of the whole."""
