@@ -19,7 +19,7 @@ from tests.sharding import FIELDS, Sharded, transitions
 from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.calls import NOTHING
 from prioritized_replay.integrations.ray.coordinator import Coordinator
-from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting
+from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting, Piece
 from prioritized_replay.integrations.ray.ledger import (
     ENTRY,
     HEAD,
@@ -411,6 +411,22 @@ def test_rows_count_as_lost_until_another_shard_has_all_of_them(tmp_path, deaths
     insert.land(sharded.calls.deadline())
     assert sharded.rows_lost() == 10 * deaths
     assert set(kept(sharded).tolist()) >= set(range(30, 39))
+
+
+def test_a_piece_that_was_sent_again_has_arrived_when_all_its_parts_have():
+    sharded, insert = inserting()
+    told = []
+    insert._elsewhere = told.append
+    insert._flying.append(Piece(columns(9), 0, None, 77, None, np.zeros(9, np.int64)))
+    insert.written[0] = 9
+    sharded.carrier.state[2] = "late"
+    with pytest.raises(TimeoutError, match="and 3 rows are on their way"):
+        insert.land(sharded.calls.deadline())
+    assert told == []
+    insert._flying[0].call.state = sharded.carrier.state[2] = "done"
+    insert.land(sharded.calls.deadline())
+    assert told == [77]
+    np.testing.assert_array_equal(kept(sharded), np.arange(9.0))
 
 
 def test_an_export_that_is_moved_away_leaves_the_usual_checkpoint(tmp_path):
