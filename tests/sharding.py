@@ -128,6 +128,7 @@ class InProcess(Carrier):
             generation, checkpoint, _ = made.coordinate("begin", number).value
             made.generations[number] = generation
             made.shards[number] = Shard(number, blueprint, generation, checkpoint)
+            made.began(number)
         return made
 
     def coordinate(self, method: str, *arguments: Any) -> Call:

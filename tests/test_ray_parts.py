@@ -20,12 +20,7 @@ from prioritized_replay.integrations.ray.blueprint import Blueprint
 from prioritized_replay.integrations.ray.calls import NOTHING
 from prioritized_replay.integrations.ray.coordinator import Coordinator
 from prioritized_replay.integrations.ray.inserting import IN_FLIGHT, Inserting, Piece
-from prioritized_replay.integrations.ray.ledger import (
-    ENTRY,
-    HEAD,
-    LAST,
-    Ledger,
-)
+from prioritized_replay.integrations.ray.ledger import ENTRY, FORMAT, HEAD, LAST, Ledger
 from prioritized_replay.integrations.ray.leveling import spread
 from prioritized_replay.integrations.ray.limiter import Limiter
 from prioritized_replay.integrations.ray.losses import Begun
@@ -283,9 +278,6 @@ def test_draws_wait_for_inserts_and_inserts_for_draws():
     asyncio.run(scene())
 
 
-NOTHING_YET = Begun(0, [], 0)
-
-
 def columns(count, first=0.0):
     values = np.arange(first, first + count)
     rows = transitions(values)
@@ -296,11 +288,9 @@ def inserting(timeout=0.2, shards=3, capacity=300, ledgers=None):
     sharded = Sharded(
         per.Uniform(), shards=shards, capacity=capacity, timeout=timeout, ledgers=ledgers
     )
-    return sharded, another(sharded, capacity)
-
-
-def another(sharded, capacity=300):
-    return Inserting(sharded.calls, capacity, lambda rows, deadline: None, sharded.note_elsewhere)
+    return sharded, Inserting(
+        sharded.calls, capacity, lambda rows, deadline: None, sharded.note_elsewhere
+    )
 
 
 def kept(sharded):
@@ -369,7 +359,7 @@ def test_no_shard_that_answers_is_an_error_in_time():
 def test_lost_rows_are_counted_once_and_exactly(restored):
     async def count(reports):
         coordinator = Coordinator(1)
-        await coordinator.began(0, 0, NOTHING_YET)
+        await coordinator.began(0, 0, Begun(0, [], 0))
         await coordinator.began(0, 1, Begun(restored, [(0, restored)], GENERATION))
         for issued, size in reports:
             await coordinator.lost(0, 0, issued, size)
@@ -562,8 +552,6 @@ class OneShard:
 
     def load(self):
         """Load the last checkpoint in a new replay, as :meth:`.ShardedReplay.load` does."""
-        if self.saved is None:
-            return
         state = self.state
         self.coordinator = Coordinator(
             1, None, state["generations"], str(self.saved), True, state["rows_lost"], state["lost"]
@@ -689,11 +677,17 @@ def test_a_ledger_remembers_the_last_blocks_and_no_half_of_an_entry(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", np.ones(HEAD + LAST * ENTRY - 1).tobytes(),
-                                     np.zeros(HEAD + LAST * ENTRY).tobytes()])  # fmt: skip
-def test_a_file_that_is_no_ledger_is_none(tmp_path, content):
-    (tmp_path / "ledger").write_bytes(content)
+@pytest.mark.parametrize("head", [(FORMAT + 1, 0, 1), (FORMAT, 0, 0)])
+@pytest.mark.parametrize("size", [HEAD + LAST * ENTRY, HEAD + LAST * ENTRY - 1, HEAD])
+def test_a_file_that_is_no_ledger_is_none(tmp_path, head, size):
+    """Of another version, or cut off before it had an entry, or afterwards."""
+    numbers = np.zeros(size, np.int64)
+    numbers[:HEAD] = head
+    numbers.tofile(tmp_path / "ledger")
     assert Ledger.read(tmp_path / "ledger") is None
+    numbers[:HEAD] = FORMAT, 0, 1
+    numbers.tofile(tmp_path / "ledger")
+    assert (Ledger.read(tmp_path / "ledger") is None) == (size < HEAD + LAST * ENTRY)
 
 
 def test_a_shard_that_comes_back_reports_its_loss_and_is_used_again():
