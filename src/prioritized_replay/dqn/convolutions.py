@@ -3,8 +3,10 @@
 Knows shapes of images and layers; knows nothing of learning. Axes: B batch, A actions, C channels.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -95,11 +97,23 @@ class Image:
 
     def places(self, observations: Tensor, layer: Convolution) -> Tensor:
         """Return what a convolution sees: all its places, float32[B * places, size**2 * C]."""
-        images = observations.movedim(1, -1) if self.first else observations
-        places = images.unfold(1, layer.size, layer.stride).unfold(2, layer.size, layer.stride)
-        # Channels innermost, as they lie in memory: half the time.
-        rows = places.movedim(3, -1).reshape(-1, layer.size**2 * self.channels).float()
+        # One gather by known indices: a copy of overlapping windows moves a few pixels at a time,
+        # and takes two to four times as long for small images.
+        values = observations.reshape(len(observations), -1).float()
+        seen = values.index_select(1, _seen(self, layer, values.device))
+        rows = seen.view(-1, layer.size**2 * self.channels)
         return rows if self.scale == 1.0 else rows.mul_(self.scale)
+
+
+@cache
+def _seen(image: Image, layer: Convolution, device: torch.device) -> Tensor:
+    """Return which values of an observation a convolution sees, int64[places * size**2 * C]."""
+    shape = (image.height, image.width, image.channels)
+    index = torch.arange(math.prod(shape), device=device).view(shape)
+    if image.first:
+        index = index.view(image.channels, image.height, image.width).movedim(0, -1)
+    windows = index.unfold(0, layer.size, layer.stride).unfold(1, layer.size, layer.stride)
+    return windows.movedim(2, -1).reshape(-1)  # [rows, columns, size, size, C]
 
 
 class ConvNetwork(nn.Module):
