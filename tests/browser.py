@@ -54,7 +54,8 @@ const too_wide = (frame) => {
     await rest(30);
     const inside = frame.contentDocument, one = {};
     one.title = inside.title;
-    one.pictures = inside.images.length + inside.querySelectorAll("svg").length;
+    one.images = inside.images.length;
+    one.pictures = one.images + inside.querySelectorAll("svg").length;
     for (const image of inside.images) image.loading = "eager";
     await Promise.all([...inside.images].map((image) => image.decode().catch(() => null)));
     one.broken = [...inside.images].filter((i) => !i.naturalWidth).map((i) => i.src);

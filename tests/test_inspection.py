@@ -112,7 +112,9 @@ def names_of(memory, record=None):
     return [finding.name for finding in found]
 
 
-def record(reports=20, *, updates=200, warm=2, replay="proportional", alpha=0.6, **columns):
+def record(
+    reports=20, *, updates=200, warm=2, replay="proportional", alpha=0.6, min_priority=0.0, **columns
+):
     """Return the record of a run, by default of a healthy one; columns replace its own."""
     rng = np.random.default_rng(1)
     at = np.arange(1.0, reports + 1)
@@ -130,7 +132,7 @@ def record(reports=20, *, updates=200, warm=2, replay="proportional", alpha=0.6,
         "evaluation_mean": np.full(reports, np.nan),
     }
     metrics |= {name: np.broadcast_to(value, reports).copy() for name, value in columns.items()}
-    return Record("Any-v0", replay, alpha, 0.4, 1.0, 64, reports * 500, metrics)
+    return Record("Any-v0", replay, alpha, 0.4, 1.0, min_priority, 64, reports * 500, metrics)
 
 
 def no_draws(**options):
@@ -178,6 +180,7 @@ RUNS = {
         replay="uniform", alpha=0.0, effective_sample_size=64.0, beta=1.0, td_error=2.0
     ),
     "alpha 0": lambda: record(alpha=0.0, effective_sample_size=64.0),
+    "LAP": lambda: record(min_priority=1.0, beta=0.0, effective_sample_size=64.0),
     "warming up": lambda: record(2),
     "not begun": lambda: record(0),
     "one report": lambda: record(3),
@@ -430,17 +433,32 @@ def test_refusals_are_one_line(words, said, tmp_path, monkeypatch, capsys):
     assert said in err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("replay", ["proportional", "rank", "uniform"])
-@pytest.mark.parametrize("env_id", ["CartPole-v1", "CliffWalking-v1"])
-def test_nothing_is_found_in_a_run_that_was_trained(replay, env_id, tmp_path):
-    run = tmp_path / "run"
-    words = ["train", env_id, "--run-dir", str(run), "--replay", replay, "--keep-checkpoint"]
-    words += ["--steps", "1500", "--warmup", "200", "--eval-every", "1500", "--eval-episodes", "1"]
-    words += ["--final-eval-episodes", "1", "--hidden-sizes", "16", "--batch-size", "16"]
+LAP = "--alpha 0.4 --priority-eps 0 --min-priority 1 --beta-start 0 --beta-end 0".split()
+ARMS = {
+    "uniform": ["--replay", "uniform"],
+    "alpha-0": ["--replay", "proportional", "--alpha", "0"],
+    "proportional": ["--replay", "proportional"],
+    "rank": ["--replay", "rank"],
+    "lap": ["--replay", "proportional", *LAP],
+}
+
+
+def trained(run, env_id, *words, code=0):
+    """Train a small run and return what is said of it."""
+    small = "--keep-checkpoint --steps 1500 --warmup 200 --eval-every 1500 --eval-episodes 1 "
+    small += "--final-eval-episodes 1 --hidden-sizes 16 --batch-size 16 --eval-max-steps 50"
     with redirect_stdout(io.StringIO()):
-        assert main([*words, "--eval-max-steps", "50"]) == 0
-    said = inspected(run, "--html", tmp_path / "page.html")
+        assert main(["train", env_id, "--run-dir", str(run), *small.split(), *words]) == code
+    return " ".join(inspected(run, "--html", run / "page.html").split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "CliffWalking-v1"])
+def test_nothing_is_found_in_a_run_that_was_trained(env_id, arm, seed, tmp_path):
+    """Twenty runs, with every arm of ``per compare``."""
+    said = trained(tmp_path, env_id, *ARMS[arm], "--seed", str(seed))
     assert "Nothing wrong was found." in said
     assert "draws per step" in said
     assert "highest priorities" in said
@@ -448,6 +466,101 @@ def test_nothing_is_found_in_a_run_that_was_trained(replay, env_id, tmp_path):
     page.check()
     # in the long episodes of CliffWalking none may have ended, so there is no curve of returns
     assert page.count["svg"] in ({7, 8} if env_id == "CliffWalking-v1" else {8})
+
+
+def beta_is_never_moved(monkeypatch):
+    monkeypatch.setattr("prioritized_replay.dqn.agent.Agent.beta", 0.4)
+
+
+def weights_are_not_used(monkeypatch):
+    monkeypatch.setattr("prioritized_replay.dqn.agent.Agent.beta", 0.0)
+
+
+def errors_are_changed(monkeypatch, change):
+    """Give back what `change` makes of the errors; nothing where that is None."""
+    right, count = per.ReplayBuffer.update_priorities, 0
+
+    def give(memory, ids, errors):
+        nonlocal count
+        count += 1
+        changed = change(memory, ids, np.asarray(errors), count)
+        if changed is not None:
+            right(memory, *changed)
+
+    monkeypatch.setattr(per.ReplayBuffer, "update_priorities", give)
+
+
+def errors_are_never_given_back(monkeypatch):
+    errors_are_changed(monkeypatch, lambda memory, ids, errors, count: None)
+
+
+def errors_are_clipped(monkeypatch):
+    errors_are_changed(
+        monkeypatch, lambda memory, ids, errors, count: (ids, np.clip(errors, -0.5, 0.5))
+    )
+
+
+def errors_are_one_mean(monkeypatch):
+    errors_are_changed(
+        monkeypatch, lambda memory, ids, errors, count: (ids, np.full_like(errors, 0.25))
+    )
+
+
+def one_error_is_far_away(monkeypatch):
+    def change(memory, ids, errors, count):
+        far = errors.copy()
+        far[0] *= 1e6 if count == 640 else 1.0
+        return ids, far
+
+    errors_are_changed(monkeypatch, change)
+
+
+def errors_come_too_late(monkeypatch):
+    waiting = deque()
+
+    def change(memory, ids, errors, count):
+        waiting.append((ids, errors))
+        return waiting.popleft() if len(waiting) > 400 else None
+
+    errors_are_changed(monkeypatch, change)
+
+
+def rewards_are_not_finite(monkeypatch):
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    right, count = CartPoleEnv.step, 0
+
+    def step(env, action):
+        nonlocal count
+        count += 1
+        observation, reward, *rest = right(env, action)
+        return observation, np.inf if count == 300 else reward, *rest
+
+    monkeypatch.setattr(CartPoleEnv, "step", step)
+
+
+BUILT_IN = {
+    "not_finite": (rewards_are_not_finite, ["--warmup", "1200"]),
+    "never_given_back": (errors_are_never_given_back, []),
+    "all_equal": (errors_are_one_mean, []),
+    "clipped": (errors_are_clipped, []),
+    "outlier": (one_error_is_far_away, []),
+    "stale": (errors_come_too_late, ["--capacity", "500"]),
+    "beta_stuck": (beta_is_never_moved, []),
+    "weights_unused": (weights_are_not_used, []),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_mistake_that_is_built_into_a_run_is_named(name, tmp_path, monkeypatch):
+    build, words = BUILT_IN[name]
+    build(monkeypatch)
+    words = ["--replay", "proportional", *words]
+    # A run whose rewards are not finite ends at the first update that meets one.
+    said = trained(tmp_path, "CartPole-v1", *words, code=int(name == "not_finite"))
+    assert f"! {NAMES[name]}" in said
+    assert said.count("! ") == 1
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ from tests import browser
 import prioritized_replay as per
 from prioritized_replay.cli import main
 
-HTML = Path(__file__).parent.parent / "docs" / "_build" / "html"
+DOCS = Path(__file__).parent.parent / "docs"
+HTML = DOCS / "_build" / "html"
+FIGURE = re.compile(r"^ *\.\. (?:measured-figure|figure|image):: (\S+)", re.MULTILINE)
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,6 +73,11 @@ def test_every_page_of_the_documentation_wide_narrow_and_dark():
     assert set(found) == set(pages)
     judge(found, lines)
     assert all(one["dark_by_choice"] for one in found.values())
+    for source in DOCS.glob("*.rst"):
+        figures = FIGURE.findall(source.read_text(encoding="utf-8"))
+        shown = found[f"{source.stem}.html"]["images"]
+        # of a figure that was not measured yet, the page says so
+        assert shown == sum((DOCS / figure).exists() for figure in figures), source.name
     played = found[theory]["act"]
     masses = sums_are_right(played["first"]["numbers"])
     assert masses[10] == pytest.approx(5**0.6, rel=0.005)

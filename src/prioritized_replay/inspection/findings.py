@@ -114,10 +114,11 @@ def findings(portrait: Portrait | None, record: Record | None) -> list[Finding]:
     if record is not None:
         found += _of_run(record)
     names = {finding.name for finding in found}
+    equal = names & {"never_given_back", "all_equal", "stale"}
+    if equal and record is not None and record.last("beta"):
+        names.discard("weights_unused")  # equal priorities make equal weights
     if "stale" in names:  # rows that wait for their errors still have the priority of new ones
         names -= {"never_given_back", "clipped"}
-    if names & {"never_given_back", "all_equal"} and record is not None and record.last("beta"):
-        names.discard("weights_unused")  # equal priorities make equal weights
     first = {finding.name: finding for finding in reversed(found)}
     return [first[name] for name in NAMES if name in names]
 
@@ -312,13 +313,13 @@ def _of_run(record: Record) -> Iterator[Finding]:
     errors, ess = metrics["td_error"][learning], metrics["effective_sample_size"][learning]
     several = np.unique(updates).size >= LEAST_REPORTS
     if (beta == beta[0]).all() and beta[0] < 1.0 and np.ptp(updates) >= BETA_UPDATES:
-        if beta[0] == 0.0:
+        if beta[0] == 0.0 and record.min_priority == 0.0:  # LAP goes without weights by design
             yield Finding(
                 "weights_unused",
                 "beta was 0 in every report, so all weights are 1: nothing undoes the draw's "
                 "preference. Let beta rise to 1.",
             )
-        else:
+        elif beta[0] > 0.0:
             goal = f" instead of rising to {record.beta_end:g}"
             moves = record.beta_end != record.beta_start
             yield Finding(

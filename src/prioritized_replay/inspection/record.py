@@ -31,6 +31,8 @@ class Record:
         The environment, and "rank", "proportional" or "uniform".
     alpha, beta_start, beta_end : float
         The exponents in force.
+    min_priority : float
+        The least priority of a transition; above 0 (LAP), the loss does what weights would.
     batch_size, steps : int
         Transitions of an update, and environment steps of the whole run.
     metrics : dict of str to float64[reports]
@@ -42,6 +44,7 @@ class Record:
     alpha: float
     beta_start: float
     beta_end: float
+    min_priority: float
     batch_size: int
     steps: int
     metrics: dict[str, Floats]
@@ -101,6 +104,7 @@ def read_record(path: Path) -> Record:
         alpha=0.0 if config.replay == "uniform" else config.effective_alpha,
         beta_start=config.effective_beta_start,
         beta_end=config.beta_end,
+        min_priority=config.min_priority if config.replay == "proportional" else 0.0,
         batch_size=config.batch_size,
         steps=policy.steps,
         metrics=metrics,
