@@ -113,7 +113,14 @@ def names_of(memory, record=None):
 
 
 def record(
-    reports=20, *, updates=200, warm=2, replay="proportional", alpha=0.6, min_priority=0.0, **columns
+    reports=20,
+    *,
+    updates=200,
+    warm=2,
+    replay="proportional",
+    alpha=0.6,
+    min_priority=0.0,
+    **columns,
 ):
     """Return the record of a run, by default of a healthy one; columns replace its own."""
     rng = np.random.default_rng(1)
@@ -433,7 +440,8 @@ def test_refusals_are_one_line(words, said, tmp_path, monkeypatch, capsys):
     assert said in err
 
 
-LAP = "--alpha 0.4 --priority-eps 0 --min-priority 1 --beta-start 0 --beta-end 0".split()
+LAP = ["--alpha", "0.4", "--priority-eps", "0", "--min-priority", "1"]
+LAP += ["--beta-start", "0", "--beta-end", "0"]
 ARMS = {
     "uniform": ["--replay", "uniform"],
     "alpha-0": ["--replay", "proportional", "--alpha", "0"],

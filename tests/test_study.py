@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_what_the_report_says_of_finished_runs(study, tmp_path):
     uniform = [100.0, 110.0, 120.0, 130.0]
     areas = {
         "uniform": uniform,
-        "alpha-0": uniform[::-1],
+        "alpha-0": [120.0, 110.0, 100.0, 130.0],
         "proportional": [area + 50.0 for area in uniform],
         "rank": [area - 50.0 for area in uniform],
         "lap": uniform[:3],  # its last run is not finished
@@ -126,26 +127,28 @@ def test_what_the_report_says_of_finished_runs(study, tmp_path):
     overall = {
         (line["arm"], line["what"]): float(line["value"])
         for line in lines_of(tmp_path / "overall.csv")
+        if line["measure"] == "area"
     }
     assert overall["proportional", "better"] == 1.0
     # scaled from 50, the least of rank, to 170, the largest of proportional
     assert overall["uniform", "IQM"] == pytest.approx((110 - 50) / (170 - 50))
     assert math.isclose(overall["alpha-0", "environments"], 1)
+    control = {line["what"]: int(line["value"]) for line in lines_of(tmp_path / "control.csv")}
+    assert control == {"seeds": 3, "equal-runs": 1}  # of the three that all arms have
     assert (tmp_path / "study.png").stat().st_size > 10_000
     assert (tmp_path / "CartPole-v1" / "comparison.png").stat().st_size > 10_000
 
 
 def test_a_verdict_is_what_the_interval_of_the_difference_says(study):
-    intervals = {"alpha-0": (-1.0, 1.0), "proportional": (0.1, 3.0), "rank": (-3.0, -0.1)}
+    intervals = {"alpha-0": (-1.0, 1.0), "proportional": (0.04, 3.0), "rank": (-3.0, -0.04)}
     summary = [
         ("CartPole-v1", measure, arm, what, value)
         for measure in ("area", "final_mean")
         for arm, interval in intervals.items()
         for what, value in zip(("least", "most"), interval, strict=True)
     ]
-    summary += [("Acrobot-v1", "area", "alpha-0", "least", 5.0)]
 
-    verdicts = study._verdicts(summary, "CartPole-v1")
+    verdicts = study._verdicts(summary)
 
     assert [line[1:] for line in verdicts if line[2] == "area"] == [
         ("alpha-0", "area", "no difference shown"),
@@ -153,3 +156,45 @@ def test_a_verdict_is_what_the_interval_of_the_difference_says(study):
         ("rank", "area", "lower"),
     ]
     assert len(verdicts) == 6
+
+
+TABLES = ["progress", "step_sizes", "summary", "verdicts", "control", "overall"]
+
+
+@pytest.mark.slow
+def test_the_tables_in_the_results_are_those_of_the_runs(study, tmp_path):
+    shutil.copytree(study.FOLDER, tmp_path, dirs_exist_ok=True)
+    for name in TABLES:
+        (tmp_path / f"{name}.csv").unlink()
+
+    study.report(tmp_path)
+
+    for name in TABLES:
+        assert lines_of(tmp_path / f"{name}.csv") == lines_of(study.FOLDER / f"{name}.csv")
+
+
+def test_the_words_of_the_page_are_the_verdicts(study):
+    """Whoever changes one of them changes the other: the section "What came" of docs/study.rst."""
+    found = {}
+    for line in lines_of(study.FOLDER / "verdicts.csv"):
+        place = found.setdefault((line["measure"], line["verdict"]), {})
+        place.setdefault(line["environment"], []).append(line["arm"])
+
+    assert found["area", "higher"] == {
+        "CartPole-v1": ["proportional", "rank"],
+        "MountainCar-v0": ["proportional", "rank", "lap"],
+        "Acrobot-v1": ["proportional", "rank", "lap"],
+    }
+    assert found["final-return", "lower"] == {
+        "CartPole-v1": ["lap"],
+        "Acrobot-v1": ["proportional", "rank"],
+        "LunarLander-v3": ["rank"],
+    }
+    assert ("area", "lower") not in found
+    assert ("final-return", "higher") not in found
+    control = {
+        (line["environment"], line["what"]): line["value"]
+        for line in lines_of(study.FOLDER / "control.csv")
+    }
+    equal = {env: int(value) for (env, what), value in control.items() if what == "equal-runs"}
+    assert equal == {"CartPole-v1": 30, "MountainCar-v0": 0, "Acrobot-v1": 30}

@@ -42,6 +42,7 @@ FOLDER = HERE / "study"
 Floats = npt.NDArray[np.float64]
 Line = tuple[str | float, ...]  # of a table: what the number is of, and the number
 
+MEASURES = {"area": "area", "final_mean": "final-return"}  # as in results, and as said of verdicts
 ALL = ("uniform", "alpha-0", "proportional", "rank", "lap")
 THREE = ("uniform", "proportional", "rank")
 
@@ -126,7 +127,8 @@ def report(output: Path) -> None:
     tuned: list[Line] = []
     summary: list[Line] = []
     verdicts: list[Line] = []
-    areas: dict[str, dict[str, Floats]] = {}
+    control: list[Line] = []
+    measured: dict[str, dict[str, dict[str, Floats]]] = {measure: {} for measure in MEASURES}
     for planned in PLAN:
         folder = output / planned.folder
         results = read_rows(folder / RESULTS, Result)
@@ -155,20 +157,31 @@ def report(output: Path) -> None:
             )
             for arm in planned.arms
         }
-        areas[planned.env_id] = {
-            arm: np.array([r.area for r in rows]) for arm, rows in by_arm.items()
-        }
-        summary += _summary(planned.env_id, by_arm)
-        if len(seeds) == planned.seeds:
-            verdicts += _verdicts(summary, planned.env_id)
+        for measure, environments in measured.items():
+            values = {
+                arm: np.array([getattr(row, measure) for row in rows])
+                for arm, rows in by_arm.items()
+            }
+            environments[planned.env_id] = values
+            found = _summary(planned.env_id, measure, values)
+            summary += _rounded(found, values)
+            if len(seeds) == planned.seeds:
+                verdicts += _verdicts(found)
+        control += _control(planned.env_id, measured)
     write(output / "progress.csv", "environment what value", progress)
     if tuned:
         write(output / "step_sizes.csv", "environment arm factor area", tuned)
-    if areas:
+    if summary:
+        overall = [
+            (measure, *line)
+            for measure, environments in measured.items()
+            for line in _overall(environments)
+        ]
         write(output / "summary.csv", "environment measure arm what value", summary)
         write(output / "verdicts.csv", "environment arm measure verdict", verdicts)
-        write(output / "overall.csv", "arm what value", _overall(areas))
-        _draw(areas, output / "study.png")
+        write(output / "control.csv", "environment what value", control)
+        write(output / "overall.csv", "measure arm what value", overall)
+        _draw(measured["area"], output / "study.png")
 
 
 def _tuned(planned: Planned, tries: list[Try]) -> list[Line]:
@@ -178,59 +191,74 @@ def _tuned(planned: Planned, tries: list[Try]) -> list[Line]:
         for factor in sorted({one.factor for one in tries}):
             found = [one.area for one in tries if (one.arm, one.factor) == (arm, factor)]
             if found:
-                height = round(float(np.mean(found)), 1)
+                height = round(float(np.mean(found)), _digits([one.area for one in tries]))
                 lines.append((planned.env_id, arm, f"x{factor:g}", height))
     return lines
 
 
-def _summary(env_id: str, by_arm: dict[str, list[Result]]) -> list[Line]:
-    """Return the rows of an environment's tables, one table for each measure."""
+def _summary(env_id: str, measure: str, values: dict[str, Floats]) -> list[Line]:
+    """Return the rows of an environment's table of one measure, not rounded."""
     lines: list[Line] = []
-    for measure in ("area", "final_mean"):
-        values = {
-            arm: np.array([getattr(row, measure) for row in rows]) for arm, rows in by_arm.items()
-        }
-        for arm, mine in values.items():
-            found = {"seeds": len(mine)} | _named(bootstrap(mine), "IQM", "low", "high")
-            if arm != "uniform":
-                difference = bootstrap(mine - values["uniform"], mean)
-                chance = probability_of_improvement(mine, values["uniform"])
-                found |= _named(difference, "difference", "least", "most")
-                found |= _named(chance, "better", "from", "to")
-            lines += [(env_id, measure, arm, what, value) for what, value in found.items()]
-    return lines
-
-
-def _verdicts(summary: list[Line], env_id: str) -> list[Line]:
-    """Return whether each arm was shown to differ from uniform replay, in words."""
-    found = {(measure, arm, what): float(value) for env, measure, arm, what, value in summary
-             if env == env_id}  # fmt: skip
-    lines: list[Line] = []
-    for measure, name in (("area", "area"), ("final_mean", "final-return")):
-        for arm in ALL:
-            if (measure, arm, "least") not in found:
-                continue
-            least, most = found[measure, arm, "least"], found[measure, arm, "most"]
-            verdict = "higher" if least > 0.0 else "lower" if most < 0.0 else "no difference shown"
-            lines.append((env_id, arm, name, verdict))
+    for arm, mine in values.items():
+        found = {"seeds": float(len(mine))} | _named(bootstrap(mine), "IQM", "low", "high")
+        if arm != "uniform":
+            difference = bootstrap(mine - values["uniform"], mean)
+            chance = probability_of_improvement(mine, values["uniform"])
+            found |= _named(difference, "difference", "least", "most")
+            found |= _named(chance, "better", "from", "to")
+        lines += [(env_id, measure, arm, what, value) for what, value in found.items()]
     return lines
 
 
 def _named(estimate: Estimate, *names: str) -> dict[str, float]:
-    digits = 2 if names[0] == "better" else 1
-    found = (estimate.value, estimate.low, estimate.high)
-    return {name: round(number, digits) for name, number in zip(names, found, strict=True)}
+    return dict(zip(names, (estimate.value, estimate.low, estimate.high), strict=True))
 
 
-def _overall(areas: dict[str, dict[str, Floats]]) -> list[Line]:
-    """Return measures over all environments, each environment resampled by itself.
+def _rounded(summary: list[Line], values: dict[str, Floats]) -> list[Line]:
+    """Return the lines with as many digits as a reader can use."""
+    digits = dict.fromkeys(("better", "from", "to"), 2) | {"seeds": None}
+    own = _digits(np.concatenate(list(values.values())))
+    return [(*line[:4], round(float(line[4]), digits.get(str(line[3]), own))) for line in summary]
 
-    Areas are scaled: 0 is the lowest of any run in an environment, 1 the highest.
+
+def _digits(returns: npt.ArrayLike) -> int:
+    """Return how many decimals are shown of returns: more where they are small."""
+    return 1 if np.abs(returns).max() >= 50.0 else 2
+
+
+def _verdicts(summary: list[Line]) -> list[Line]:
+    """Return whether each arm was shown to differ from uniform replay, in words."""
+    ends = {line[:4]: float(line[4]) for line in summary}
+    lines: list[Line] = []
+    for env_id, measure, arm, what in ends:
+        if what == "least":
+            least, most = ends[env_id, measure, arm, "least"], ends[env_id, measure, arm, "most"]
+            verdict = "higher" if least > 0.0 else "lower" if most < 0.0 else "no difference shown"
+            lines.append((env_id, arm, MEASURES[str(measure)], verdict))
+    return lines
+
+
+def _control(env_id: str, measured: dict[str, dict[str, dict[str, Floats]]]) -> list[Line]:
+    """Return how many runs of the control are the same as those of uniform replay to the digit."""
+    equal: list[npt.NDArray[np.bool_]] = []
+    for environments in measured.values():
+        values = environments[env_id]
+        if "alpha-0" not in values:
+            return []
+        equal.append(values["alpha-0"] == values["uniform"])
+    same = np.all(equal, axis=0)
+    return [(env_id, "seeds", same.size), (env_id, "equal-runs", int(same.sum()))]
+
+
+def _overall(environments: dict[str, dict[str, Floats]]) -> list[Line]:
+    """Return one measure over all environments, each environment resampled by itself.
+
+    It is scaled: 0 is the lowest of any run in an environment, 1 the highest.
     """
     generator = np.random.default_rng(0)
     lines: list[Line] = []
     for arm in ALL:
-        of_arm = {env: arms for env, arms in areas.items() if arm in arms}
+        of_arm = {env: arms for env, arms in environments.items() if arm in arms}
         if not of_arm:
             continue
         scaled, better = [], []
@@ -307,7 +335,11 @@ def main() -> None:
     parser.add_argument("what", choices=["plan", "run", "report"])
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder of the results")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time")
-    parser.add_argument("--env", nargs="*", default=[], help="only these environments")
+    known = [planned.env_id for planned in PLAN]
+    parser.add_argument(
+        "--env", nargs="*", default=[], choices=known, metavar="ENV_ID",
+        help=f"run only these environments: {', '.join(known)}",
+    )  # fmt: skip
     options = parser.parse_args()
     if options.what == "plan":
         plan(options.output)
