@@ -76,11 +76,12 @@ class OfReports(Measured):
 
 class Results(OfReports):
     def shown(self, reports: list[Report]) -> list[nodes.Node]:
-        cells = [["memory", "version", "pass", "fail", "not claimed", *GROUPS]]
+        cells = [["memory", "version", "pass", "fail", "not claimed", "seconds", *GROUPS]]
         for report in reports:
-            counts = report.counts()
+            counts = [str(each) for each in report.counts().values()]
+            counts.append("\N{EN DASH}" if report.seconds is None else f"{report.seconds:.0f}")
             cells.append(
-                [report.memory, report.version, *(str(each) for each in counts.values())]
+                [report.memory, report.version, *counts]
                 + [share(report, group) for group in GROUPS]
             )
         return [table_of(cells)]

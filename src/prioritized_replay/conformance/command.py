@@ -155,7 +155,7 @@ def _say_report(report: Report, console: Console) -> None:
         console.print(Text(f"\n! {line.name}", style=_STYLES["fail"]))
         say(console, f"  rule:   {line.rule}\n  source: {line.source}\n  seen:   {line.seen}")
         say(console, f"  show:   per check {report.factory} --show {line.name}")
-    say(console, f"\n{report.summary}")
+    say(console, f"\n{report.summary}, in {report.seconds:.0f} seconds")
 
 
 def _say_group(console: Console, group: str, rows: Sequence[tuple[Text, Text]]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -46,6 +47,8 @@ class Report:
     suite : str
         Version of this package, whose scenarios they are.
     lines : list of Line
+    seconds : float, optional
+        Wall time of all scenarios together; None if it was not measured.
     """
 
     memory: str
@@ -57,6 +60,7 @@ class Report:
     seed: int
     suite: str
     lines: Sequence[Line]
+    seconds: float | None = None
 
     def counts(self, group: str | None = None) -> dict[str, int]:
         """Return how many passed, failed and are not claimed, of all or of one group."""
@@ -146,6 +150,7 @@ def check(
     with contextlib.suppress(Exception):  # if it cannot be made, the scenarios say so
         adapter.make(Wanted())  # imports the library now: no call of a scenario waits for that
     lines = []
+    began = time.perf_counter()
     for each in scenarios:
         before_each(each)
         result = judge(each, adapter, seed)
@@ -158,7 +163,7 @@ def check(
         )
     return Report(
         adapter.name, adapter.library, adapter.version, adapter.law, adapter.settings,
-        factory, seed, __version__, lines,
+        factory, seed, __version__, lines, round(time.perf_counter() - began, 1),
     )  # fmt: skip
 
 

@@ -331,14 +331,24 @@ class Trial:
         Failure
             If chi-square is so large that it happens to a right memory once in 100,000 times.
         """
-        counts = self.counts(draws)[among]
-        expected = np.asarray(masses, float) * (counts.sum() / np.sum(masses))
-        chance = surprise(counts, expected)
-        worst = int(np.argmax(np.abs(counts - expected) / np.sqrt(expected + 1.0)))
-        text = f"{counts.sum():,} draws of {counts.size} rows: p = {chance:.2g}; furthest off is "
-        text += f"one drawn {counts[worst]} times, {expected[worst]:.1f} expected"
-        require(chance > FALSE_ALARM, text)
-        return text
+        return fits(self.counts(draws)[among], masses)
+
+
+def fits(counts: Ints, masses: ArrayLike) -> str:
+    """Return what was seen, if rows that were drawn so often have these masses, float64[N].
+
+    Raises
+    ------
+    Failure
+        As :meth:`Trial.follows`.
+    """
+    expected = np.asarray(masses, float) * (counts.sum() / np.sum(masses))
+    chance = surprise(counts, expected)
+    worst = int(np.argmax(np.abs(counts - expected) / np.sqrt(expected + 1.0)))
+    text = f"{counts.sum():,} draws of {counts.size} rows: p = {chance:.2g}; furthest off is "
+    text += f"one drawn {counts[worst]} times, {expected[worst]:.1f} expected"
+    require(chance > FALSE_ALARM, text)
+    return text
 
 
 def _some(numbers: list[int]) -> str:

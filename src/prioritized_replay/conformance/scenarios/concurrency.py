@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from prioritized_replay.conformance.scenario import scenario
-from prioritized_replay.conformance.trial import Trial, Trials, require
+from prioritized_replay.conformance.trial import Trial, Trials, fits, require
 
 
 def together(*tasks: Callable[[], object]) -> None:
@@ -76,7 +76,7 @@ def rows_are_whole_while_others_are_added(trials: Trials) -> str:
 
 
 @scenario(
-    "Threads may draw at the same time.",
+    "Threads may draw at the same time: their rows are whole, and together they follow the law.",
     source="huggingface/lerobot#2309: batches are fetched ahead in a thread",
 )
 def several_threads_may_draw(trials: Trials) -> str:
@@ -84,12 +84,16 @@ def several_threads_may_draw(trials: Trials) -> str:
     if trials.law != "uniform":
         trial.assign(errors)
     counts = np.zeros((4, 64), np.int64)
+    faults: list[str | None] = []
 
     def draw(mine: np.ndarray) -> None:
         mine += trial.counts(2048)
+        faults.extend(trial.walk.fault_in(trial.memory.sample(16, 0.5)) for _ in range(50))
 
     together(*[lambda mine=mine: draw(mine) for mine in counts])
-    return f"{counts.sum():,} draws by 4 threads, all of rows that are there"
+    wrong = [fault for fault in faults if fault]
+    require(not wrong, f"{len(wrong)} of {len(faults)} batches: {wrong[:1]}")
+    return fits(counts.sum(axis=0), trial.masses(errors))
 
 
 @scenario(

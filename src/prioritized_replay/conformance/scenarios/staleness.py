@@ -32,7 +32,7 @@ def a_late_error_does_not_reach_the_new_row(trials: Trials) -> str:
 
 @scenario(
     "An error whose row has been overwritten is skipped, not answered with an exception.",
-    source="ray#54284, ray#60773; dopamine: KeyError; dqn_zoo: IndexError",
+    source="ray#6534: such errors are common; dopamine: KeyError; dqn_zoo: IndexError",
     laws=("proportional", "rank"),
 )
 def a_late_error_is_no_exception(trials: Trials) -> str:

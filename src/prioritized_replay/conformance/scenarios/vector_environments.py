@@ -64,7 +64,7 @@ def last_rows_with_resets_in_the_next_step(trials: Trials) -> str:
 
 @scenario(
     "With resets in the next step, no window crosses one.",
-    source="cleanrl#499; Gymnasium, documentation of AutoresetMode.NEXT_STEP",
+    source="automl/Mighty#108, cleanrl#499; Gymnasium, AutoresetMode.NEXT_STEP",
 )
 def windows_with_resets_in_the_next_step(trials: Trials) -> str:
     trial = trials.new(ENDS, capacity=90, num_envs=3, n_step=3, autoreset="next_step")
@@ -74,7 +74,7 @@ def windows_with_resets_in_the_next_step(trials: Trials) -> str:
 
 @scenario(
     "With resets in the same step, a truncated row bootstraps from final_obs, not from next_obs.",
-    source="automl/Mighty#108, sail-sg/envpool#194; Gymnasium, AutoresetMode.SAME_STEP",
+    source="sail-sg/envpool#194; Gymnasium, documentation of AutoresetMode.SAME_STEP",
 )
 def truncation_with_resets_in_the_same_step(trials: Trials) -> str:
     trial = trials.new([(5, "truncated")], capacity=60, num_envs=3, autoreset="same_step")
