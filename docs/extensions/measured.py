@@ -40,7 +40,10 @@ from prioritized_replay.training.statistics import Estimate, bootstrap, mean
 Run = dict[str, str]
 
 
-ENVIRONMENTS = ["environment", "steps", "final return", "solved at", "runs that reach it"]
+ENVIRONMENTS = [
+    *("environment", "steps", "seconds", "final return", "solved at", "runs that reach it"),
+    *("best policy", "runs as good"),
+]
 
 
 def number(text: str) -> float | str:
@@ -130,16 +133,28 @@ def comparison(runs: list[Run]) -> list[list[str]]:
     return table
 
 
-def environment(runs: list[Run]) -> list[str]:
-    """What the runs of one comparison got to, as a line of a table with ENVIRONMENTS above it."""
+def environment(runs: list[Run], best: dict[tuple[str, str], float]) -> list[str]:
+    """What the runs of one comparison got to, as a line of a table with ENVIRONMENTS above it.
+
+    ``best`` holds what the best policy gets with the same environment and seed, where it is known.
+    """
     threshold = runs[0]["threshold"]  # empty where the environment names none
     reached = sum(int(run["reached"]) for run in runs)
+    known = [
+        (float(run["final_mean"]), best[key])
+        for run in runs
+        if (key := (run["env_id"], run["seed"])) in best
+    ]
+    good = sum(final >= most - 1e-9 for final, most in known)
     return [
         runs[0]["env_id"],
         f"{int(runs[0]['steps']):,}",
+        summary([round(float(run["wall_seconds"])) for run in runs]),
         summary([float(run["final_mean"]) for run in runs]),
         shown(float(threshold)) if threshold else "",
         f"{reached} of {len(runs)}" if threshold else "",
+        summary([most for _, most in known]) if known else "",
+        f"{good} of {len(known)}" if known else "",
     ]
 
 
@@ -212,9 +227,16 @@ class ComparisonTable(Measured):
 
 class EnvironmentsTable(SphinxDirective):
     has_content = True  # the results of several comparisons, one file a line
-    option_spec: ClassVar = {"command": directives.unchanged_required, "arm": directives.unchanged}
+    option_spec: ClassVar = {
+        "command": directives.unchanged_required,
+        "arm": directives.unchanged,
+        "best": directives.unchanged,  # the file with what the best policies get
+    }
 
     def run(self) -> list[nodes.Node]:
+        name, path = self.env.relfn2path(self.options["best"])
+        self.env.note_dependency(name)
+        best = {(line["env_id"], line["seed"]): float(line["mean"]) for line in runs_in(Path(path))}
         cells = [ENVIRONMENTS]
         absent = []
         for line in self.content:
@@ -224,7 +246,8 @@ class EnvironmentsTable(SphinxDirective):
                 absent.append(line.strip())
                 continue
             runs = runs_in(Path(path))
-            cells.append(environment([r for r in runs if r["arm"] == self.options["arm"]]))
+            mine = [run for run in runs if run["arm"] == self.options["arm"]]
+            cells.append(environment(mine, best))
         made: list[nodes.Node] = [table_of(cells)]
         if absent:
             text = f"Not in this checkout: {', '.join(absent)}; ``{self.options['command']}``."
