@@ -21,6 +21,8 @@ from rich.console import Console
 import prioritized_replay as per
 from prioritized_replay.cli import main
 from prioritized_replay.inspection import findings as rules
+from prioritized_replay.inspection import numbers
+from prioritized_replay.inspection import page as pages
 from prioritized_replay.inspection.charts import (
     _scale,
     histogram,
@@ -647,6 +649,37 @@ def test_where_new_rows_are_the_highest_those_drawn_are_shown_too(tmp_path):
     inspected(tmp_path / "index", "--html", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert page.index("The 20 highest priorities") < page.index("highest of those that were drawn")
+
+
+def test_draws_are_told_of_the_newest_tenth_first():
+    index = per.PrioritizedIndex(100, per.Proportional(alpha=1.0, eps=0.0), seed=0)
+    index.append(td_errors=np.where(np.arange(100) < 10, 1e6, 1.0))  # the oldest tenth
+    index.sample(50)
+    index.update_priorities(np.arange(90, 100), np.full(10, 1e9))
+    draws, never = numbers.by_age(portrait_of(index))
+    assert draws[0] == pytest.approx(1.0, abs=0.01)  # by the law as it is now
+    assert draws.sum() == pytest.approx(1.0)
+    assert never[:9].tolist() == [1.0] * 9
+    assert never[9] < 0.1
+
+
+def test_charts_of_a_run_are_of_the_columns_that_they_name(monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        pages.charts, "line_chart", lambda title, x, lines, unit: shown.update({title: lines})
+    )
+    run = record()
+    pages._run_charts(run)
+    columns = {title.split()[0]: next(iter(lines.values())) for title, lines in shown.items()}
+    names = {
+        "Effective": "effective_sample_size",
+        "Exponent": "beta",
+        "Mean": "td_error",
+        "Return": "mean_return",
+    }
+    assert columns.keys() == names.keys()
+    for word, name in names.items():
+        assert columns[word] is run.metrics[name]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,11 @@ def of_run(record: Record) -> list[tuple[str, str, str]]:
         ess = record.metrics["effective_sample_size"]
         known = ess[np.isfinite(ess)]
         rows += [
-            ("draws per step", number(record.draws / max(steps, 1)), "in the mean of the run"),
+            (
+                "draws per step",
+                number(record.draws / max(steps, 1)),
+                "how often a row was drawn, in the mean of the run",
+            ),
             ("beta", number(record.last("beta")), f"from {record.beta_start:g}"),
         ]
         if known.size:
