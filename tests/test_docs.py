@@ -4,6 +4,7 @@ import ast
 import csv
 import dataclasses
 import inspect
+import json
 import re
 import statistics
 from collections.abc import Iterator
@@ -270,6 +271,23 @@ def test_a_line_of_the_table_of_environments(monkeypatch):
     ]
     assert line("", -13.0) == ["Lake", "1,000", "10", "-13", "", "", "", ""]
     assert len(line("", -13.0)) == len(measured.ENVIRONMENTS)
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        *("CartPole-v1", "Acrobot-v1", "LunarLander-v3"),
+        *("MountainCar-v0", "FrozenLake-v1", "CliffWalking-v1", "Taxi-v4"),
+    ],
+)
+def test_results_of_presets_are_of_the_presets(env_id):
+    """A preset that is changed needs its results anew."""
+    text = (ROOT / "docs" / "results" / env_id / "settings.json").read_text(encoding="utf-8")
+    had = {name: value for name, value in json.loads(text).items() if value is not None}
+    now = json.loads(json.dumps(dataclasses.asdict(training.preset(env_id))))  # tuples become lists
+    common = had.keys() & now.keys()
+    assert {name: had[name] for name in common} == {name: now[name] for name in common}
+    assert len(common) > 20
 
 
 def test_the_best_policies_in_the_results_are_the_best():
