@@ -13,7 +13,6 @@ from torch import nn
 from prioritized_replay.jit.compiling import kernel
 
 _TORCHS_ALONE = ("weight_decay", "amsgrad", "maximize")
-_TINY = np.finfo(np.float32).tiny  # the smallest normal number, 1.2e-38
 
 
 class FlatAdam(torch.optim.Adam):
@@ -116,10 +115,6 @@ def _move(parameters, gradient, mean, square, count, rate, beta1, beta2, eps):  
     least = np.float32(eps)
     for i in range(parameters.size):
         slope = gradient[i]
-        # Where a unit is dead, moments shrink but never reach 0: they end among the subnormal
-        # numbers, on which arithmetic takes a hundred times as long. No parameter would notice.
-        moved = keep1 * mean[i] + take1 * slope
-        mean[i] = np.float32(0.0) if abs(moved) < _TINY else moved
-        spread = keep2 * square[i] + take2 * slope * slope
-        square[i] = np.float32(0.0) if spread < _TINY else spread
+        mean[i] = keep1 * mean[i] + take1 * slope
+        square[i] = keep2 * square[i] + take2 * slope * slope
         parameters[i] -= size * mean[i] / (np.sqrt(square[i]) * unbias + least)
