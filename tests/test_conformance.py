@@ -7,6 +7,7 @@ import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -202,6 +203,19 @@ class TornRows(plain.PlainMemory):
         self.rows[-1] = row
 
 
+class KeepsAThird(plain.PlainMemory):
+    kept: ClassVar = []
+
+    def __init__(self, law, wanted):
+        super().__init__(law, wanted)
+        self.kept.append([])
+
+    def store(self, row):
+        super().store(row)
+        if self.added % 3 == 0:  # of those that are dropped, too
+            self.kept[-1].append(row.obs)
+
+
 class UniformInThreads(plain.PlainMemory):
     def places(self, batch_size, masses):
         here = threading.current_thread() is threading.main_thread()
@@ -213,6 +227,7 @@ MORE_FAULTS = {
     AlphaIsKept: "alpha-can-be-changed",
     WeightsOfTwoDecimals: "weights-are-finite",
     TornRows: "rows-are-whole-while-others-are-added",
+    KeepsAThird: "a-dropped-memory-gives-its-bytes-back",
     UniformInThreads: "several-threads-may-draw",
     LastRowNeverDrawn: "the-newest-row-can-be-drawn",
     MixedStreams: "each-stream-has-its-windows",
@@ -234,6 +249,7 @@ MORE_FAULTS = {
 def test_scenarios_of_every_group_can_fail(kind, name):
     wrong_one = replace(plain.plain("proportional", kind), not_claimed={})
     result = judge(BY_NAME[name], wrong_one)
+    KeepsAThird.kept.clear()
     assert (result.outcome, "Error" in result.seen) == ("fail", False), result.seen
     right = plain.proportional()
     if {name, BY_NAME[name].group} & plain.NOT_CLAIMED.keys():

@@ -137,10 +137,10 @@ def a_full_memory_does_not_grow(trials: Trials) -> str:
 def a_dropped_memory_gives_its_bytes_back(trials: Trials) -> str:
     trials.full(300, obs_shape=(7000,)).draw(8)
     before, left = resident_bytes(), []
-    for _ in range(10):
+    for _ in range(25):
         trials.full(300, obs_shape=(7000,)).draw(8)
         left.append((resident_bytes() - before) / (300 * 7000 * 4))
     # Allocators keep some of what is free, and now more, now less: what grows with each does not.
-    least = min(left[5:])
-    require(least < 5.0, f"{least:.1f} times the observations of one are left of ten")
-    return f"{least:.2f} times the observations of one are left of ten"
+    least = min(left[20:])
+    require(least < 5.0, f"{least:.1f} times the observations of one are left of 25")
+    return f"{least:.2f} times the observations of one are left of 25"
