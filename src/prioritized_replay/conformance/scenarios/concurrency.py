@@ -83,17 +83,16 @@ def several_threads_may_draw(trials: Trials) -> str:
     trial, errors = trials.full(64), trials.errors(64)
     if trials.law != "uniform":
         trial.assign(errors)
-    counts = np.zeros((4, 64), np.int64)
+    counts: list[np.ndarray] = []
     faults: list[str | None] = []
 
-    def draw(mine: np.ndarray) -> None:
-        mine += trial.counts(2048)
+    def draw() -> None:
+        counts.append(trial.counts(2048))
         faults.extend(trial.walk.fault_in(trial.memory.sample(16, 0.5)) for _ in range(50))
 
-    together(*[lambda mine=mine: draw(mine) for mine in counts])
-    wrong = [fault for fault in faults if fault]
-    require(not wrong, f"{len(wrong)} of {len(faults)} batches: {wrong[:1]}")
-    return fits(counts.sum(axis=0), trial.masses(errors))
+    together(*[draw] * 4)
+    require(not any(faults), f"in a batch: {[fault for fault in faults if fault][:1]}")
+    return fits(np.sum(counts, axis=0), trial.masses(errors))
 
 
 @scenario(
