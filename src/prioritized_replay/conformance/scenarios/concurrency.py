@@ -83,16 +83,15 @@ def several_threads_may_draw(trials: Trials) -> str:
     trial, errors = trials.full(64), trials.errors(64)
     if trials.law != "uniform":
         trial.assign(errors)
-    counts: list[np.ndarray] = []
-    faults: list[str | None] = []
+    seen: list[tuple[np.ndarray, str | None]] = []
 
-    def draw() -> None:
-        counts.append(trial.counts(2048))
-        faults.extend(trial.walk.fault_in(trial.memory.sample(16, 0.5)) for _ in range(50))
+    def look() -> tuple[np.ndarray, str | None]:
+        return trial.counts(64), trial.walk.fault_in(trial.memory.sample(16, 0.5))
 
-    together(*[draw] * 4)
-    require(not any(faults), f"in a batch: {[fault for fault in faults if fault][:1]}")
-    return fits(np.sum(counts, axis=0), trial.masses(errors))
+    together(*[lambda: seen.extend(look() for _ in range(32))] * 4)
+    wrong = [fault for _, fault in seen if fault]
+    require(not wrong, f"{len(wrong)} of {len(seen)} batches: {wrong[:1]}")
+    return fits(np.sum([counts for counts, _ in seen], axis=0), trial.masses(errors))
 
 
 @scenario(
