@@ -264,15 +264,29 @@ def test_beta_goes_from_4_tenths_to_1_over_the_training():
     np.testing.assert_allclose(asked, 0.4 + 0.6 * np.arange(21, 61) / 60)
 
 
-def test_a_schedule_of_beta_is_refused_where_nobody_tells_the_progress():
+def test_a_schedule_of_beta_follows_the_algorithm_that_made_the_buffer():
     options = {
         "replay_buffer_class": PrioritizedReplayBuffer,
         "replay_buffer_kwargs": {"beta": per.linear(1.0, 0.4, 1.0)},
     }
-    with pytest.raises(RuntimeError, match=r"ReplayProgress\(\), or make beta a number"):
-        made(DQN, "CartPole-v1", **options).learn(30)
+    wanted = numbers(made(PrioritizedDQN, "CartPole-v1").learn(30))
+    assert torch.equal(numbers(made(DQN, "CartPole-v1", **options).learn(30)), wanted)
     told = made(DQN, "CartPole-v1", **options).learn(30, callback=ReplayProgress())
-    assert torch.equal(numbers(told), numbers(made(PrioritizedDQN, "CartPole-v1").learn(30)))
+    assert torch.equal(numbers(told), wanted)
+
+
+def test_a_schedule_of_beta_is_refused_where_nobody_tells_the_progress():
+    def with_own_buffer():
+        model = made(DQN, "CartPole-v1", replay_buffer_class=PrioritizedReplayBuffer)
+        spaces_of = model.observation_space, model.action_space
+        beta = per.linear(1.0, 0.4, 1.0)
+        model.replay_buffer = PrioritizedReplayBuffer(500, *spaces_of, beta=beta, seed=0)
+        return model
+
+    with pytest.raises(RuntimeError, match=r"ReplayProgress\(\), set progress_remaining"):
+        with_own_buffer().learn(30)
+    told = with_own_buffer().learn(30, callback=ReplayProgress())
+    assert told.replay_buffer.progress_remaining == 0.0
 
 
 def test_callbacks_evaluate_and_save_model_and_replay(tmp_path):
@@ -493,20 +507,56 @@ def test_looking_at_batches_is_no_training():
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("loss", ["mse_loss", "smooth_l1_loss", "huber_loss"])
-def test_every_reduction_of_every_loss_is_weighted(loss, reduction):
+@pytest.mark.parametrize("learnt", ["input", "target", "both"])
+def test_every_reduction_of_every_loss_is_weighted(learnt, loss, reduction):
+    """Of these losses either argument may be the target: some write ``loss(target, value)``."""
     model = filled(PrioritizedDQN, "CartPole-v1")
     replay = model.replay_buffer.replay
     replay.update_priorities(np.arange(30), np.arange(30.0))
     batch = model.replay_buffer.sample(BATCH)
     value = torch.linspace(-3, 3, BATCH)[:, None].requires_grad_()
-    function = getattr(functional, loss)
-    seen = function(value, batch.rewards * 2, reduction=reduction)
+    other = torch.linspace(1, 2, BATCH)[:, None].requires_grad_()
     rewards = batch.rewards.as_subclass(torch.Tensor)
-    rows = batch.weights * function(value, rewards * 2, reduction="none")
+    function = getattr(functional, loss)
+
+    def both(target):
+        with_target = (value, target * 2) if learnt == "input" else (target * 2, value)
+        if learnt == "both":  # two critics, one each way round
+            return [(value, target * 2), (target * 2, other)]
+        return [with_target]
+
+    seen = sum(function(*pair, reduction=reduction) for pair in both(batch.rewards))
+    rows = sum(batch.weights * function(*pair, reduction="none") for pair in both(rewards))
     wanted = getattr(rows, reduction)()
     assert type(seen) is torch.Tensor
     torch.testing.assert_close(seen, wanted)
-    torch.testing.assert_close(torch.autograd.grad(seen, value), torch.autograd.grad(wanted, value))
+    leaves = [value, other] if learnt == "both" else [value]
+    torch.testing.assert_close(
+        torch.autograd.grad(seen, leaves), torch.autograd.grad(wanted, leaves)
+    )
+
+
+def test_a_loss_of_two_values_that_are_learnt_reaches_both():
+    model = filled(PrioritizedDQN, "CartPole-v1")
+    batch = model.replay_buffer.sample(BATCH)
+    draw = model.replay_buffer.last_draw
+    first, second = (torch.randn(BATCH, 1, requires_grad=True) for _ in range(2))
+    draw.loss(functional.mse_loss, first, second).backward()
+    assert torch.equal(first.grad, -second.grad)
+    assert first.grad.abs().min() > 0
+    assert batch.weights.shape == (BATCH, 1)
+
+
+@each
+def test_a_model_is_loaded_with_another_discount(plain, prioritized, env, tmp_path):
+    made(prioritized, env, n_steps=2, gamma=0.9, replay_buffer_kwargs={"beta": 0.5}).save(
+        tmp_path / "model"
+    )
+    again = prioritized.load(tmp_path / "model", env=gymnasium.make(env), gamma=0.7, n_steps=3)
+    buffer = again.replay_buffer
+    assert (again.gamma, again.n_steps, buffer.gamma, buffer.n_steps) == (0.7, 3, 0.7, 3)
+    assert buffer.beta == 0.5
+    assert again.replay_buffer_kwargs == {"beta": 0.5}
 
 
 @each

@@ -41,13 +41,15 @@ class Prioritized(ReplayInFolder, OffPolicyAlgorithm):
                     f"{name} in replay_buffer_kwargs must be that of the algorithm, {own}, "
                     f"got {options[name]}"
                 )
+        given = self.replay_buffer_kwargs
         self.replay_buffer_class, self.replay_buffer_kwargs = kind, options
         # Stable-Baselines3 would warn that it leaves n_steps to the class of the buffer.
         self.n_steps = 1
         try:
             super()._setup_model()
         finally:
-            self.n_steps = options["n_steps"]
+            # What is saved is what was given: a model may be loaded with another gamma.
+            self.n_steps, self.replay_buffer_kwargs = options["n_steps"], given
         self._prioritized().progress_remaining = self._current_progress_remaining
 
     def _setup_learn(
@@ -108,8 +110,8 @@ class PrioritizedTD3(Prioritized, TD3):
 class ReplayProgress(BaseCallback):
     """Tells a prioritized replay buffer the progress of the training, for a schedule of beta.
 
-    For plain ``DQN``, ``SAC`` or ``TD3`` with ``replay_buffer_class=PrioritizedReplayBuffer`` and a
-    schedule as ``beta``; :class:`PrioritizedDQN` and its like need no callback.
+    For a buffer that was made apart from its algorithm and has a schedule as ``beta``. One that an
+    algorithm makes itself, by ``replay_buffer_class``, asks that algorithm.
 
     Examples
     --------
@@ -117,8 +119,10 @@ class ReplayProgress(BaseCallback):
     >>> import prioritized_replay as per
     >>> model = DQN("MlpPolicy", "CartPole-v1", learning_starts=50, buffer_size=1_000,
     ...             replay_buffer_class=PrioritizedReplayBuffer,
-    ...             replay_buffer_kwargs={"beta": per.linear(1.0, 0.4, 1.0)},
     ...             policy_kwargs={"net_arch": [16]}, device="cpu", seed=0)
+    >>> spaces = model.observation_space, model.action_space
+    >>> own = PrioritizedReplayBuffer(1_000, *spaces, beta=per.linear(1.0, 0.4, 1.0), seed=0)
+    >>> model.replay_buffer = own
     >>> model.learn(100, callback=ReplayProgress()).replay_buffer.progress_remaining
     0.0
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -63,8 +64,8 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         where none does. It matters where ``n_steps`` > 1.
     beta : float or callable
         How much of the draw's bias the weights correct, in [0, 1], or a schedule of the progress
-        that remains, which goes from 1 to 0. A schedule needs somebody who tells the progress:
-        ``PrioritizedDQN`` and its like do, and so does the callback ``ReplayProgress``.
+        that remains, which goes from 1 to 0. The algorithm that makes the buffer knows it; where
+        none does, the callback ``ReplayProgress`` tells it.
     weigh_losses : bool
         Whether the loss that an algorithm computes of a batch is weighted, and its errors come
         back, without a word in the algorithm. If False, the algorithm multiplies its loss by
@@ -141,6 +142,7 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         if gamma is None:
             gamma = 0.99 if algorithm is None else algorithm.gamma
         self.gamma = arguments.number("gamma", gamma, 1.0)
+        self._algorithm = None if algorithm is None else weakref.ref(algorithm)
         if algorithm is not None:
             self._require_steps_of(algorithm)
         self.beta: float | Schedule = _checked_beta(beta)
@@ -402,11 +404,14 @@ class PrioritizedReplayBuffer(TheirReplayBuffer):
         beta, progress = self.beta, self.progress_remaining
         if not callable(beta):
             return beta
+        algorithm = None if self._algorithm is None else self._algorithm()
+        if progress is None and algorithm is not None:
+            progress = algorithm._current_progress_remaining
         if progress is None:
             raise RuntimeError(
-                "beta is a schedule of the progress that remains, and nobody has told it: use "
-                "PrioritizedDQN, PrioritizedSAC or PrioritizedTD3, give learn the callback "
-                "ReplayProgress(), or make beta a number"
+                "beta is a schedule of the progress that remains, and nobody has told it: let the "
+                "algorithm make the buffer (replay_buffer_class), give learn the callback "
+                "ReplayProgress(), set progress_remaining, or make beta a number"
             )
         return beta(min(max(progress, 0.0), 1.0))
 

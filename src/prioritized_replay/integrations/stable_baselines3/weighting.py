@@ -116,12 +116,15 @@ class Draw:
             raise unseen(
                 f"{function.__name__} of one number each might be weighted twice, or not at all"
             )
+        if not input.requires_grad:  # these losses are of the distance: either may come first
+            input, target = target, input
         values = _numbers(input)
         deltas = values - _numbers(target)
         errors = np.abs(deltas)
         rows = rows if reduction == "mean" else 1
         curve = _curve(function, options)
-        if curve is None or not _is_plain(input) or not _is_plain(self.weights):
+        plain = _is_plain(input) and _is_plain(self.weights) and not target.requires_grad
+        if curve is None or not plain:
             losses = function(input, target, reduction="none", **options)
             loss = (losses * self.weights.view(shape)).sum() / rows
         else:
