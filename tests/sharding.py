@@ -40,8 +40,14 @@ def transitions(values, fields=FIELDS):
 class Call:
     """One call: done at once, late, or of a shard that is gone."""
 
-    def __init__(self, value: Any = None, state: str = "done") -> None:
+    def __init__(self, value: Any = None, state: str = "done", takes: float = 0.0) -> None:
         self.value, self.state = value, state
+        self._ready = time.monotonic() + takes
+
+    @property
+    def ready(self) -> float:
+        """When the answer is there."""
+        return float("inf") if self.state == "late" else self._ready
 
 
 class Carrier:
@@ -54,6 +60,8 @@ class Carrier:
         self.shards = [Shard(k, blueprint) for k in range(blueprint.shards)]
         self.state = ["done"] * blueprint.shards
         self.calls: list[tuple[int, str]] = []
+        self.takes = 0.0
+        """Seconds that an answer takes. If 0, nobody waits for what is late."""
         self.coordinator = Coordinator(blueprint.shards)
         for shard in range(blueprint.shards):
             self.began(shard)
@@ -78,7 +86,7 @@ class Carrier:
             value = error
         if state == "dies":
             self.state[shard] = state = "gone"
-        return Call(value, state)
+        return Call(value, state, self.takes)
 
     def kill(self, shard: int, with_next: bool = False) -> None:
         """Let a shard be gone, or be gone before its next call, which it does, is answered."""
@@ -91,14 +99,17 @@ class Carrier:
         self.state[shard] = "done"
 
     def wait(self, calls: Sequence[Call], seconds: float) -> set[Call]:
-        return {call for call in calls if call.state != "late"}
+        if self.takes:
+            last = max((call.ready for call in calls), default=0.0)
+            time.sleep(max(0.0, min(seconds, last - time.monotonic())))
+        return {call for call in calls if call.ready <= time.monotonic()}
 
     def results(self, calls: Sequence[Call], seconds: float) -> list[Any]:
+        if len(self.wait(calls, seconds)) < len(calls):
+            raise TimeoutError
         for call in calls:
             if call.state == "gone":
                 raise Gone("gone")
-            if call.state == "late":
-                raise TimeoutError
             if isinstance(call.value, Exception):
                 raise call.value
         return [call.value for call in calls]

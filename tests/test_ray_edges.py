@@ -1,6 +1,9 @@
 """What a caller of ShardedReplay may count on where nothing goes as usual; without Ray."""
 
 import contextlib
+import json
+import shutil
+import time
 
 import numpy as np
 import pytest
@@ -107,6 +110,57 @@ def test_rows_that_no_shard_could_take_go_with_a_later_call():
     one.calls.require_some(one.calls.deadline() + 5.0)
     insert.land(one.calls.deadline() + 5.0)
     np.testing.assert_array_equal(kept(one), np.arange(8.0))
+
+
+def test_a_draw_has_time_left_where_a_shard_takes_no_rows(sharded):
+    """Nor do other calls fail, which send what waits first."""
+    replay = sharded(block=100, timeout=1.0)
+    replay.extend(transitions(np.arange(64.0)))
+    add(replay, 64, 30)
+    replay._processes.takes = 0.002
+    replay._processes.state[1] = "late"
+    begun = time.monotonic()
+    batch = replay.sample(16)
+    assert time.monotonic() - begun < 1.0
+    assert set((batch.ids % 2).tolist()) == {0}
+    add(replay, 94, 6)
+    assert replay.stats()["size"] >= 32
+    assert replay.update_priorities(batch.ids, np.ones(16)) == 16
+    np.testing.assert_array_equal(replay.get(batch.ids).reward, batch.reward)
+
+
+def test_a_checkpoint_that_lacks_a_shard_is_refused(sharded, tmp_path):
+    replay = sharded()
+    replay.extend(transitions(np.arange(50.0)))
+    replay.save(tmp_path)
+    shutil.rmtree(shards_in(tmp_path)[1])
+    with pytest.raises(per.CheckpointError, match=r"each of 2 shards, and shard-1 is missing"):
+        ShardedReplay.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("shards", "4"), ("coordinator", None), ("timeout", "a"), ("num_envs", "q"), ("written", 3)],
+)
+def test_a_damaged_manifest_is_said_to_be(sharded, tmp_path, name, value):
+    sharded().save(tmp_path)
+    text = json.loads((tmp_path / manifest.FILE).read_text())
+    (tmp_path / manifest.FILE).write_text(json.dumps({**text, name: value}))
+    with pytest.raises(per.CheckpointError, match="is damaged"):
+        ShardedReplay.load(tmp_path)
+
+
+def test_max_bytes_is_in_force_after_a_load(sharded, tmp_path):
+    images = {"obs": per.Field((64, 64), "uint8"), "action": per.Field((), "int64"),
+              "reward": per.Field()}  # fmt: skip
+    frames = np.random.default_rng(0).integers(0, 256, (300, 64, 64), np.uint8)
+    rows = {"obs": frames, "next_obs": frames, "action": np.zeros(300, int),
+            "reward": np.zeros(300), "terminated": np.zeros(300, bool)}  # fmt: skip
+    sharded(1_000, images).save(tmp_path)
+    again = ShardedReplay.load(tmp_path, max_bytes=400_000)
+    with pytest.raises(MemoryError, match="max_bytes must be"):
+        again.extend(rows)
+    again.close()
 
 
 def test_what_shards_refuse_is_said_once(sharded, tmp_path):

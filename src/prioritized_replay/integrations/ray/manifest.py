@@ -13,15 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from prioritized_replay.checkpoint.files import CheckpointError
+from prioritized_replay.checkpoint.saving import has_checkpoint
 
-__all__ = ["FILE", "next_set", "read_manifest", "write_manifest"]
+__all__ = ["FILE", "next_set", "read_manifest", "require_shards", "write_manifest"]
 
 FILE = "sharded.json"
 FORMAT = 1
-NAMES = (
-    *("shards", "capacity", "samples_per_insert", "tolerance", "block", "timeout", "num_envs"),
-    *("autoreset", "protected", "coordinator", "generator", "written", "entropy"),
-)
+NUMBER = (int, float)
+OPTIONAL = type(None)
+KINDS: dict[str, tuple[type, ...]] = {
+    "shards": (int,),
+    "capacity": (int,),
+    "samples_per_insert": (*NUMBER, OPTIONAL),
+    "tolerance": (*NUMBER, OPTIONAL),
+    "block": (int,),
+    "timeout": NUMBER,
+    "num_envs": (int, OPTIONAL),
+    "autoreset": (str, OPTIONAL),
+    "protected": (bool,),
+    "coordinator": (dict,),
+    "generator": (dict,),
+    "written": (list,),
+    "entropy": (int,),
+}
+"""What the file holds."""
 
 
 def next_set(folder: Path) -> str:
@@ -76,10 +91,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{folder / FILE} must be of format {FORMAT}, got {values['format']}"
             )
-        if values["set"] not in ("a", "b") or not set(NAMES) <= set(values):
+        if values["set"] not in ("a", "b"):
+            raise ValueError
+        if not all(isinstance(values[name], kinds) for name, kinds in KINDS.items()):
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{folder / FILE} is damaged") from None
     return values
+
+
+def require_shards(parts: Path, shards: int) -> None:
+    """Refuse a set that lacks a shard's checkpoint: the shard would begin without its rows.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    missing = [k for k in range(shards) if not has_checkpoint(parts / f"shard-{k}")]
+    if missing:
+        raise CheckpointError(
+            f"{parts} must hold a checkpoint of each of {shards} shards, and shard-{missing[0]} is "
+            "missing"
+        )

@@ -95,7 +95,8 @@ class Shard:
         if checkpoint is None:
             self._buffer = blueprint.buffer(number, generation)
         else:
-            self._buffer = ReplayBuffer.load(checkpoint, directory=folder)
+            most = blueprint.options.get("max_bytes")
+            self._buffer = ReplayBuffer.load(checkpoint, directory=folder, max_bytes=most)
             segments = json.loads(self._buffer.extra[NUMBERING])
             self._numbering = Numbering.of(number, blueprint.shards, segments)
         issued = self._buffer.ids_issued

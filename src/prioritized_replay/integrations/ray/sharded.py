@@ -51,6 +51,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MOST_SHARDS = 1024
+FLUSHING = 0.25
+"""Share of a call's time in which it may send what waits here, before it does what it is for."""
 
 
 class ShardedReplay:
@@ -526,15 +528,17 @@ class ShardedReplay:
     def _flush(self) -> float:
         """Send what waits here and may be inserted now, unless another thread is about to.
 
-        A draw must not wait for an insert that waits for draws. Returns when the call that begins
-        with this has to be over.
+        A draw must not wait for an insert that waits for draws, nor use up its time where a shard
+        takes no rows: they stay on their way. Returns when the call that begins with this has to be
+        over.
         """
         self._require_open()
         deadline = self._calls.deadline()
         if self._writing.acquire(blocking=False):
             try:
-                with contextlib.suppress(LimitReached):
-                    self._send_waiting(deadline, self._agreement.allow_insert_now)
+                with contextlib.suppress(LimitReached, TimeoutError):
+                    soon = deadline - (1.0 - FLUSHING) * self._calls.timeout
+                    self._send_waiting(soon, self._agreement.allow_insert_now)
             finally:
                 self._writing.release()
         with self._reading:
@@ -945,6 +949,7 @@ class ShardedReplay:
         folder = folder_named("path", path)
         plain = manifest.read_manifest(folder)
         parts = folder / plain["set"]
+        manifest.require_shards(parts, plain["shards"])
         template = ReplayBuffer.load(parts / "template")
         windows = ReplayBuffer.load(parts / "writer")
         fields = _given_fields(template)
