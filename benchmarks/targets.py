@@ -273,7 +273,7 @@ TARGETS = (
     Target(IMPORT, 0.5, False, "s", _start(IMPORT)),
     *(
         Target(f"{what}, {sampler}", bound, False, "s", _start(f"{what}, {sampler}"))
-        for what, bound in ((FIRST, 10.0), (LATER, 1.0))
+        for what, bound in ((FIRST, 5.0), (LATER, 1.0))
         for sampler in ("Proportional", "RankBased")
     ),
 )  # fmt: skip

@@ -130,6 +130,7 @@ class Contract:
             assert memory.priorities(ids[[3]]) == 7.0 + eps
         self.require_law(memory)
         assert memory.stats()["stale_updates"] == 2
+        assert memory.stats()["largest_priority"] < 50.0  # of late errors and lost ones, neither
         for bad in ([np.nan], [np.inf]):
             with pytest.raises(ValueError, match="finite"):
                 memory.update_priorities(ids[:1], bad)

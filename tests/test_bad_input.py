@@ -473,3 +473,43 @@ def test_a_message_asks_only_for_fields_that_the_call_takes(call, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         call(replay, {"obs": [0.0], "action": [0], "reward": [0.0]})
     assert len(replay) == 0
+
+
+HALVES = {
+    "float16": (65504.0, 65519.996, 65520.0),
+    "float32": (3.4028234663852886e38, 3.4028235e38, 3.4028236e38),
+    "float64": (1.7976931348623157e308, 1.7976931348623157e308, None),
+}
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("way", ["add", "extend", "vector"])
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_number_that_rounds_to_a_finite_one_fits(dtype, way, shape):
+    """Up to halfway between the largest number and the next one that there would be."""
+    largest, below, above = HALVES[dtype]
+    fields = {"obs": per.Field(shape, dtype), "action": per.Field(), "reward": per.Field((), dtype)}
+    num_envs = 2 if way == "vector" else None
+    replay = per.ReplayBuffer(10, fields, num_envs=num_envs, autoreset=num_envs and "disabled")
+
+    def add(number):
+        obs = np.full(shape, number)
+        if way == "add":
+            replay.add(obs, 0.0, number, obs, True)
+        elif way == "vector":
+            both, flags = np.full((2, *shape), number), np.ones(2, bool)
+            replay.add(both, np.zeros(2), np.full(2, number), both.copy(), flags)
+        else:
+            rows = {"obs": obs[None], "next_obs": obs[None], "action": np.zeros(1)}
+            replay.extend({**rows, "reward": np.array([number]), "terminated": np.ones(1, bool)})
+
+    for number in (below, -below):
+        add(number)
+        batch = replay.get([replay.ids_issued - 1])
+        np.testing.assert_array_equal(batch.reward, np.array([np.copysign(largest, number)], dtype))
+        np.testing.assert_array_equal(batch.obs, np.full((1, *shape), batch.reward[0], dtype))
+    if above is not None:
+        issued = replay.ids_issued
+        with pytest.raises(ValueError, match=f"must fit {dtype}"):
+            add(above)
+        assert replay.ids_issued == issued

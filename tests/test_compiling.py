@@ -511,6 +511,35 @@ def test_code_that_cannot_be_rebuilt_is_compiled(known):
     assert outcome(start(known, broken + RUN)) == [12, 0, 1]
 
 
+@compiled
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["class Over(Exception): pass", "Over = TimeoutError"])
+@pytest.mark.parametrize("call", ["_rebuild", "_reduce"])
+def test_a_time_out_while_a_kernel_is_loaded_or_kept_ends_the_call(known, kind, call):
+    """A signal's handler raises it in the middle; the next call loads or compiles."""
+    if call == "_reduce":
+        shutil.rmtree(known / "cache")
+    code = f"""
+import signal, walk
+from prioritized_replay.jit import compiling
+{kind}
+right = compiling.CompileResult.{call}
+def handler(number, frame):
+    raise Over()
+signal.signal(signal.SIGUSR1, handler)
+def strike(*given):
+    compiling.CompileResult.{call} = right
+    signal.raise_signal(signal.SIGUSR1)
+compiling.CompileResult.{call} = strike
+try:
+    walk.walk(0)
+    print('"swallowed"')
+except Over:
+    print(walk.walk(0))
+"""
+    assert outcome(start(known, code)) == 12
+
+
 @pytest.mark.slow
 def test_plain_python_runs_the_functions_themselves(program):
     plain = (

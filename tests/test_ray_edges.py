@@ -212,7 +212,7 @@ def test_alpha_is_that_of_all_shards_and_of_a_checkpoint(sharded, tmp_path):
         np.testing.assert_allclose(each.get(each.highest(4)).probabilities, 0.25)
     again.close()
     for wrong in (-0.5, np.nan, "x"):
-        with pytest.raises(ValueError, match="alpha must be >= 0 and finite, got"):
+        with pytest.raises(ValueError, match=r"alpha must be >= 0(?: and finite)?, got"):
             replay.alpha = wrong
 
 
@@ -251,7 +251,7 @@ def test_a_closed_one_says_so_at_once(sharded):
 def test_a_number_that_must_be_positive_is_refused_in_the_same_words(wrong):
     for name in ("timeout", "samples_per_insert"):
         if name == "timeout" or wrong is not None:
-            with pytest.raises(ValueError, match=f"{name} must be > 0 and finite, got"):
+            with pytest.raises(ValueError, match=f"{name} must be > 0(?: and finite)?, got"):
                 ShardedReplay(10, FIELDS, **{"shards": 2, name: wrong})
 
 

@@ -80,7 +80,8 @@ def number(name: str, value: Any, high: float = math.inf) -> float:
         raise TypeError(f"{name} must be a number, got {shown(value)}{hint}")
     result = real(value)
     if not (0.0 <= result <= high and math.isfinite(result)):
-        allowed = f"in [0, {high:g}]" if math.isfinite(high) else ">= 0 and finite"
+        wide = ">= 0" if -math.inf < result < 0.0 else ">= 0 and finite"
+        allowed = f"in [0, {high:g}]" if math.isfinite(high) else wide
         raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
     return result
 
@@ -95,7 +96,8 @@ def positive(name: str, value: Any) -> float:
     """
     result = real(value)
     if not callable(value) and not (result > 0.0 and math.isfinite(result)):
-        raise ValueError(f"{name} must be > 0 and finite, got {shown(value)}")
+        allowed = "> 0" if -math.inf < result <= 0.0 else "> 0 and finite"
+        raise ValueError(f"{name} must be {allowed}, got {shown(value)}")
     return number(name, value)
 
 

@@ -13,7 +13,13 @@ from prioritized_replay.fields.arguments import NO_ARRAY, WIDEST, Array, as_arra
 
 LARGEST_ROW = 2**31 - 1  # bytes, for NumPy
 MOST_AXES = 32  # of a field; NumPy has to have room for those of a batch
-LARGEST = {np.dtype(f).itemsize: float(np.finfo(f).max) for f in ("float16", "float32", "float64")}
+LARGEST = {
+    2: math.nextafter(65520.0, 0.0),
+    4: math.nextafter(2.0**128 - 2.0**103, 0.0),
+    8: float(np.finfo(np.float64).max),
+}
+"""For each size of a float, the largest number that it does not round to infinity. From halfway
+between its own largest one and the next that it would have, it does."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,9 @@ def _rounded(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
         if math.isfinite(number) and abs(number) > LARGEST[dtype.itemsize]:
             raise ValueError(f"{name} must fit {dtype}, got {number}")
     elif array.dtype.kind != "f" or array.dtype.itemsize > dtype.itemsize:
-        lost = np.isfinite(array) & (np.abs(array) > LARGEST[dtype.itemsize])
+        with np.errstate(over="ignore"):  # of a long double
+            size = np.abs(array.astype(np.float64))
+        lost = np.isfinite(array) & (size > LARGEST[dtype.itemsize])
         if lost.any():
             raise ValueError(f"{name} must fit {dtype}, got {array[lost].flat[0]}")
     return array.astype(dtype)

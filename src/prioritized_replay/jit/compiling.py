@@ -244,6 +244,8 @@ class _Kept(NullCache):  # type: ignore[misc]
                 if not (data.library.has_dynamic_globals or data.lifted):
                     write(name, key, dumps(data._reduce()))
             except OSError as problem:
+                if not _is_trouble(problem):
+                    raise
                 _work.complain(problem)
             finally:
                 _work.end(name)
@@ -274,8 +276,27 @@ def _logged() -> Iterator[None]:
     """No trouble with a cache is the caller's: what is not loaded is compiled."""
     try:
         yield
-    except Exception:
+    except Exception as problem:
+        if not _is_trouble(problem):
+            raise
         logger.debug("compiled kernels are not kept", exc_info=True)
+
+
+def _is_trouble(problem: Exception) -> bool:
+    """Return whether a cache can have raised it.
+
+    What else comes is the caller's, from a signal's handler or another thread: a time-out that is
+    swallowed here would never end the call. Such an exception has a class of its own, or it is a
+    TimeoutError that no file has raised.
+    """
+    kind = type(problem)
+    if isinstance(problem, TimeoutError) and problem.errno is None:
+        return False
+    return kind is not Exception and kind.__module__.partition(".")[0] in _SOURCES
+
+
+_SOURCES = frozenset({"builtins", "_pickle", "pickle", "numba", "llvmlite"})
+"""Where the classes of all that a cache can raise are made."""
 
 
 # --- what others and the user should know -----------------------------------------------------

@@ -484,7 +484,9 @@ class Sampler:
         )  # fmt: skip
         if live < 0:
             return live
-        slots, priorities = slots[:live], priorities[:live]
+        # Of equal slots the last counts, as if the others had not come: reversed, it is the first.
+        last = live - 1 - np.unique(slots[:live][::-1], return_index=True)[1]
+        slots, priorities = slots[last], priorities[last]
         counters = self.counters.copy()
         counters[ring.STALE] += ids.size - live
         largest = float(priorities.max(initial=self.largest_ever))

@@ -61,7 +61,6 @@ class ReusedArrays:
         if np.all(terminated):
             return self.forget(name)
         last = self._last.get(name)
-        self._last[name] = array, array.copy(), np.logical_or(terminated, truncated)
         if last is not None and last[0] is array and _has_changed(*last):
             raise ValueError(
                 f"{name} and {name.replace('obs', 'next_obs', 1)} must be two arrays, got the same "
@@ -69,6 +68,7 @@ class ReusedArrays:
                 "the environment writes all of them into that array (a vector environment does "
                 "with copy=False)"
             )
+        self._last[name] = array, array.copy(), np.logical_or(terminated, truncated)
 
     def forget(self, name: str | None = None) -> None:
         """Forget what was given of a leaf, or of all: the next step is of other arrays."""
