@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from prioritized_replay.fields.field import LARGEST as LARGEST_OF_SIZE
 from prioritized_replay.jit.compiling import inner, kernel
 from prioritized_replay.jit.intrinsics import EIGHT, ONE, ZERO, Place, words_as
 from prioritized_replay.sampling._ring_kernels import FIRST, ISSUED, LARGEST, TOLD, enter
@@ -43,7 +42,7 @@ NO_RESET, RESET, RESTARTED = 0, 1, 2  # values of AWAITING; the last: the caller
 
 # What a call may be refused for; see `refusal`.
 TOO_LARGE, CONTRADICTION, NO_FIT, NO_ROOM = 0, 1, 2, 3
-LARGEST_FLOAT32 = LARGEST_OF_SIZE[4]
+LARGEST_FLOAT32 = float(np.nextafter(2.0**128 - 2.0**103, 0.0))  # as fields/field.py has it
 
 
 @inner
